@@ -1,0 +1,1 @@
+"""A Dockerfile becomes a graph of steps, steps run in sandboxes, results become an image."""

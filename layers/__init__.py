@@ -1,0 +1,1 @@
+"""OCI content: store, pack and unpack, images, registries."""

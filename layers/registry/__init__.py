@@ -1,0 +1,1 @@
+"""Registries spoken to over the distribution specification."""

@@ -1,0 +1,1 @@
+"""Union filesystem in user space: branches with precedence, copy-up, whiteouts."""

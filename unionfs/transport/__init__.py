@@ -1,0 +1,1 @@
+"""Transports carry kernel requests to a FilesystemOps and its answers back."""
