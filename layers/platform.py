@@ -1,0 +1,73 @@
+"""The platform an image is made for: ``os/architecture[/variant]`` in Go's words.
+
+Invariants: a parsed platform is normal, as containerd normalises it: aliases are resolved (``x86_64`` is ``amd64``)
+and the default variants ``amd64/v1`` and ``arm64/v8`` are left out; ``arm`` without a variant is ``arm/v7``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from layers.errors import FormatError
+
+_ALIASES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i686": ("386", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "loongarch64": ("loong64", ""),
+}
+_DEFAULT_VARIANTS = {("amd64", "v1"), ("arm64", "v8"), ("arm64", "8")}
+_WORD = re.compile(r"[A-Za-z0-9_.-]+\Z")
+_MOST_PARTS = 3
+
+
+class Platform(NamedTuple):
+    """What an image runs on; an empty variant is the usual one."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        """``linux/arm/v7``."""
+        return "/".join(part for part in self if part)
+
+    def normalised(self) -> Platform:
+        """The same platform with aliases resolved and default variants left out."""
+        system, architecture, variant = (part.lower() for part in self)
+        architecture, implied = _ALIASES.get(architecture, (architecture, ""))
+        variant = variant or implied
+        if architecture == "arm" and not variant:
+            variant = "v7"
+        if (architecture, variant) in _DEFAULT_VARIANTS:
+            variant = ""
+        return Platform("darwin" if system == "macos" else system, architecture, variant)
+
+
+def parse(text: str) -> Platform:
+    """The platform that ``text`` names: ``linux/amd64``, ``linux/arm/v7``, ``arm64`` (of Linux).
+
+    Raises:
+        FormatError: the text names no platform.
+    """
+    parts = text.split("/")
+    if len(parts) > _MOST_PARTS or not all(_WORD.match(part) for part in parts):
+        raise FormatError(f'platform "{text}" is not of the form os/architecture[/variant]')
+    if len(parts) == 1:
+        parts = (
+            ["linux", parts[0]] if parts[0] not in {"linux", "windows", "darwin"} else [parts[0], host().architecture]
+        )
+    return Platform(*parts).normalised()
+
+
+def host() -> Platform:
+    """The platform of this machine."""
+    return Platform("linux", os.uname().machine).normalised()
