@@ -1,0 +1,75 @@
+"""Rules for every test: a missing privilege skips, or fails where REQUIRE names the marker; nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import abilities, leaks
+from harness.bases import base_archive, busybox_root, debian_archive, debian_root
+from harness.dockerd import dockerd
+from harness.pybuild import pybuild
+
+__all__ = ["base_archive", "busybox_root", "debian_archive", "debian_root", "dockerd", "pybuild"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files of the whole session are in one short-named directory (socket paths have 108 bytes)."""
+    unknown = abilities.required_markers() - abilities.PROBES.keys()
+    if unknown:
+        raise pytest.UsageError(f"REQUIRE names unknown markers: {', '.join(sorted(unknown))}")
+    directory = tempfile.mkdtemp(prefix="pyb-")
+    os.environ["TMPDIR"] = directory
+    os.environ[leaks.TOKEN] = uuid.uuid4().hex
+    tempfile.tempdir = None
+    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+def _markers(item: pytest.Item) -> set[str]:
+    return {marker.name for marker in item.iter_markers()} & abilities.PROBES.keys()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in sorted(_markers(item)):
+        reason = abilities.PROBES[marker]()
+        if reason is None:
+            continue
+        if marker in abilities.required_markers():
+            pytest.fail(f"REQUIRE={marker}, but {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that skips itself although REQUIRE names its marker has failed."""
+    report = yield
+    must = _markers(item) & abilities.required_markers()
+    if report.skipped and must and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although REQUIRE names {', '.join(sorted(must))}: {call.excinfo}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails a test that leaves a descriptor, mount, process, cgroup or temporary file."""
+    base = str(tmp_path_factory.getbasetemp())
+    everywhere = bool(_markers(request.node))
+    before = leaks.take(base, everywhere=everywhere)
+    yield
+    left = leaks.left_behind(before, base, everywhere=everywhere)
+    if left:
+        pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,62 @@
+"""What this machine and this user can do, one probe per marker.
+
+A probe answers None, or the reason why tests with the marker cannot run here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+CAP_SYS_ADMIN = 21
+PEERS = ("mmdebstrap", "docker-registry", "dockerd", "docker", "skopeo", "umoci", "buildah")
+
+
+def _has_capability(bit: int) -> bool:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> bit & 1)
+    return False
+
+
+@functools.cache
+def missing_for_fuse() -> str | None:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/fuse: {error.strerror}"
+    if not _has_capability(CAP_SYS_ADMIN):
+        return "mounting needs CAP_SYS_ADMIN"
+    return None
+
+
+@functools.cache
+def missing_for_sandbox() -> str | None:
+    if os.geteuid() != 0 or not _has_capability(CAP_SYS_ADMIN):
+        return "namespaces, mounts and cgroups need root with CAP_SYS_ADMIN"
+    if not os.access("/proc/self/ns/pid", os.F_OK):
+        return "the kernel has no pid namespaces"
+    return None
+
+
+@functools.cache
+def missing_for_e2e() -> str | None:
+    absent = [program for program in PEERS if shutil.which(program) is None]
+    if absent:
+        return f"not installed: {' '.join(absent)}"
+    return missing_for_fuse() or missing_for_sandbox()
+
+
+PROBES: dict[str, Callable[[], str | None]] = {
+    "fuse": missing_for_fuse,
+    "sandbox": missing_for_sandbox,
+    "e2e": missing_for_e2e,
+}
+
+
+def required_markers() -> frozenset[str]:
+    """The markers whose tests must not be skipped, from the environment's REQUIRE."""
+    return frozenset(word for word in os.environ.get("REQUIRE", "").split(",") if word)
