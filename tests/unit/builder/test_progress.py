@@ -1,0 +1,146 @@
+"""Renderings of the event stream: what people and programs read."""
+
+import io
+import json
+
+import pytest
+
+from builder.events import Journal, Notice, Outcome, StepFinished, StepOutput, StepProgress, StepStarted, Usage
+from builder.progress.plain import PlainProgress, format_bytes, visible_text
+from builder.progress.quiet import QuietProgress
+from builder.progress.rawjson import JsonProgress
+from builder.progress.tty import TtyProgress
+
+SECOND = 1_000_000_000
+EVENTS = (
+    StepStarted(1, "[1/2] FROM busybox", 0),
+    StepFinished(1, Outcome.CACHED, 0),
+    StepStarted(2, "[2/2] RUN make", 0),
+    StepOutput(2, 1, b"compil", SECOND // 10),
+    StepOutput(2, 2, b"ing\nlast", SECOND // 5),
+    Notice("something to know"),
+    StepFinished(2, Outcome.DONE, 2 * SECOND, None, Usage(memory_peak_bytes=7)),
+)
+
+
+def test_plain_lines():
+    out = io.StringIO()
+    progress = PlainProgress(out)
+    for event in EVENTS:
+        progress(event)
+    assert out.getvalue().splitlines() == [
+        "#1 [1/2] FROM busybox",
+        "#1 CACHED",
+        "",
+        "#2 [2/2] RUN make",
+        "#2 0.200 compiling",
+        "WARN: something to know",
+        "#2 2.000 last",
+        "#2 DONE 2.0s",
+    ]
+
+
+def test_plain_names_the_step_again_when_the_speaker_changes():
+    out = io.StringIO()
+    progress = PlainProgress(out)
+    progress(StepStarted(1, "one", 0))
+    progress(StepStarted(2, "two", 0))
+    progress(StepOutput(1, 1, b"x\n", 0))
+    progress(StepFinished(2, Outcome.FAILED, 0, "it broke"))
+    assert out.getvalue().split("\n\n") == ["#1 one", "#2 two", "#1 one\n#1 0.000 x", "#2 two\n#2 ERROR: it broke\n"]
+
+
+def test_plain_limits_how_often_progress_is_told():
+    out = io.StringIO()
+    progress = PlainProgress(out)
+    progress(StepStarted(1, "pull", 0))
+    for step in range(100):
+        progress(StepProgress(1, "layer", step, 100, step * SECOND // 100))
+    progress(StepProgress(1, "layer", 100, 100, SECOND))
+    assert out.getvalue().splitlines() == ["#1 pull", "#1 layer 0B / 100B", "#1 layer 100B / 100B done"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("plain", "plain"),
+        ("10%\r50%\r100%", "100%"),
+        ("windows\r", "windows"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b[2J\x1b[Hgone", "gone"),
+        ("a\tb", "a\tb"),
+        ("bell\x07", "bell"),
+        ("c1 \x9b31m", "c1 �31m"),
+    ],
+)
+def test_output_cannot_steer_the_terminal(line, shown):
+    assert visible_text(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0B"), (999, "999B"), (1500, "1.50kB"), (2_000_000, "2.00MB"), (3 * 10**15, "3.00PB")]
+)
+def test_format_bytes(count, text):
+    assert format_bytes(count) == text
+
+
+def test_rawjson_is_one_object_a_line():
+    out = io.StringIO()
+    progress = JsonProgress(out)
+    for event in EVENTS:
+        progress(event)
+    objects = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert objects[1]["vertexes"][0]["cached"] is True
+    assert objects[3]["logs"][0] == {"vertex": "2", "stream": 1, "data": "Y29tcGls", "timestamp": 0.1}
+    assert objects[5] == {"warnings": [{"short": "something to know"}]}
+    assert objects[6]["vertexes"][0]["usage"]["memory_peak_bytes"] == 7
+
+
+def test_quiet_tells_warnings_only():
+    out = io.StringIO()
+    progress = QuietProgress(out)
+    for event in EVENTS:
+        progress(event)
+    assert out.getvalue() == "WARN: something to know\n"
+
+
+def test_tty_leaves_finished_steps_and_erases_the_rest():
+    out = io.StringIO()
+    now = [0]
+    progress = TtyProgress(out, lambda: now[0], colour=False)
+    for event in EVENTS:
+        now[0] += SECOND
+        progress(event)
+    progress.close()
+    text = out.getvalue()
+    assert "CACHED [1/2] FROM busybox" in text
+    assert "# compiling" in text
+    assert text.endswith("2.0s\n")
+    assert "\x1b[31m" not in text
+
+
+def test_tty_block_fits_the_window():
+    out = io.StringIO()
+    progress = TtyProgress(out, lambda: 10 * SECOND, colour=False)
+    for number in range(1, 60):
+        progress(StepStarted(number, "step " * 50, 0))
+    out.truncate(0)
+    progress.tick()
+    drawn = out.getvalue().rpartition("\x1b[J")[2].splitlines()
+    assert len(drawn) < 24
+    assert all(len(line) <= 80 for line in drawn)
+
+
+def test_journal_numbers_steps_and_stamps_events():
+    events = []
+    journal = Journal(events.append, lambda: 42)
+    first, second = journal.start("a"), journal.start("b")
+    second.finish(Outcome.DONE)
+    first.finish(Outcome.FAILED, "no")
+    assert events == [
+        StepStarted(1, "a", 42),
+        StepStarted(2, "b", 42),
+        StepFinished(2, Outcome.DONE, 42, None, None),
+        StepFinished(1, Outcome.FAILED, 42, "no", None),
+    ]
