@@ -17,6 +17,8 @@ import pytest
 from harness.bases import made
 
 START_SECONDS = 60
+# the client that was packaged with the daemon: a newer one elsewhere on PATH may lack its buildx component
+DOCKER = shutil.which("docker", path=f"/usr/bin:{os.environ.get('PATH', '')}") or "docker"
 
 
 class Dockerd(NamedTuple):
@@ -29,7 +31,7 @@ class Dockerd(NamedTuple):
         environment = {**os.environ, "DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
         environment["DOCKER_CONFIG"] = str(Path(self.host.removeprefix("unix://")).parent)
         done = subprocess.run(
-            ["docker", *arguments], env=environment, capture_output=True, text=True, check=False, **options
+            [DOCKER, *arguments], env=environment, capture_output=True, text=True, check=False, **options
         )
         if done.returncode != 0:
             pytest.fail(f"docker {arguments[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}", pytrace=False)
@@ -61,7 +63,7 @@ def _start(directory: Path, driver: str) -> subprocess.Popen[bytes] | None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         answer = subprocess.run(
-            ["docker", "--host", f"unix://{socket}", "version"], capture_output=True, check=False, cwd=directory
+            [DOCKER, "--host", f"unix://{socket}", "version"], capture_output=True, check=False, cwd=directory
         )
         if answer.returncode == 0:
             return process

@@ -1,0 +1,1 @@
+group_by(.kind)[] | "\(.[0].kind): \(map(.size) | add) bytes in \(length) file(s)"

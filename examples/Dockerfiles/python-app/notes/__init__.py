@@ -1,0 +1,1 @@
+"""Notes kept in SQLite, read and written over HTTP."""
