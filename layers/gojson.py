@@ -10,7 +10,7 @@ Reading follows Go as well: ``null`` is the same as an absent value.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from layers.errors import FormatError
@@ -49,14 +49,13 @@ def as_object(value: object, what: str) -> JsonObject:
     return cast("JsonObject", value)
 
 
-def as_list(value: object, what: str) -> list[Any]:
+def as_list(value: object, what: str) -> Sequence[Any]:
     """The value as a list, an empty one for null. Raises FormatError."""
     if value is None:
         return []
     if not isinstance(value, list):
         raise FormatError(f"{what} is no JSON list but {type(value).__name__}")
-    items: list[Any] = value
-    return items
+    return cast("Sequence[Any]", value)
 
 
 def as_text(value: object, what: str) -> str:

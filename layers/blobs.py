@@ -1,0 +1,289 @@
+"""Content under its digest: ``blobs/sha256/<hex>`` of an image layout (image-spec, image-layout.md).
+
+Invariants: a name in ``blobs/`` always holds the whole content that the name says: it is written under a temporary
+name, hashed on the way, synced, then renamed, and the directory is synced. Readers verify once more. Putting content
+that is there already changes nothing but its time, which protects it from a collection that runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+from layers.descriptor import Descriptor
+from layers.digest import Digest, from_hex, sha256
+from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError
+from layers.ownership import Owner, temporary_name
+from layers.storage import make_durable, store_error
+
+CHUNK_BYTES = 1 << 20
+_ANY = "application/octet-stream"
+
+
+class BlobSource(Protocol):
+    """Where verified content can be read from."""
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """A reader of the content that fails at the end when it is not what the digest says; the caller closes it."""
+        ...
+
+    def size(self, digest: Digest) -> int | None:
+        """Bytes of the content, None when it is not there."""
+        ...
+
+
+class VerifyingReader(io.RawIOBase):
+    """Reads through to a file and compares the digest when its end is reached.
+
+    Raises ContentMismatchError from the read that finds the end, so that whoever reads to the end has seen only
+    content that is right or an exception.
+    """
+
+    def __init__(self, raw: io.FileIO, digest: Digest) -> None:
+        super().__init__()
+        self._raw = raw
+        self._expected = digest
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is what io passes
+        """As ``io.RawIOBase.readinto``."""
+        count = self._raw.readinto(buffer)
+        if count:
+            self._hash.update(memoryview(buffer)[:count])
+        elif len(buffer) and self._hash.hexdigest() != self._expected.hex:
+            got = self._hash.hexdigest()
+            raise ContentMismatchError(f'blob "{self._raw.name}" is damaged: its content has the digest sha256:{got}')
+        return count or 0
+
+    def close(self) -> None:
+        """The file is closed."""
+        self._raw.close()
+        super().close()
+
+
+class BlobWriter:
+    """Content on its way into the store; what is not committed is gone when the block ends."""
+
+    def __init__(self, directory: Path, temporary: Path, *, hashing: bool) -> None:
+        self._directory = directory
+        self._path = temporary
+        self._hash = hashlib.sha256() if hashing else None
+        self._file: io.FileIO | None = None
+        self.size = 0
+        try:
+            self._file = io.FileIO(temporary, "xb")
+        except OSError as error:
+            raise store_error(temporary, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            self._path.unlink(missing_ok=True)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """All of the data is in the temporary file."""
+        if self._hash is not None:
+            self._hash.update(data)
+        view = memoryview(data)
+        self.size += len(view)
+        file = self._open_file()
+        try:
+            while view:
+                view = view[file.write(view) or 0 :]
+        except OSError as error:
+            raise store_error(self._path, error) from error
+        return len(data)
+
+    def digest(self) -> Digest:
+        """The digest of what was written so far; only of a writer that hashes."""
+        if self._hash is None:
+            raise ValueError("this writer was told that its caller hashes")
+        return from_hex(self._hash.hexdigest())
+
+    def commit(self, digest: Digest | None = None, *, expected: Descriptor | None = None) -> Digest:
+        """The content is in the store, durable, under its digest.
+
+        ``digest`` is given by a caller that hashed by itself; ``expected`` is compared with what came.
+
+        Raises:
+            ContentMismatchError: size or digest differ from ``expected``; nothing is stored.
+            StoreError: the disk is full and the like.
+        """
+        found = digest or self.digest()
+        if expected is not None:
+            _compare(expected, found, self.size)
+        file = self._open_file()
+        target = self._directory / found.hex
+        try:
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+            file.close()
+            self._path.replace(target)
+            self._file = None
+            make_durable(self._directory)
+        except OSError as error:
+            raise store_error(target, error) from error
+        return found
+
+    def _open_file(self) -> io.FileIO:
+        if self._file is None:
+            raise ValueError("the blob was committed or given up already")
+        return self._file
+
+
+class BlobStore:
+    """The blobs of one store. ``owner`` is asked before anything is written."""
+
+    def __init__(self, directory: Path, temporary: Path, owner: Callable[[], Owner]) -> None:
+        self._directory = directory
+        self._temporary = temporary
+        self._owner = owner
+
+    def path(self, digest: Digest) -> Path:
+        """Where the content of that digest lies, or would lie."""
+        return self._directory / digest.hex
+
+    def size(self, digest: Digest) -> int | None:
+        """Bytes of the content, None when it is not there."""
+        try:
+            return os.stat(f"{self._directory}/{digest.hex}").st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise store_error(self.path(digest), error) from error
+
+    def __contains__(self, digest: Digest) -> bool:
+        return self.size(digest) is not None
+
+    def __iter__(self) -> Iterator[Digest]:
+        """The digests of all blobs, sorted."""
+        try:
+            names = sorted(os.listdir(self._directory))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise store_error(self._directory, error) from error
+        for name in names:
+            try:
+                yield from_hex(name)
+            except FormatError:
+                continue
+
+    def writer(self, *, hashing: bool = True) -> BlobWriter:
+        """A writer, to be used as a context manager. ``hashing=False``: the caller passes the digest to ``commit``."""
+        return BlobWriter(self._directory, self._temporary / temporary_name(self._owner()), hashing=hashing)
+
+    def put(
+        self,
+        content: bytes | BinaryIO | Iterable[bytes],
+        *,
+        expected: Descriptor | None = None,
+        media_type: str = _ANY,
+    ) -> Descriptor:
+        """The content is stored, durable; ``expected`` when given, else a descriptor with ``media_type``.
+
+        What is there already is not written again; the rest of a stream is then not read.
+
+        Raises:
+            ContentMismatchError: the content is not what ``expected`` says; nothing is stored.
+            StoreError: the disk is full and the like.
+        """
+        if isinstance(content, bytes):
+            found = sha256(content)
+            if expected is not None:
+                _compare(expected, found, len(content))
+            if not self._touch(found, len(content)):
+                with self.writer(hashing=False) as writer:
+                    writer.write(content)
+                    writer.commit(found)
+            return expected or Descriptor(media_type, found, len(content))
+        if expected is not None and self._touch(expected.digest, expected.size):
+            return expected
+        with self.writer() as writer:
+            for chunk in _chunks(content):
+                writer.write(chunk)
+                if expected is not None and writer.size > expected.size:
+                    _compare(expected, expected.digest, writer.size)
+            found = writer.commit(expected=expected)
+            return expected or Descriptor(media_type, found, writer.size)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """A reader that compares the digest at the end of the content; the caller closes it.
+
+        Raises:
+            BlobNotFoundError: there is no such blob.
+            ContentMismatchError: from the read that finds the end, when the blob is damaged.
+        """
+        try:
+            raw = io.FileIO(f"{self._directory}/{digest.hex}", "rb")
+        except FileNotFoundError as error:
+            raise BlobNotFoundError(f'blob {digest} is not in the store "{self._directory}"') from error
+        except OSError as error:
+            raise store_error(self.path(digest), error) from error
+        return io.BufferedReader(VerifyingReader(raw, digest), CHUNK_BYTES)
+
+    def read(self, digest: Digest, limit_bytes: int = 64 << 20) -> bytes:
+        """The whole content, verified. For manifests and configurations, not for layers."""
+        try:
+            with io.FileIO(f"{self._directory}/{digest.hex}", "rb") as raw:
+                content = raw.readall() if os.fstat(raw.fileno()).st_size <= limit_bytes else None
+        except FileNotFoundError as error:
+            raise BlobNotFoundError(f'blob {digest} is not in the store "{self._directory}"') from error
+        except OSError as error:
+            raise store_error(self.path(digest), error) from error
+        if content is None:
+            raise ContentMismatchError(f'blob "{self.path(digest)}" has more than {limit_bytes} bytes')
+        if sha256(content) != digest:
+            raise ContentMismatchError(f'blob "{self.path(digest)}" is damaged: its digest is {sha256(content)}')
+        return content
+
+    def remove(self, digest: Digest) -> None:
+        """No blob of that digest is there."""
+        try:
+            self.path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error(self.path(digest), error) from error
+
+    def _touch(self, digest: Digest, size_bytes: int) -> bool:
+        """Whether the blob is there in full length; if so, it counts as new for a collection."""
+        path = self.path(digest)
+        try:
+            if path.stat().st_size != size_bytes:
+                return False
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise store_error(path, error) from error
+        return True
+
+
+def _compare(expected: Descriptor, digest: Digest, size_bytes: int) -> None:
+    if size_bytes != expected.size:
+        raise ContentMismatchError(f"blob {expected.digest} has {size_bytes} bytes, expected {expected.size}")
+    if digest != expected.digest:
+        raise ContentMismatchError(f"blob has the digest {digest}, expected {expected.digest}")
+
+
+def _chunks(content: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
+    read = getattr(content, "read", None)
+    if read is None:
+        yield from content
+        return
+    while chunk := read(CHUNK_BYTES):
+        yield chunk

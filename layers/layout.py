@@ -1,0 +1,126 @@
+"""The directory of a store: an image layout with unpacked layers and an index of the cache beside it.
+
+::
+
+    <root>/version       "1": what this program may meet; written last, so that a store is whole or not there
+           oci-layout    image-spec, image-layout.md#oci-layout-file
+           index.json    the images: one descriptor a name; changed under the lock alone
+           blobs/sha256  layers.blobs
+           layers/       layers.snapshotter, mode 0700: unpacked files may be setuid
+           tmp/          what is being written; names carry their owner (layers.ownership)
+           lock          flock: index.json is being changed, or the store is being made
+           in-use        flock, shared: somebody may hold content that no image refers to yet; exclusive: a collection
+
+Invariants: everything under the root is private to its owner. Opening a store that is there writes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from layers import gojson, media
+from layers.descriptor import Descriptor
+from layers.errors import FormatError, StoreError
+from layers.ownership import temporary_name, this_process
+from layers.storage import make_durable, replace_file, store_error
+
+VERSION = 1
+_OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_OWN_NAMES = frozenset({"blobs", "layers", "tmp", "lock", "in-use", "oci-layout", "index.json", "version"})
+
+
+def open_layout(root: Path) -> None:
+    """The directory is a store of this version; it is made when it is absent or empty.
+
+    Raises:
+        StoreError: it is a store of a newer version, holds something else, or cannot be made.
+    """
+    version = _read_version(root)
+    if version is None:
+        _create(root)
+    elif version > VERSION:
+        raise StoreError(f'store: "{root}" has version {version}, this program knows versions up to {VERSION}')
+
+
+def _read_version(root: Path) -> int | None:
+    try:
+        with open(f"{root}/version", "rb", buffering=0) as file:
+            text = file.read(20)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise store_error(f"{root}/version", error) from error
+    try:
+        return int(text)
+    except ValueError as error:
+        raise StoreError(f'store: "{root}/version" is damaged: {text!r} is no number') from error
+
+
+def _create(root: Path) -> None:
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(root):
+            if _read_version(root) is not None:
+                return
+            foreign = sorted(set(os.listdir(root)) - _OWN_NAMES)
+            if foreign and not (root / "oci-layout").exists():
+                raise StoreError(f'store: "{root}" is no store and not empty: it holds "{foreign[0]}"')
+            for name in ("blobs", "blobs/sha256", "layers", "tmp"):
+                (root / name).mkdir(mode=0o700, exist_ok=True)
+            (root / "in-use").touch(mode=0o600)
+            if not (root / "index.json").exists():
+                write_index(root, ())
+            replace_file(root / "oci-layout", _OCI_LAYOUT, _temporary(root))
+            replace_file(root / "version", b"%d\n" % VERSION, _temporary(root))
+            make_durable(root.parent)
+    except OSError as error:
+        raise store_error(root, error) from error
+
+
+def _temporary(root: Path) -> Path:
+    return root / "tmp" / temporary_name(this_process())
+
+
+@contextmanager
+def locked(root: Path) -> Generator[None, None, None]:
+    """Nobody else changes the index inside this block."""
+    path = root / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise store_error(path, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def read_index(root: Path) -> tuple[Descriptor, ...]:
+    """The descriptors of the images.
+
+    Raises:
+        StoreError: the index is missing or damaged.
+    """
+    path = f"{root}/index.json"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            raw = file.readall()
+    except OSError as error:
+        raise store_error(path, error) from error
+    try:
+        entries = gojson.as_list(gojson.loads_object(raw, "index").get("manifests"), "index: manifests")
+        return tuple(Descriptor.from_json(entry, "index: manifest") for entry in entries)
+    except FormatError as error:
+        raise StoreError(f'store: "{path}" is damaged: {error}') from error
+
+
+def write_index(root: Path, entries: Sequence[Descriptor]) -> None:
+    """The index holds exactly these descriptors; to be called under the lock."""
+    index: gojson.JsonObject = {"schemaVersion": 2, "mediaType": media.OCI_INDEX}
+    index["manifests"] = [entry.to_json() for entry in entries]
+    replace_file(root / "index.json", gojson.dumps(index), _temporary(root))

@@ -1,0 +1,258 @@
+"""The store: images by name, content by digest, several processes at once.
+
+Invariants: a name refers to a manifest that was in the store when the name was given; the index is changed under a
+lock and replaced as a whole. A store object that has written notes itself as a user (a shared lock on ``in-use``) until
+it is closed or collected, so that nothing it holds is taken for garbage meanwhile (layers.gc).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from layers import media
+from layers.blobs import BlobStore
+from layers.config import ImageConfig
+from layers.descriptor import REF_NAME, Descriptor
+from layers.digest import Digest
+from layers.errors import BlobNotFoundError, FormatError, ImageNotFoundError, StoreError
+from layers.layout import locked, open_layout, read_index, write_index
+from layers.manifest import Index, Manifest, parse
+from layers.ownership import Owner, is_abandoned, this_process
+from layers.platform import Platform, host
+from layers.reference import Reference
+from layers.storage import store_error
+
+_SHORTEST_PREFIX = 4
+_HEX = frozenset("0123456789abcdef")
+
+
+class StoredImage(NamedTuple):
+    """An image of the store. ``descriptor`` is that of ``manifest``; ``names`` are the names asked for or all."""
+
+    names: tuple[str, ...]
+    descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig
+
+    @property
+    def id(self) -> Digest:
+        """The digest of the configuration: what people call the image id."""
+        return self.manifest.config.digest
+
+
+class Store:
+    """One directory of images (layers.layout); made when it is not there.
+
+    Raises:
+        StoreError: the directory is no store, of a newer version, or cannot be made.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._use = -1
+        self._owner: Owner | None = None
+        open_layout(self.root)
+        self.blobs = BlobStore(self.root / "blobs" / "sha256", self.root / "tmp", self.claim)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The store is no longer noted as in use by this object. Idempotent; the object may be used again."""
+        if self._use >= 0:
+            os.close(self._use)
+            self._use = -1
+
+    def claim(self) -> Owner:
+        """This process, noted as a user of the store: what it writes from now on is no garbage."""
+        self.use_descriptor()
+        pid = os.getpid()
+        if self._owner is None or self._owner.pid != pid:
+            self._owner = this_process()
+        return self._owner
+
+    def use_descriptor(self) -> int:
+        """The descriptor of ``in-use`` with at least a shared lock; the store closes it."""
+        if self._use < 0:
+            path = self.root / "in-use"
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise store_error(path, error) from error
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            self._use = fd
+        return self._use
+
+    # -- names ----------------------------------------------------------------------------------------------------
+    def entries(self) -> tuple[Descriptor, ...]:
+        """The descriptors of the index as they are: manifests or indexes, named or not."""
+        return read_index(self.root)
+
+    def tag(self, reference: Reference | str, manifest: Descriptor) -> None:
+        """The name refers to this manifest (or index), and to nothing else.
+
+        Raises:
+            BlobNotFoundError: the manifest is not in the store.
+        """
+        name = Reference.parse(reference).name if isinstance(reference, str) else reference.name
+        if manifest.digest not in self.blobs:
+            raise BlobNotFoundError(f'image "{name}": manifest {manifest.digest} is not in the store "{self.root}"')
+        named = manifest._replace(annotations={**manifest.annotations, REF_NAME: name})
+        with locked(self.root):
+            entries = read_index(self.root)
+            kept = [entry for entry in entries if entry.annotations.get(REF_NAME) != name]
+            if len(kept) == len(entries) - 1 and named in entries:
+                return
+            write_index(self.root, [*kept, named])
+
+    def untag(self, reference: Reference | str) -> Descriptor | None:
+        """The name refers to nothing. What it referred to, or None; blobs stay until a collection."""
+        name = Reference.parse(reference).name if isinstance(reference, str) else reference.name
+        with locked(self.root):
+            entries = read_index(self.root)
+            kept = [entry for entry in entries if entry.annotations.get(REF_NAME) != name]
+            if len(kept) != len(entries):
+                write_index(self.root, kept)
+        return next((entry for entry in entries if entry.annotations.get(REF_NAME) == name), None)
+
+    def forget(self, manifest: Digest) -> None:
+        """No name refers to the manifest (or index) of this digest."""
+        with locked(self.root):
+            entries = read_index(self.root)
+            kept = [entry for entry in entries if entry.digest != manifest]
+            if len(kept) != len(entries):
+                write_index(self.root, kept)
+
+    # -- images ---------------------------------------------------------------------------------------------------
+    def resolve(self, wanted: Reference | str, platform: Platform | None = None) -> StoredImage | None:
+        """The image of that name, id, digest or beginning of an id (at least 4 digits); None when there is none.
+
+        A name goes before an id. ``platform`` chooses from a multi-platform image; None: this machine's.
+
+        Raises:
+            StoreError: the beginning of an id fits several images; content is missing.
+            ContentMismatchError: a manifest or configuration is damaged.
+        """
+        entries = self.entries()
+        found = _find_name(entries, wanted)
+        if found is None and isinstance(wanted, str):
+            return self._find_id(entries, wanted, platform)
+        return None if found is None else self._load(found, platform)
+
+    def image(self, wanted: Reference | str, platform: Platform | None = None) -> StoredImage:
+        """As ``resolve``, but it is an error when there is none. Raises ImageNotFoundError."""
+        found = self.resolve(wanted, platform)
+        if found is None:
+            raise ImageNotFoundError(f'image "{wanted}" is not in the store "{self.root}"')
+        return found
+
+    def images(self) -> Iterator[StoredImage]:
+        """All images, each once with all its names; a multi-platform image as the one for this machine."""
+        names: dict[Digest, list[str]] = {}
+        first: dict[Digest, Descriptor] = {}
+        for entry in self.entries():
+            first.setdefault(entry.digest, entry)
+            own = names.setdefault(entry.digest, [])
+            if REF_NAME in entry.annotations:
+                own.append(entry.annotations[REF_NAME])
+        for digest, entry in first.items():
+            yield self._load(entry, None)._replace(names=tuple(sorted(names[digest])))
+
+    def read_manifest(self, descriptor: Descriptor) -> Manifest | Index:
+        """The manifest or index that the descriptor refers to, verified."""
+        return parse(self.blobs.read(descriptor.digest), descriptor.media_type)
+
+    def sweep(self) -> int:
+        """Temporary files whose owners are gone are removed; how many."""
+        swept = 0
+        directory = self.root / "tmp"
+        now_ns = _now_ns(directory)
+        try:
+            with os.scandir(directory) as found:
+                for entry in found:
+                    age_seconds = (now_ns - entry.stat(follow_symlinks=False).st_mtime_ns) / 1e9
+                    if is_abandoned(entry.name, age_seconds):
+                        os.unlink(entry.path)
+                        swept += 1
+        except FileNotFoundError:
+            return swept
+        except OSError as error:
+            raise store_error(directory, error) from error
+        return swept
+
+    def _find_id(self, entries: tuple[Descriptor, ...], text: str, platform: Platform | None) -> StoredImage | None:
+        prefix = text.removeprefix("sha256:")
+        if len(prefix) < _SHORTEST_PREFIX or not _HEX.issuperset(prefix):
+            return None
+        fitting: dict[Digest, StoredImage] = {}
+        for entry in entries:
+            image = self._load(entry, platform)
+            if any(digest.hex.startswith(prefix) for digest in (image.id, image.descriptor.digest, entry.digest)):
+                fitting.setdefault(image.id, image)
+        if len(fitting) > 1:
+            raise StoreError(f'image "{text}" is ambiguous: it begins the ids of {len(fitting)} images')
+        return next(iter(fitting.values()), None)
+
+    def _load(self, entry: Descriptor, platform: Platform | None) -> StoredImage:
+        name = entry.annotations.get(REF_NAME)
+        descriptor, manifest = entry, self.read_manifest(entry)
+        if isinstance(manifest, Index):
+            selected = manifest.select(platform or host())
+            if selected is None:
+                raise StoreError(f'image "{name or entry.digest}" has no manifest for {platform or host()}')
+            descriptor, manifest = selected, self.read_manifest(selected)
+        if isinstance(manifest, Index):
+            raise FormatError(f'image "{name or entry.digest}": an index inside an index is not supported')
+        if manifest.config.media_type not in media.CONFIGS:
+            raise FormatError(f'image "{name or entry.digest}" is an artifact of type {manifest.config.media_type}')
+        config = ImageConfig.from_bytes(self.blobs.read(manifest.config.digest))
+        return StoredImage((name,) if name else (), descriptor, manifest, config)
+
+
+def _find_name(entries: tuple[Descriptor, ...], wanted: Reference | str) -> Descriptor | None:
+    if isinstance(wanted, str):
+        try:
+            wanted = Reference.parse(wanted)
+        except FormatError:
+            return None
+    named = {entry.annotations[REF_NAME]: entry for entry in entries if REF_NAME in entry.annotations}
+    if wanted.digest is None:
+        return named.get(wanted.name)
+    for name in (wanted.name, wanted._replace(tag=None).name):
+        if name in named:
+            return named[name]
+    # any name of the same repository whose manifest has the digest
+    for name, entry in named.items():
+        if entry.digest == wanted.digest and _repository(name) == wanted[:2]:
+            return entry
+    return None
+
+
+def _repository(name: str) -> tuple[str, str] | None:
+    try:
+        return Reference.parse(name)[:2]
+    except FormatError:
+        return None
+
+
+def _now_ns(directory: Path) -> int:
+    """The time by the clock of the filesystem's host."""
+    import time
+
+    try:
+        return max(time.time_ns(), directory.stat().st_mtime_ns)
+    except OSError:
+        return time.time_ns()
