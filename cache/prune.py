@@ -1,0 +1,70 @@
+"""Which records go when room is wanted: decisions on values, nothing is touched here.
+
+Invariants: what is in use never goes, nor does what something kept stands on, whose layers would have to stay
+anyway; records of one result go together; of the results that may go the one used longest ago goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+
+class Result(NamedTuple):
+    """All records of one result of a step, as pruning sees them."""
+
+    chain_id: str
+    parent_chain_id: str
+    size_bytes: int
+    created_ns: int
+    last_used_ns: int
+    description: str
+
+
+class PrunePlan(NamedTuple):
+    """Results whose records go, and the room their layers took."""
+
+    chain_ids: tuple[str, ...]
+    freed_bytes: int
+
+
+def plan_prune(
+    results: Iterable[Result],
+    *,
+    in_use: Collection[str] = (),
+    unused_since_ns: int | None = None,
+    keep_bytes: int | None = None,
+    everything: bool = False,
+) -> PrunePlan:
+    """What to forget: results not used since ``unused_since_ns``; then the longest unused, down to ``keep_bytes``.
+
+    ``in_use`` are chain IDs of images and running builds. With neither limit nothing goes, unless ``everything``.
+    """
+    by_chain = {result.chain_id: result for result in results}
+    children = dict.fromkeys(by_chain, 0)
+    for result in by_chain.values():
+        if result.parent_chain_id in children:
+            children[result.parent_chain_id] += 1
+    total = sum(result.size_bytes for result in by_chain.values())
+    going: list[Result] = []
+    leaves = [_aged(result) for result in by_chain.values() if not children[result.chain_id]]
+    heapify(leaves)
+    while leaves:
+        result = by_chain[heappop(leaves)[1]]
+        too_old = unused_since_ns is not None and result.last_used_ns < unused_since_ns
+        too_much = keep_bytes is not None and total > keep_bytes
+        if result.chain_id in in_use or not (everything or too_old or too_much):
+            continue
+        going.append(result)
+        total -= result.size_bytes
+        if result.parent_chain_id in children:
+            children[result.parent_chain_id] -= 1
+            if not children[result.parent_chain_id]:
+                heappush(leaves, _aged(by_chain[result.parent_chain_id]))
+    return PrunePlan(tuple(result.chain_id for result in going), sum(result.size_bytes for result in going))
+
+
+def _aged(result: Result) -> tuple[int, str]:
+    """Order in which results go."""
+    return (result.last_used_ns, result.chain_id)
