@@ -58,6 +58,16 @@ class CopyupMode(enum.Enum):
     MOUNTER = "mounter"
 
 
+class Passthrough(enum.Enum):
+    """Whose content the kernel may read and write without the union (docs/semantics.md)."""
+
+    AUTO = "auto"
+    """Where no reader can see stale content: files on a writable branch, and all when nothing can be copied up."""
+    FAST = "fast"
+    """Lower files too; one that is open across its copy-up keeps the old content, as with overlayfs."""
+    OFF = "off"
+
+
 class Caller(NamedTuple):
     """Who asks: the ids of the process whose system call became the request."""
 
@@ -141,5 +151,6 @@ class UnionOptions(NamedTuple):
     read_only: bool = False
     volatile: bool = False
     redirect: bool = True
+    passthrough: Passthrough = Passthrough.AUTO
     sealed_branches: bool = True
     """Nobody changes the branches from outside, so that the kernel may cache entries for ever."""

@@ -1,0 +1,53 @@
+"""Errors of managing a union; errors of a file operation are plain ``OSError``.
+
+::
+
+    UnionError
+    ├── BranchError             a branch, named by ``path``
+    │   ├── BranchMissingError      it is no directory
+    │   ├── BranchTwiceError        it is already in the stack, or lies inside another
+    │   ├── BranchUnknownError      the stack does not hold it
+    │   └── BranchBusyError         files on it are open
+    ├── BranchSyntaxError       the text of ``dirs=`` cannot be read
+    └── MergeError              snapmerge cannot do what was asked
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class UnionError(Exception):
+    """Anything that keeps a union from being made or changed; one line that names the branch or option."""
+
+
+class BranchError(UnionError):
+    """Something is wrong with one branch."""
+
+    def __init__(self, path: bytes, message: str) -> None:
+        super().__init__(f"branch {os.fsdecode(path)!r}: {message}")
+        self.path = path
+
+
+class BranchMissingError(BranchError):
+    """The branch is not there or is no directory."""
+
+
+class BranchTwiceError(BranchError):
+    """The branch is a second time in the stack, or lies inside another branch."""
+
+
+class BranchUnknownError(BranchError):
+    """The stack does not hold the branch."""
+
+
+class BranchBusyError(BranchError):
+    """Files on the branch are open in a way that forbids the change."""
+
+
+class BranchSyntaxError(UnionError):
+    """The text of ``dirs=`` cannot be read."""
+
+
+class MergeError(UnionError):
+    """A merge of snapshots cannot begin."""
