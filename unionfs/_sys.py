@@ -44,3 +44,67 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     if _fallocate(fd, mode, offset, length) != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
+
+
+# -- mounts that belong to no place yet: fsopen(2), fsconfig(2), fsmount(2), move_mount(2) ------------------------
+MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_NOSUID = 2
+MOUNT_ATTR_NODEV = 4
+MOUNT_ATTR_NOEXEC = 8
+MOUNT_ATTR_NOATIME = 16
+
+# the same numbers on every architecture (asm-generic/unistd.h)
+_NR_MOVE_MOUNT = 429
+_NR_FSOPEN = 430
+_NR_FSCONFIG = 431
+_NR_FSMOUNT = 432
+
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
+
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+def fsopen(filesystem_type: str) -> int:
+    """Descriptor of a new file system being configured, ``fsopen(2)``; the caller closes it."""
+    return _checked(_syscall(_NR_FSOPEN, filesystem_type.encode(), _FSOPEN_CLOEXEC))
+
+
+def fsconfig(fd: int, key: str, value: str | bytes | None = None) -> None:
+    """The option is set, ``fsconfig(2)``; without ``value`` it is a flag."""
+    if value is None:
+        _checked(_syscall(_NR_FSCONFIG, fd, _FSCONFIG_SET_FLAG, key.encode(), None, 0))
+    else:
+        text = value if isinstance(value, bytes) else os.fsencode(value)
+        _checked(_syscall(_NR_FSCONFIG, fd, _FSCONFIG_SET_STRING, key.encode(), text, 0))
+
+
+def fsconfig_create(fd: int) -> None:
+    """The file system exists, ``fsconfig(2)``."""
+    _checked(_syscall(_NR_FSCONFIG, fd, _FSCONFIG_CMD_CREATE, None, None, 0))
+
+
+def fsmount(fd: int, attributes: int) -> int:
+    """Descriptor of a mount that is attached nowhere, ``fsmount(2)``.
+
+    Closing it, while nobody has attached it, lets the mount go. The caller closes it.
+    """
+    return _checked(_syscall(_NR_FSMOUNT, fd, _FSMOUNT_CLOEXEC, attributes))
+
+
+def move_mount(mount_fd: int, target: bytes) -> None:
+    """The mount is attached at ``target``, ``move_mount(2)``."""
+    _checked(_syscall(_NR_MOVE_MOUNT, mount_fd, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+    return result

@@ -1,0 +1,91 @@
+"""Which open files the kernel reads and writes by itself (FUSE passthrough).
+
+The kernel keeps one way of input and output for a node while the node is open: all its open files pass through the
+same backing id, or none does (another answer is EIO for the program). So the first open decides, later ones follow,
+and the last release gives the id back. Passing through needs CAP_SYS_ADMIN in the initial user namespace; where that
+is missing the mount goes on without, silently.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import NamedTuple
+
+from unionfs.transport.protocol import BACKING_CLOSE, BACKING_ID, BACKING_MAP, BACKING_OPEN
+from unionfs.types import Ino
+
+_NOT_PERMITTED = frozenset({errno.EPERM, errno.ENOTTY, errno.EOPNOTSUPP})
+NO_BACKING = 0
+
+
+class _Opened(NamedTuple):
+    """The open files of one node: how many, and what they pass through to (id 0: nothing)."""
+
+    count: int
+    backing_id: int
+    device: int
+    inode: int
+
+
+class Backing:
+    """The backing ids of one mount."""
+
+    __slots__ = ("_device_fd", "_enabled", "_opened")
+
+    def __init__(self, device_fd: int, *, enabled: bool) -> None:
+        """``device_fd`` is the mount's /dev/fuse, owned by the caller."""
+        self._device_fd = device_fd
+        self._enabled = enabled
+        self._opened: dict[Ino, _Opened] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it is worth asking the filesystem for a backing descriptor."""
+        return self._enabled
+
+    def opened(self, node: Ino, fd: int | None) -> int:
+        """``node`` has one more open file, which can pass through to ``fd``; the id it does so by, or NO_BACKING.
+
+        Raises:
+            OSError: ESTALE when earlier open files of the node pass through to another file than ``fd``: the
+                kernel looks the name up again and finds the node the file has now.
+        """
+        known = self._opened.get(node)
+        if known is None:
+            known = self._first(fd)
+        elif known.backing_id and (fd is None or not _same(known, fd)):
+            raise OSError(errno.ESTALE, "file was replaced by its copy while open")
+        self._opened[node] = known._replace(count=known.count + 1)
+        return known.backing_id
+
+    def released(self, node: Ino) -> None:
+        """``node`` has one open file fewer."""
+        known = self._opened.get(node)
+        if known is None:
+            return
+        if known.count > 1:
+            self._opened[node] = known._replace(count=known.count - 1)
+            return
+        del self._opened[node]
+        if known.backing_id:
+            fcntl.ioctl(self._device_fd, BACKING_CLOSE, BACKING_ID.pack(known.backing_id))
+
+    def _first(self, fd: int | None) -> _Opened:
+        if fd is None:
+            return _Opened(0, NO_BACKING, 0, 0)
+        try:
+            # a bytearray, since with bytes fcntl.ioctl returns the buffer in place of the id
+            backing_id = fcntl.ioctl(self._device_fd, BACKING_OPEN, bytearray(BACKING_MAP.pack(fd, 0, 0)))
+        except OSError as error:
+            if error.errno in _NOT_PERMITTED:
+                self._enabled = False
+            return _Opened(0, NO_BACKING, 0, 0)
+        at = os.fstat(fd)
+        return _Opened(0, backing_id, at.st_dev, at.st_ino)
+
+
+def _same(known: _Opened, fd: int) -> bool:
+    at = os.fstat(fd)
+    return (known.device, known.inode) == (at.st_dev, at.st_ino)

@@ -1,0 +1,206 @@
+"""One mount: requests read from its /dev/fuse descriptor, answered, and written back.
+
+::
+
+    kernel → readv → header → handler of the opcode → FilesystemOps
+    kernel ← write ← header + payload, or -errno ←┘
+
+Invariants: one request at a time; a handler's failure is the answer to its request and never the end of the mount;
+the filesystem is closed when the connection is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from unionfs.ops import FilesystemOps
+from unionfs.transport.direct.backing import Backing
+from unionfs.transport.direct.directories import DirectoryRequests
+from unionfs.transport.direct.files import FileRequests
+from unionfs.transport.direct.names import NameRequests
+from unionfs.transport.direct.notify import KernelNotifier
+from unionfs.transport.direct.replies import Replies
+from unionfs.transport.direct.requests import DONE, Handler, Payload
+from unionfs.transport.negotiate import Agreement, Wishes, encode_agreement, negotiate, parse_offer
+from unionfs.transport.protocol import BUFFER_BYTES, IN_HEADER, OPCODES, OUT_HEADER, InitFlag, Opcode
+from unionfs.types import Caller, Ino
+
+_GONE = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
+_TAKEN_BACK = frozenset({errno.ENOENT, errno.EINTR})
+_IN_BYTES = IN_HEADER.size
+_OUT_BYTES = OUT_HEADER.size
+_UNKNOWN = 0
+_COPY_BELOW_BYTES = 16 << 10
+"""Smaller payloads are joined to their header: one buffer is cheaper than two."""
+_REQUESTS_IN_TURN = 128
+
+Log = Callable[[str], None]
+
+
+class Settings(NamedTuple):
+    """How a mount is served, apart from its filesystem."""
+
+    passthrough: bool = False
+    """The kernel may read and write backing files by itself, where it permits that."""
+    stack_depth: int = 1
+    timeout_seconds: float = 1.0
+    """How long names and attributes are trusted when the filesystem does not own its files."""
+    volatile: bool = False
+    """fsync is answered without work."""
+    spins: int = 0
+    """How often an empty device is read again before the connection sleeps."""
+
+
+class Connection:
+    """Answers the requests of one mount. Requests are read without blocking."""
+
+    def __init__(self, device_fd: int, ops: FilesystemOps, settings: Settings, log: Log) -> None:
+        """``device_fd`` is an open /dev/fuse, now owned by the connection; ``log`` takes what must not be lost."""
+        os.set_blocking(device_fd, False)
+        self.device_fd = device_fd
+        self.trace: Log | None = None
+        """When set, gets a line for each request."""
+        self._ops = ops
+        self._settings = settings
+        self._log = log
+        self._agreement: Agreement | None = None
+        self._notifier = KernelNotifier(device_fd, lambda: self._agreement.minor if self._agreement else 0)
+        self._handlers: list[Handler] = [_unknown] * OPCODES
+        self._handlers[Opcode.INIT] = self._init
+        self._counts = [0] * OPCODES
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._closed = False
+
+    @property
+    def notifier(self) -> KernelNotifier:
+        """How the filesystem reaches the kernel."""
+        return self._notifier
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """What INIT settled, None before it."""
+        return self._agreement
+
+    def counts(self) -> dict[str, int]:
+        """Number of requests answered so far, by the name of the opcode."""
+        return {_opcode_name(opcode): count for opcode, count in enumerate(self._counts) if count}
+
+    def serve(self) -> bool:
+        """Waiting requests are answered, a bounded number of them; False once the kernel has let the mount go."""
+        buffer = self._buffer
+        buffers = [buffer]
+        spins = self._settings.spins
+        for _ in range(_REQUESTS_IN_TURN):
+            try:
+                size = os.readv(self.device_fd, buffers)
+            except BlockingIOError:
+                spins -= 1
+                if spins < 0:
+                    return True
+                continue
+            except OSError as error:
+                if error.errno in _GONE:
+                    return False
+                if error.errno in _TAKEN_BACK:
+                    continue
+                raise
+            spins = self._settings.spins
+            self._answer(memoryview(buffer)[:size])
+        return True
+
+    def close(self) -> None:
+        """The mount is gone, or answers ENOTCONN; the filesystem is closed. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self.device_fd)
+        self._notifier.close()
+        self._ops.close()
+
+    def _answer(self, request: memoryview) -> None:
+        _, opcode, unique, node, uid, gid, pid, _, _ = IN_HEADER.unpack_from(request)
+        if opcode >= OPCODES:
+            opcode = _UNKNOWN
+        self._counts[opcode] += 1
+        payload: Payload = DONE
+        failure = 0
+        try:
+            payload = self._handlers[opcode](node, request[_IN_BYTES:], Caller(uid, gid, pid))
+        except OSError as error:
+            failure = error.errno or errno.EIO
+        except Exception:  # noqa: BLE001  whatever a filesystem raises, the mount lives on
+            failure = errno.EIO
+            self._log_exception(opcode, node)
+        if self.trace is not None:
+            self.trace(_describe(opcode, unique, node, pid, payload, failure))
+        if payload is not None:
+            self._reply(unique, payload, failure)
+
+    def _reply(self, unique: int, payload: bytes, failure: int) -> None:
+        try:
+            if failure:
+                os.write(self.device_fd, OUT_HEADER.pack(_OUT_BYTES, -failure, unique))
+            elif len(payload) < _COPY_BELOW_BYTES:
+                os.write(self.device_fd, OUT_HEADER.pack(_OUT_BYTES + len(payload), 0, unique) + payload)
+            else:
+                os.writev(self.device_fd, (OUT_HEADER.pack(_OUT_BYTES + len(payload), 0, unique), payload))
+        except OSError as error:
+            # ENOENT: nobody waits any more; a mount that is gone is noticed by the next read
+            if error.errno not in _GONE and error.errno != errno.ENOENT:
+                raise
+
+    def _init(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+        settings = self._settings
+        owned = self._ops.entries_stay_valid()
+        try:
+            agreement = negotiate(parse_offer(body), Wishes(owned, settings.passthrough, settings.stack_depth))
+        except ValueError as error:
+            self._log(str(error))
+            raise OSError(errno.EPROTO, os.strerror(errno.EPROTO)) from error
+        replies = Replies(None if owned else settings.timeout_seconds)
+        backing = Backing(self.device_fd, enabled=bool(agreement.flags & InitFlag.PASSTHROUGH))
+        names = NameRequests(self._ops, replies, negative_entries=owned)
+        files = FileRequests(self._ops, replies, backing, keep_cache=owned)
+        directories = DirectoryRequests(self._ops, replies, keep_cache=owned)
+        for table in (
+            names.handlers(),
+            files.handlers(volatile=settings.volatile),
+            directories.handlers(volatile=settings.volatile),
+            {Opcode.DESTROY: _destroy},
+        ):
+            for opcode, handler in table.items():
+                self._handlers[opcode] = handler
+        self._agreement = agreement
+        return encode_agreement(agreement)
+
+    def _log_exception(self, opcode: int, node: int) -> None:
+        import traceback  # only a defect needs it
+
+        self._log(f"{_opcode_name(opcode)} of node {node} failed unexpectedly, answered EIO\n{traceback.format_exc()}")
+
+
+def _unknown(_node: Ino, _body: memoryview, _caller: Caller) -> Payload:
+    """ENOSYS, after which the kernel does without the request."""
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def _destroy(_node: Ino, _body: memoryview, _caller: Caller) -> Payload:
+    return DONE
+
+
+def _opcode_name(opcode: int) -> str:
+    try:
+        return Opcode(opcode).name
+    except ValueError:
+        return "UNKNOWN"
+
+
+def _describe(opcode: int, unique: int, node: int, pid: int, payload: Payload, failure: int) -> str:
+    if failure:
+        outcome = errno.errorcode.get(failure, str(failure))
+    else:
+        outcome = "no reply" if payload is None else f"{len(payload)} bytes"
+    return f"{unique} {_opcode_name(opcode)} node {node} pid {pid}: {outcome}"

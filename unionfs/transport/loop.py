@@ -1,0 +1,84 @@
+"""One thread serves many descriptors: the devices of mounts, sockets, a pipe for signals.
+
+Invariant: nothing here blocks except the wait for the next event.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from typing import Protocol
+
+_SPINS = 25
+"""About as long as a wake-up takes: one read of an empty device is 1 to 2 microseconds."""
+
+
+class Served(Protocol):
+    """What the loop needs to know of a mount."""
+
+    device_fd: int
+
+    def serve(self) -> bool:
+        """Waiting requests are answered; False once the mount is gone."""
+        ...
+
+
+def spins_worth_it() -> int:
+    """How often to read an empty device before sleeping; never where the one asking needs the same processor."""
+    return _SPINS if len(os.sched_getaffinity(0)) > 1 else 0
+
+
+class Loop:
+    """Calls what is ready until `stop` or until nothing is left to serve."""
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._mounts: dict[int, tuple[Served, Callable[[], None]]] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._stopped = False
+
+    def add(self, mount: Served, ended: Callable[[], None]) -> None:
+        """``mount`` is served; ``ended`` is called once, when the kernel has let it go."""
+        self._mounts[mount.device_fd] = (mount, ended)
+        self._poll.register(mount.device_fd, select.EPOLLIN)
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """``ready`` is called whenever ``fd`` can be read or has lost its peer, until `unwatch`."""
+        self._watched[fd] = ready
+        self._poll.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """``fd`` is left alone; call it before closing ``fd``."""
+        del self._watched[fd]
+        self._poll.unregister(fd)
+
+    @property
+    def mounts(self) -> int:
+        """Number of mounts that are alive."""
+        return len(self._mounts)
+
+    def stop(self) -> None:
+        """`run` returns as soon as the current call does."""
+        self._stopped = True
+
+    def run(self, *, while_mounted: bool) -> None:
+        """Serves until `stop`; with ``while_mounted`` also until the last mount is gone."""
+        poll, mounts = self._poll.poll, self._mounts
+        while not self._stopped and (mounts or not while_mounted):
+            for fd, _events in poll():
+                known = mounts.get(fd)
+                if known is not None:
+                    self._serve(fd, *known)
+                elif fd in self._watched:
+                    self._watched[fd]()
+
+    def close(self) -> None:
+        """The loop's own descriptor is closed; those it watched belong to others."""
+        self._poll.close()
+
+    def _serve(self, fd: int, mount: Served, ended: Callable[[], None]) -> None:
+        if not mount.serve():
+            self._poll.unregister(fd)
+            del self._mounts[fd]
+            ended()

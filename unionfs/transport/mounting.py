@@ -1,0 +1,164 @@
+"""Makes FUSE mounts: detached ones by the new mount calls, attached ones by fusermount3 for a plain user.
+
+::
+
+    open(/dev/fuse) → fsopen("fuse") → fsconfig(fd=…, …) → fsmount → a descriptor, attached nowhere
+                                                                     └→ move_mount → a mount point
+    fusermount3 -o … MOUNTPOINT ── SCM_RIGHTS over _FUSE_COMMFD ──→ the device of an attached mount
+
+A detached mount is seen by nobody but the holder of its descriptor, and goes when the last holder does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from unionfs import _sys
+
+DEVICE = "/dev/fuse"
+_FILESYSTEM = "fuse"
+
+
+class MountError(Exception):
+    """A mount cannot be made; one line, and perhaps a hint on what would help."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class MountOptions(NamedTuple):
+    """What the kernel is told about a mount."""
+
+    source: str = "unionfs"
+    subtype: str = "unionmount"
+    allow_other: bool = True
+    read_only: bool = False
+    nosuid: bool = False
+    nodev: bool = False
+    noexec: bool = False
+    noatime: bool = False
+    context: str | None = None
+
+
+class Mounted(NamedTuple):
+    """A mount being made; the caller owns both descriptors."""
+
+    device_fd: int
+    mount_fd: int
+
+
+def open_device() -> int:
+    """A fresh /dev/fuse.
+
+    Raises:
+        MountError: it is missing or may not be opened.
+    """
+    try:
+        return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise MountError(f"{DEVICE}: {_lower(error)}", _DEVICE_HINTS.get(error.errno or 0, "")) from error
+
+
+def mount_detached(options: MountOptions) -> Mounted:
+    """A mount attached nowhere; the kernel's INIT waits in its device.
+
+    Permission bits are checked by the kernel (``default_permissions``).
+
+    Raises:
+        MountError: no /dev/fuse, no permission, an option the kernel does not know.
+    """
+    device_fd = open_device()
+    try:
+        return Mounted(device_fd, _mount(device_fd, options))
+    except BaseException:
+        os.close(device_fd)
+        raise
+
+
+def attach(mount_fd: int, mount_point: bytes) -> None:
+    """The detached mount is attached at ``mount_point``.
+
+    Raises:
+        MountError: there is no such directory, or it is not allowed.
+    """
+    try:
+        _sys.move_mount(mount_fd, mount_point)
+    except OSError as error:
+        raise MountError(f"mount point {os.fsdecode(mount_point)!r}: {_lower(error)}") from error
+
+
+def _mount(device_fd: int, options: MountOptions) -> int:
+    try:
+        context_fd = _sys.fsopen(_FILESYSTEM)
+    except OSError as error:
+        raise MountError(f"mount of a FUSE file system: {_lower(error)}", _MOUNT_HINTS.get(error.errno or 0, "")) from error
+    try:
+        for key, value in _settings(device_fd, options):
+            _sys.fsconfig(context_fd, key, value)
+        _sys.fsconfig_create(context_fd)
+        return _sys.fsmount(context_fd, _attributes(options))
+    except OSError as error:
+        message = _kernel_message(context_fd) or _lower(error)
+        raise MountError(f"mount of a FUSE file system: {message}", _MOUNT_HINTS.get(error.errno or 0, "")) from error
+    finally:
+        os.close(context_fd)
+
+
+def _settings(device_fd: int, options: MountOptions) -> list[tuple[str, str | None]]:
+    settings: list[tuple[str, str | None]] = [
+        ("source", options.source),
+        ("subtype", options.subtype),
+        ("fd", str(device_fd)),
+        ("rootmode", f"{stat.S_IFDIR:o}"),
+        ("user_id", str(os.getuid())),
+        ("group_id", str(os.getgid())),
+        ("default_permissions", None),
+    ]
+    if options.allow_other:
+        settings.append(("allow_other", None))
+    if options.read_only:
+        settings.append(("ro", None))
+    if options.context is not None:
+        settings.append(("context", options.context))
+    return settings
+
+
+def _attributes(options: MountOptions) -> int:
+    chosen = (
+        (options.read_only, _sys.MOUNT_ATTR_RDONLY),
+        (options.nosuid, _sys.MOUNT_ATTR_NOSUID),
+        (options.nodev, _sys.MOUNT_ATTR_NODEV),
+        (options.noexec, _sys.MOUNT_ATTR_NOEXEC),
+        (options.noatime, _sys.MOUNT_ATTR_NOATIME),
+    )
+    return sum(bit for wanted, bit in chosen if wanted)
+
+
+def _kernel_message(context_fd: int) -> str:
+    """What the kernel has to say about a refused option, ``fsopen(2)``; often nothing."""
+    try:
+        text = os.read(context_fd, 1024).decode(errors="replace")
+    except OSError:
+        return ""
+    return text.removeprefix("e ").strip().lower()
+
+
+def _lower(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+_DEVICE_HINTS = {
+    errno.ENOENT: "load the kernel module: modprobe fuse; in a container pass --device /dev/fuse",
+    errno.ENODEV: "load the kernel module: modprobe fuse",
+    errno.ENXIO: "load the kernel module: modprobe fuse",
+    errno.EACCES: "let the user open it: chmod 666 /dev/fuse",
+    errno.EPERM: "the device is forbidden here; in a container pass --device /dev/fuse",
+}
+_MOUNT_HINTS = {
+    errno.EPERM: "run as root, or in a user namespace of your own: unshare -rm",
+    errno.ENODEV: "load the kernel module: modprobe fuse",
+}
