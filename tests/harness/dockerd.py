@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -90,9 +91,13 @@ def _remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def dockerd() -> Iterator[Dockerd]:
-    """A private dockerd that knows debian:bookworm and busybox."""
+class DockerdError(Exception):
+    """No daemon could be started here; the message holds the end of its log."""
+
+
+@contextlib.contextmanager
+def running_dockerd() -> Iterator[Dockerd]:
+    """A private dockerd that knows debian:bookworm and busybox, with overlay2 where that works; stopped at the end."""
     directory = Path(tempfile.mkdtemp(prefix="d", dir=Path("/var/tmp")))
     try:
         for driver in ("overlay2", "vfs"):
@@ -100,7 +105,7 @@ def dockerd() -> Iterator[Dockerd]:
             if process is not None:
                 break
         else:
-            pytest.fail(f"dockerd did not start:\n{(directory / 'log').read_text()[-2000:]}", pytrace=False)
+            raise DockerdError((directory / "log").read_text()[-2000:])
         try:
             daemon = Dockerd(f"unix://{directory / 'docker.sock'}")
             for name in ("busybox", "debian"):
@@ -110,3 +115,13 @@ def dockerd() -> Iterator[Dockerd]:
             _stop(process)
     finally:
         _remove(directory)
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[Dockerd]:
+    """A private dockerd that serves the whole session."""
+    try:
+        with running_dockerd() as daemon:
+            yield daemon
+    except DockerdError as error:
+        pytest.fail(f"dockerd did not start:\n{error}", pytrace=False)
