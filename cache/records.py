@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cache.database import Database
 from cache.filedigests import FileDigests
 from cache.keys import CacheKey, Part
-from cache.prune import PrunePlan, Result, plan_prune
+
+if TYPE_CHECKING:
+    from cache.prune import PrunePlan, Result
 
 FILE_NAME = "cache.db"
 LOCK_DIRECTORY = "locks"
@@ -167,6 +169,8 @@ class BuildCache:
 
     def results(self) -> tuple[Result, ...]:
         """One entry for each result that has a record."""
+        from cache.prune import Result
+
         rows = self._database.query(
             "SELECT chain_id, max(parent_chain_id), max(size_bytes), max(created_ns), max(last_used_ns),"
             " max(description) FROM record GROUP BY chain_id ORDER BY chain_id"
@@ -188,6 +192,8 @@ class BuildCache:
         dry_run: bool = False,
     ) -> PrunePlan:
         """The records of the plan (``cache.prune.plan_prune``) are gone; the caller removes layers nobody names."""
+        from cache.prune import plan_prune
+
         plan = plan_prune(
             self.results(),
             in_use=in_use,
