@@ -19,7 +19,7 @@ from unionfs.transport.protocol import (
     InitFlag,
 )
 
-_PAGE_BYTES = 4096
+_MAX_PAGES = 256
 _MAX_READAHEAD_BYTES = 4 << 20
 _MAX_BACKGROUND = 64
 _CONGESTION = 48
@@ -35,6 +35,7 @@ _ALWAYS = (
     | InitFlag.READDIRPLUS_AUTO
     | InitFlag.ASYNC_DIO
     | InitFlag.PARALLEL_DIROPS
+    | InitFlag.ABORT_ERROR
     | InitFlag.MAX_PAGES
     | InitFlag.HANDLE_KILLPRIV_V2
     | InitFlag.INIT_EXT
@@ -114,7 +115,7 @@ def encode_agreement(agreement: Agreement) -> bytes:
         _CONGESTION,
         MAX_WRITE_BYTES,
         1,
-        MAX_WRITE_BYTES // _PAGE_BYTES,
+        _MAX_PAGES,
         0,
         agreement.flags >> 32,
         agreement.stack_depth,

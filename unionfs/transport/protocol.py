@@ -97,6 +97,7 @@ class InitFlag(enum.IntFlag):
     PARALLEL_DIROPS = 1 << 18
     HANDLE_KILLPRIV = 1 << 19
     POSIX_ACL = 1 << 20
+    ABORT_ERROR = 1 << 21
     MAX_PAGES = 1 << 22
     CACHE_SYMLINKS = 1 << 23
     NO_OPENDIR_SUPPORT = 1 << 24

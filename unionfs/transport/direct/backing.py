@@ -23,7 +23,7 @@ NO_BACKING = 0
 class _Opened(NamedTuple):
     """The open files of one node: how many, and what they pass through to (id 0: nothing)."""
 
-    count: int
+    files: int
     backing_id: int
     device: int
     inode: int
@@ -57,7 +57,7 @@ class Backing:
             known = self._first(fd)
         elif known.backing_id and (fd is None or not _same(known, fd)):
             raise OSError(errno.ESTALE, "file was replaced by its copy while open")
-        self._opened[node] = known._replace(count=known.count + 1)
+        self._opened[node] = known._replace(files=known.files + 1)
         return known.backing_id
 
     def released(self, node: Ino) -> None:
@@ -65,8 +65,8 @@ class Backing:
         known = self._opened.get(node)
         if known is None:
             return
-        if known.count > 1:
-            self._opened[node] = known._replace(count=known.count - 1)
+        if known.files > 1:
+            self._opened[node] = known._replace(files=known.files - 1)
             return
         del self._opened[node]
         if known.backing_id:

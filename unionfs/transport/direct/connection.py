@@ -36,6 +36,7 @@ _UNKNOWN = 0
 _COPY_BELOW_BYTES = 16 << 10
 """Smaller payloads are joined to their header: one buffer is cheaper than two."""
 _REQUESTS_IN_TURN = 128
+_NOTIFY_PATIENCE_SECONDS = 0.01
 
 Log = Callable[[str], None]
 
@@ -57,27 +58,29 @@ class Settings(NamedTuple):
 class Connection:
     """Answers the requests of one mount. Requests are read without blocking."""
 
-    def __init__(self, device_fd: int, ops: FilesystemOps, settings: Settings, log: Log) -> None:
-        """``device_fd`` is an open /dev/fuse, now owned by the connection; ``log`` takes what must not be lost."""
+    def __init__(
+        self, device_fd: int, ops: FilesystemOps, notifier: KernelNotifier, settings: Settings, log: Log
+    ) -> None:
+        """``device_fd`` is an open /dev/fuse, owned by the connection as ``ops`` and ``notifier`` are.
+
+        ``log`` takes what must not be lost.
+        """
         os.set_blocking(device_fd, False)
         self.device_fd = device_fd
+        self.aborted = False
+        """The kernel was told to give the mount up (fusectl): writes may be lost."""
         self.trace: Log | None = None
         """When set, gets a line for each request."""
         self._ops = ops
         self._settings = settings
         self._log = log
         self._agreement: Agreement | None = None
-        self._notifier = KernelNotifier(device_fd, lambda: self._agreement.minor if self._agreement else 0)
+        self._notifier = notifier
         self._handlers: list[Handler] = [_unknown] * OPCODES
         self._handlers[Opcode.INIT] = self._init
         self._counts = [0] * OPCODES
         self._buffer = bytearray(BUFFER_BYTES)
         self._closed = False
-
-    @property
-    def notifier(self) -> KernelNotifier:
-        """How the filesystem reaches the kernel."""
-        return self._notifier
 
     @property
     def agreement(self) -> Agreement | None:
@@ -103,6 +106,7 @@ class Connection:
                 continue
             except OSError as error:
                 if error.errno in _GONE:
+                    self.aborted = error.errno == errno.ECONNABORTED
                     return False
                 if error.errno in _TAKEN_BACK:
                     continue
@@ -116,8 +120,10 @@ class Connection:
         if self._closed:
             return
         self._closed = True
+        # a notification may wait for a lock whose holder waits for an answer from here
+        while not self._notifier.finish(_NOTIFY_PATIENCE_SECONDS):
+            self.serve()
         os.close(self.device_fd)
-        self._notifier.close()
         self._ops.close()
 
     def _answer(self, request: memoryview) -> None:
@@ -174,6 +180,7 @@ class Connection:
             for opcode, handler in table.items():
                 self._handlers[opcode] = handler
         self._agreement = agreement
+        self._notifier.minor = agreement.minor
         return encode_agreement(agreement)
 
     def _log_exception(self, opcode: int, node: int) -> None:

@@ -47,22 +47,22 @@ class DirectoryRequests:
     def handlers(self, *, volatile: bool) -> dict[Opcode, Handler]:
         """What answers each opcode; ``volatile``: FSYNCDIR is left out, ENOSYS makes the kernel stop asking."""
         table: dict[Opcode, Handler] = {
-            Opcode.OPENDIR: self.opendir,
-            Opcode.READDIR: self.readdir,
-            Opcode.READDIRPLUS: self.readdirplus,
-            Opcode.RELEASEDIR: self.releasedir,
+            Opcode.OPENDIR: self._opendir,
+            Opcode.READDIR: self._readdir,
+            Opcode.READDIRPLUS: self._readdirplus,
+            Opcode.RELEASEDIR: self._releasedir,
         }
         if not volatile:
-            table[Opcode.FSYNCDIR] = self.fsyncdir
+            table[Opcode.FSYNCDIR] = self._fsyncdir
         return table
 
-    def opendir(self, _node: Ino, _body: memoryview, _caller: Caller) -> Payload:
+    def _opendir(self, _node: Ino, _body: memoryview, _caller: Caller) -> Payload:
         number = self._next_handle
         self._next_handle = number + 1
         self._listings[number] = None
         return opened(number, self._flags)
 
-    def readdir(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _readdir(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         number, offset, room, *_ = READ_IN.unpack_from(body)
         listing = bytearray()
         for entry in self._entries(node, number, offset, attributes=False):
@@ -72,7 +72,7 @@ class DirectoryRequests:
             listing += record
         return bytes(listing)
 
-    def readdirplus(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _readdirplus(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         number, offset, room, *_ = READ_IN.unpack_from(body)
         listing = bytearray()
         for entry in self._entries(node, number, offset, attributes=True):
@@ -88,13 +88,13 @@ class DirectoryRequests:
             listing += record
         return bytes(listing)
 
-    def releasedir(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _releasedir(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         handle = self._listings.pop(RELEASE_IN.unpack_from(body)[0], None)
         if handle is not None:
             self._ops.releasedir(handle)
         return DONE
 
-    def fsyncdir(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _fsyncdir(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         _, flags, _ = FSYNC_IN.unpack_from(body)
         self._ops.fsyncdir(node, bool(flags & FSYNC_DATASYNC))
         return DONE

@@ -48,74 +48,74 @@ class FileRequests:
         ``volatile``: FSYNC is left out for the same effect.
         """
         table: dict[Opcode, Handler] = {
-            Opcode.OPEN: self.open,
-            Opcode.CREATE: self.create,
-            Opcode.TMPFILE: self.tmpfile,
-            Opcode.READ: self.read,
-            Opcode.WRITE: self.write,
-            Opcode.RELEASE: self.release,
-            Opcode.FALLOCATE: self.fallocate,
-            Opcode.LSEEK: self.lseek,
-            Opcode.COPY_FILE_RANGE: self.copy_file_range,
-            Opcode.COPY_FILE_RANGE_64: self.copy_file_range_64,
+            Opcode.OPEN: self._open,
+            Opcode.CREATE: self._create,
+            Opcode.TMPFILE: self._tmpfile,
+            Opcode.READ: self._read,
+            Opcode.WRITE: self._write,
+            Opcode.RELEASE: self._release,
+            Opcode.FALLOCATE: self._fallocate,
+            Opcode.LSEEK: self._lseek,
+            Opcode.COPY_FILE_RANGE: self._copy_file_range,
+            Opcode.COPY_FILE_RANGE_64: self._copy_file_range_64,
         }
         if not volatile:
-            table[Opcode.FSYNC] = self.fsync
+            table[Opcode.FSYNC] = self._fsync
         return table
 
-    def open(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _open(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         flags, request_flags = OPEN_IN.unpack_from(body)
         handle = self._ops.open(node, flags, caller)
         if request_flags & OPEN_KILL_SUIDGID:
             self._drop_privileges(node, handle, caller)
         return self._opened(node, handle)
 
-    def create(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _create(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         flags, mode, _umask, _ = CREATE_IN.unpack_from(body)
         attr, handle = self._ops.create(node, name_of(body, CREATE_IN.size), mode, flags, caller)
         return self._replies.entry(attr) + self._opened(attr.ino, handle)
 
-    def tmpfile(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _tmpfile(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         flags, mode, _umask, _ = CREATE_IN.unpack_from(body)
         attr, handle = self._ops.tmpfile(node, mode, flags, caller)
         return self._replies.entry(attr) + self._opened(attr.ino, handle)
 
-    def read(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _read(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         handle, offset, size, *_ = READ_IN.unpack_from(body)
         return self._ops.read(handle, offset, size)
 
-    def write(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _write(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         handle, offset, size, flags, *_ = WRITE_IN.unpack_from(body)
         if flags & WRITE_KILL_SUIDGID:
             self._drop_privileges(node, handle, caller)
         written = self._ops.write(handle, offset, body[WRITE_IN.size : WRITE_IN.size + size])
         return WRITE_OUT.pack(written, 0)
 
-    def fsync(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _fsync(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         handle, flags, _ = FSYNC_IN.unpack_from(body)
         self._ops.fsync(handle, bool(flags & FSYNC_DATASYNC))
         return DONE
 
-    def release(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _release(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         self._ops.release(RELEASE_IN.unpack_from(body)[0])
         self._backing.released(node)
         return DONE
 
-    def fallocate(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _fallocate(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         handle, offset, length, mode, _ = FALLOCATE_IN.unpack_from(body)
         self._ops.fallocate(handle, mode, offset, length)
         return DONE
 
-    def lseek(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _lseek(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         handle, offset, whence, _ = LSEEK_IN.unpack_from(body)
         return LSEEK_OUT.pack(self._ops.lseek(handle, offset, whence))
 
-    def copy_file_range(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _copy_file_range(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         source, source_offset, _, target, target_offset, length, _ = COPY_FILE_RANGE_IN.unpack_from(body)
         length = min(length, _MAX_COPY_32)
         return WRITE_OUT.pack(self._ops.copy_file_range(source, source_offset, target, target_offset, length), 0)
 
-    def copy_file_range_64(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _copy_file_range_64(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         source, source_offset, _, target, target_offset, length, _ = COPY_FILE_RANGE_IN.unpack_from(body)
         return COPY_FILE_RANGE_OUT.pack(self._ops.copy_file_range(source, source_offset, target, target_offset, length))
 

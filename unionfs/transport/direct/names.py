@@ -9,7 +9,7 @@ import time
 
 from unionfs.ops import FilesystemOps
 from unionfs.transport.direct.replies import Replies, statfs
-from unionfs.transport.direct.requests import DONE, Handler, Payload, name_of, names_of
+from unionfs.transport.direct.requests import DONE, NO_REPLY, Handler, Payload, name_of, names_of
 from unionfs.transport.protocol import (
     BATCH_FORGET_IN,
     FORGET_IN,
@@ -50,28 +50,28 @@ class NameRequests:
     def handlers(self) -> dict[Opcode, Handler]:
         """What answers each opcode."""
         return {
-            Opcode.LOOKUP: self.lookup,
-            Opcode.FORGET: self.forget,
-            Opcode.BATCH_FORGET: self.batch_forget,
-            Opcode.GETATTR: self.getattr,
-            Opcode.SETATTR: self.setattr,
-            Opcode.READLINK: self.readlink,
-            Opcode.SYMLINK: self.symlink,
-            Opcode.MKNOD: self.mknod,
-            Opcode.MKDIR: self.mkdir,
-            Opcode.UNLINK: self.unlink,
-            Opcode.RMDIR: self.rmdir,
-            Opcode.RENAME: self.rename,
-            Opcode.RENAME2: self.rename2,
-            Opcode.LINK: self.link,
-            Opcode.STATFS: self.statfs,
-            Opcode.SETXATTR: self.setxattr,
-            Opcode.GETXATTR: self.getxattr,
-            Opcode.LISTXATTR: self.listxattr,
-            Opcode.REMOVEXATTR: self.removexattr,
+            Opcode.LOOKUP: self._lookup,
+            Opcode.FORGET: self._forget,
+            Opcode.BATCH_FORGET: self._batch_forget,
+            Opcode.GETATTR: self._getattr,
+            Opcode.SETATTR: self._setattr,
+            Opcode.READLINK: self._readlink,
+            Opcode.SYMLINK: self._symlink,
+            Opcode.MKNOD: self._mknod,
+            Opcode.MKDIR: self._mkdir,
+            Opcode.UNLINK: self._unlink,
+            Opcode.RMDIR: self._rmdir,
+            Opcode.RENAME: self._rename,
+            Opcode.RENAME2: self._rename2,
+            Opcode.LINK: self._link,
+            Opcode.STATFS: self._statfs,
+            Opcode.SETXATTR: self._setxattr,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.LISTXATTR: self._listxattr,
+            Opcode.REMOVEXATTR: self._removexattr,
         }
 
-    def lookup(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _lookup(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         try:
             return self._replies.entry(self._ops.lookup(node, bytes(body[:-1]), caller))
         except OSError as error:
@@ -79,20 +79,22 @@ class NameRequests:
                 return self._replies.negative
             raise
 
-    def forget(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _forget(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         self._ops.forget(node, FORGET_IN.unpack_from(body)[0])
+        return NO_REPLY
 
-    def batch_forget(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _batch_forget(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         count, _ = BATCH_FORGET_IN.unpack_from(body)
         end = BATCH_FORGET_IN.size + count * FORGET_ONE.size
         for node, references in FORGET_ONE.iter_unpack(body[BATCH_FORGET_IN.size : end]):
             self._ops.forget(node, references)
+        return NO_REPLY
 
-    def getattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _getattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         flags, _, handle = GETATTR_IN.unpack_from(body)
         return self._replies.attributes(self._ops.getattr(node, handle if flags & GETATTR_HANDLE else None))
 
-    def setattr(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _setattr(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         valid, _, handle, *_ = SETATTR_IN.unpack_from(body)
         changes = decode_setattr(body, time.time_ns())
         through = HandleId(handle) if valid & SetAttrBit.HANDLE else None
@@ -100,63 +102,63 @@ class NameRequests:
             changes = changes._replace(mode=mode_to_drop(self._ops.getattr(node, through).mode))
         return self._replies.attributes(self._ops.setattr(node, changes, through, caller))
 
-    def readlink(self, node: Ino, _body: memoryview, _caller: Caller) -> Payload:
+    def _readlink(self, node: Ino, _body: memoryview, _caller: Caller) -> Payload:
         return self._ops.readlink(node)
 
-    def symlink(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _symlink(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         name, target = names_of(body)
         return self._replies.entry(self._ops.symlink(node, name, target, caller))
 
-    def mknod(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _mknod(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         mode, rdev, _umask, _ = MKNOD_IN.unpack_from(body)
         return self._replies.entry(self._ops.mknod(node, name_of(body, MKNOD_IN.size), mode, rdev, caller))
 
-    def mkdir(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
+    def _mkdir(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         mode, _umask = MKDIR_IN.unpack_from(body)
         return self._replies.entry(self._ops.mkdir(node, name_of(body, MKDIR_IN.size), mode, caller))
 
-    def unlink(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _unlink(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         self._ops.unlink(node, name_of(body))
         return DONE
 
-    def rmdir(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _rmdir(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         self._ops.rmdir(node, name_of(body))
         return DONE
 
-    def rename(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _rename(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         (new_parent,) = RENAME_IN.unpack_from(body)
         name, new_name = names_of(body, RENAME_IN.size)
         self._ops.rename(node, name, new_parent, new_name, 0)
         return DONE
 
-    def rename2(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _rename2(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         new_parent, flags, _ = RENAME2_IN.unpack_from(body)
         name, new_name = names_of(body, RENAME2_IN.size)
         self._ops.rename(node, name, new_parent, new_name, flags)
         return DONE
 
-    def link(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _link(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         (target,) = LINK_IN.unpack_from(body)
         return self._replies.entry(self._ops.link(target, node, name_of(body, LINK_IN.size)))
 
-    def statfs(self, _node: Ino, _body: memoryview, _caller: Caller) -> Payload:
+    def _statfs(self, _node: Ino, _body: memoryview, _caller: Caller) -> Payload:
         return statfs(self._ops.statfs())
 
-    def setxattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _setxattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         size, flags = SETXATTR_IN_OLD.unpack_from(body)
         name, _, rest = bytes(body[SETXATTR_IN_OLD.size :]).partition(b"\0")
         self._ops.setxattr(node, name, rest[:size], flags)
         return DONE
 
-    def getxattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _getxattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         size, _ = GETXATTR_IN.unpack_from(body)
         return _sized(self._ops.getxattr(node, name_of(body, GETXATTR_IN.size)), size)
 
-    def listxattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _listxattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         size, _ = GETXATTR_IN.unpack_from(body)
         return _sized(b"".join(name + b"\0" for name in self._ops.listxattr(node)), size)
 
-    def removexattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
+    def _removexattr(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         self._ops.removexattr(node, name_of(body))
         return DONE
 

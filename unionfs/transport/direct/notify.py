@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
 from queue import SimpleQueue
 
 from unionfs.transport.protocol import (
@@ -29,10 +28,11 @@ from unionfs.types import ROOT_INO, Ino
 class KernelNotifier:
     """The `ops.Notifier` of a mount served by the direct transport."""
 
-    def __init__(self, device_fd: int, minor: Callable[[], int]) -> None:
-        """``device_fd`` belongs to the caller; ``minor`` tells the protocol agreed upon, 0 before INIT."""
+    def __init__(self, device_fd: int) -> None:
+        """``device_fd`` belongs to the caller."""
+        self.minor = 0
+        """The protocol agreed upon; 0 before INIT, when the kernel remembers nothing yet."""
         self._device_fd = device_fd
-        self._minor = minor
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -46,19 +46,20 @@ class KernelNotifier:
 
     def invalidate_all(self) -> None:
         """The kernel looks every name up again; before protocol 7.44 only the root's attributes and listing."""
-        if self._minor() >= OLDEST_MINOR_WITH_EPOCH:
+        if self.minor >= OLDEST_MINOR_WITH_EPOCH:
             self._post(Notification.INC_EPOCH, b"")
         self.invalidate_inode(ROOT_INO)
 
-    def close(self) -> None:
-        """Messages before this one are written; nothing may be posted afterwards. Idempotent."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+    def finish(self, wait_seconds: float) -> bool:
+        """Nothing more will be posted; whether all messages are written, after at most ``wait_seconds``."""
+        if self._thread is None:
+            return True
+        self._queue.put(None)
+        self._thread.join(wait_seconds)
+        return not self._thread.is_alive()
 
     def _post(self, kind: Notification, payload: bytes) -> None:
-        if not self._minor():
+        if not self.minor:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_all, name="fuse-notify", daemon=True)

@@ -16,6 +16,7 @@ Handler = Callable[[Ino, memoryview, Caller], Payload]
 
 DONE = b""
 """Success that carries nothing."""
+NO_REPLY = None
 
 
 def name_of(body: memoryview, offset: int = 0) -> bytes:

@@ -17,13 +17,14 @@ import stat
 from typing import NamedTuple
 
 from unionfs import _sys
+from unionfs.errors import UnionError
 
 DEVICE = "/dev/fuse"
 _FILESYSTEM = "fuse"
 
 
-class MountError(Exception):
-    """A mount cannot be made; one line, and perhaps a hint on what would help."""
+class MountError(UnionError):
+    """A mount cannot be made; one line, and perhaps a ``hint`` on what would help."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -44,13 +45,6 @@ class MountOptions(NamedTuple):
     context: str | None = None
 
 
-class Mounted(NamedTuple):
-    """A mount being made; the caller owns both descriptors."""
-
-    device_fd: int
-    mount_fd: int
-
-
 def open_device() -> int:
     """A fresh /dev/fuse.
 
@@ -63,20 +57,28 @@ def open_device() -> int:
         raise MountError(f"{DEVICE}: {_lower(error)}", _DEVICE_HINTS.get(error.errno or 0, "")) from error
 
 
-def mount_detached(options: MountOptions) -> Mounted:
-    """A mount attached nowhere; the kernel's INIT waits in its device.
+def mount_detached(device_fd: int, options: MountOptions) -> int:
+    """Descriptor of a mount attached nowhere, served by whoever reads ``device_fd``; INIT waits there already.
 
-    Permission bits are checked by the kernel (``default_permissions``).
+    The kernel checks permission bits (``default_permissions``). The caller closes the descriptor, which lets the
+    mount go when nobody has attached it.
 
     Raises:
-        MountError: no /dev/fuse, no permission, an option the kernel does not know.
+        MountError: no permission, or an option the kernel does not know.
     """
-    device_fd = open_device()
     try:
-        return Mounted(device_fd, _mount(device_fd, options))
-    except BaseException:
-        os.close(device_fd)
-        raise
+        context_fd = _sys.fsopen(_FILESYSTEM)
+    except OSError as error:
+        raise _refused(_lower(error), error) from error
+    try:
+        for key, value in _settings(device_fd, options):
+            _sys.fsconfig(context_fd, key, value)
+        _sys.fsconfig_create(context_fd)
+        return _sys.fsmount(context_fd, _attributes(options))
+    except OSError as error:
+        raise _refused(_kernel_message(context_fd) or _lower(error), error) from error
+    finally:
+        os.close(context_fd)
 
 
 def attach(mount_fd: int, mount_point: bytes) -> None:
@@ -91,21 +93,8 @@ def attach(mount_fd: int, mount_point: bytes) -> None:
         raise MountError(f"mount point {os.fsdecode(mount_point)!r}: {_lower(error)}") from error
 
 
-def _mount(device_fd: int, options: MountOptions) -> int:
-    try:
-        context_fd = _sys.fsopen(_FILESYSTEM)
-    except OSError as error:
-        raise MountError(f"mount of a FUSE file system: {_lower(error)}", _MOUNT_HINTS.get(error.errno or 0, "")) from error
-    try:
-        for key, value in _settings(device_fd, options):
-            _sys.fsconfig(context_fd, key, value)
-        _sys.fsconfig_create(context_fd)
-        return _sys.fsmount(context_fd, _attributes(options))
-    except OSError as error:
-        message = _kernel_message(context_fd) or _lower(error)
-        raise MountError(f"mount of a FUSE file system: {message}", _MOUNT_HINTS.get(error.errno or 0, "")) from error
-    finally:
-        os.close(context_fd)
+def _refused(reason: str, error: OSError) -> MountError:
+    return MountError(f"mount of a FUSE file system: {reason}", _MOUNT_HINTS.get(error.errno or 0, ""))
 
 
 def _settings(device_fd: int, options: MountOptions) -> list[tuple[str, str | None]]:

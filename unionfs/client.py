@@ -1,0 +1,129 @@
+"""The union server as its client sees it: started, asked for mounts, ended with its last descriptor.
+
+Knows no event loop: every call is short, and a lock lets threads share one server. The server lives exactly as long
+as the client's end of the socket, so that nothing is left of it when the client dies in whatever way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from unionfs import mountspec, wire
+from unionfs.branch import Branch
+from unionfs.errors import UnionError
+from unionfs.mounting import MountError
+from unionfs.mountspec import MountSpec
+from unionfs.types import Passthrough, UnionOptions
+
+_SERVER_FD = 3
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# without the site module and its paths: a third of the start-up time
+_COMMAND = (
+    sys.executable,
+    *("-I", "-S", "-c"),
+    "import sys; sys.path.insert(0, sys.argv[1]); from unionfs import server; server.main(sys.argv[2])",
+    _PACKAGES,
+)
+
+
+class UnionServerError(UnionError):
+    """The server does not answer."""
+
+
+class DetachedMount(NamedTuple):
+    """A union attached nowhere yet.
+
+    ``fd`` is the mount (``fsmount(2)``): whoever gets it attaches it with ``move_mount(2)``; while it is attached
+    nowhere, closing it ends the mount. ``ended`` is the read end of a pipe: one JSON object with ``requests`` and
+    ``opcodes``, then end of file, once the kernel has let the mount go and every byte written through it is in its
+    branch. End of file without the object: the server died before that. The caller closes both.
+    """
+
+    fd: int
+    ended: int
+
+
+class UnionServer:
+    """A running server; a context manager that closes it."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        """Use `start`. Both arguments now belong to the server."""
+        self.pid = pid
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def start(cls, command: Sequence[str] = _COMMAND) -> UnionServer:
+        """A new server process. It has its own process group, so that Ctrl-C reaches the client alone.
+
+        ``command`` speaks the protocol of `unionfs.server` on the descriptor that its last argument names.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            try:
+                pid = os.posix_spawn(
+                    command[0],
+                    [*command, str(_SERVER_FD)],
+                    os.environ,
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, 2, 1),
+                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SERVER_FD),
+                    ],
+                    setpgroup=0,
+                )
+            except OSError as error:
+                ours.close()
+                raise UnionServerError(f"union server cannot be started: {error}") from error
+        return cls(pid, ours)
+
+    def mount(self, branches: Sequence[Branch], options: UnionOptions, *, passthrough: str = "fast") -> DetachedMount:
+        """A union of ``branches``, top first, that answers requests. ``passthrough``: auto, fast or off.
+
+        Raises:
+            MountError: no /dev/fuse, no permission, a branch is missing: one line, perhaps with a hint.
+            UnionServerError: the server is gone.
+        """
+        spec = MountSpec(tuple(branches), options._replace(passthrough=Passthrough(passthrough)))
+        with self._lock:
+            received = self._ask({"mount": mountspec.encode(spec)})
+        message = received.message
+        if "failed" in message:
+            raise MountError(message["failed"], message["hint"])
+        mount_fd, ended_fd = received.fds
+        return DetachedMount(mount_fd, ended_fd)
+
+    def close(self) -> None:
+        """The server and all its mounts are gone. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._sock.close()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def _ask(self, message: wire.Message) -> wire.Received:
+        if self._closed:
+            raise UnionServerError("union server is closed")
+        try:
+            wire.send(self._sock, message)
+            received = wire.receive(self._sock)
+        except (OSError, wire.WireError) as error:
+            raise UnionServerError(f"union server (process {self.pid}) is gone: {error}") from error
+        if received is None:
+            raise UnionServerError(f"union server (process {self.pid}) is gone")
+        return received
