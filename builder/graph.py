@@ -201,11 +201,18 @@ class HistoryEntry(NamedTuple):
 
 
 class BaseRef(NamedTuple):
-    """An image that the build needs: the reference as written and expanded, and for which platform."""
+    """An image that the build needs: ``reference`` as written with variables expanded, and for which platform.
+
+    ``key`` is what ``convert`` finds it by in ``bases``: the reference, and the platform as well when that is not the
+    one the build is for. ``canonical`` leaves nothing to defaults. ``hints`` help when there is no such image.
+    """
 
     reference: str
     platform: Platform
     source: SourceRange
+    key: str
+    canonical: str
+    hints: tuple[str, ...] = ()
 
 
 class BaseImage(NamedTuple):
@@ -220,7 +227,8 @@ class Graph(NamedTuple):
 
     ``final`` is the step whose file system the image gets, None when that is empty. ``config`` is complete but for
     what only running tells: its history and diff IDs are those of the base image, ``history`` holds what comes after
-    them. ``final_chain`` is the order of layers: the steps from the base to ``final``.
+    them. ``final_chain`` is the order of layers: the steps from the base to ``final``. ``source_date_epoch`` is the
+    time, in seconds, that the image and its history are to bear; None is the time of the build.
     """
 
     steps: tuple[Step, ...]
@@ -228,6 +236,7 @@ class Graph(NamedTuple):
     config: ImageConfig
     history: tuple[HistoryEntry, ...]
     warnings: tuple[Finding, ...] = ()
+    source_date_epoch: int | None = None
 
     @property
     def final_chain(self) -> tuple[Step, ...]:

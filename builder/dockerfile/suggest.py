@@ -10,7 +10,7 @@ _MOST_EDITS = 2
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word nearest to ``word``, None when none is near; case does not count.
 
-    Near is at most two characters inserted, deleted or replaced, and fewer than the word has.
+    Near is at most two characters inserted, deleted, replaced or swapped, and fewer than the word has.
     """
     wanted = word.lower()
     best: tuple[int, str] | None = None
@@ -31,9 +31,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def _distance(left: str, right: str) -> int:
+    """Return the number of edits, where two neighbours that changed places count as one."""
+    before: list[int] = []
     row = list(range(len(right) + 1))
     for i, a in enumerate(left, start=1):
-        previous, row[0] = row[0], i
+        above, row = row, [i] + [0] * len(right)
         for j, b in enumerate(right, start=1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
+            row[j] = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
+                row[j] = min(row[j], before[j - 2] + 1)
+        before = above
     return row[-1]

@@ -1,0 +1,119 @@
+"""Sources of ADD that are no files of the context: URLs and git repositories.
+
+A repository is ``git://…``, ``ssh://…``, ``user@host:path`` or an ``http(s)`` URL whose path ends in ``.git``, each
+with ``#ref:subdirectory`` or the query ``?ref=…&subdir=…``; any other ``http(s)`` URL is a file.
+
+Invariant: pure; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import NamedTuple
+
+from builder.errors import DockerfileError
+from builder.graph import GitSource, HttpSource
+
+_URL = re.compile(
+    r"(?P<scheme>https?|git|ssh)://(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z", re.DOTALL
+)
+_SCP = re.compile(
+    r"[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z", re.DOTALL
+)
+_COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_REFS = {"ref": "", "tag": "refs/tags/", "branch": "refs/heads/"}
+_TRUE = frozenset({"", "1", "t", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "false", "FALSE", "False"})
+UNNAMED = "__unnamed__"
+
+
+class GitFlags(NamedTuple):
+    """What the flags of ADD say about a repository."""
+
+    keep_git_dir: bool | None
+    checksum: str
+
+
+def is_remote(source: str) -> bool:
+    """Return whether ``source`` names something to be fetched."""
+    return bool(_URL.match(source) or _SCP.match(source))
+
+
+def parse_remote(source: str, flags: GitFlags) -> HttpSource | GitSource:
+    """Return what ``source``, for which ``is_remote`` holds, asks to fetch.
+
+    Raises:
+        DockerfileError: the checksum or a part of the query is wrong.
+    """
+    found = _URL.match(source) or _SCP.match(source)
+    if found is None:
+        raise DockerfileError(f"{source!r} is no URL")
+    scheme = found.groupdict().get("scheme", "ssh")
+    if scheme in {"http", "https"} and not found.group("rest").endswith(".git"):
+        return _parse_file(source, found.group("rest"), flags)
+    return _parse_repository(source, found, flags)
+
+
+def _parse_file(source: str, rest: str, flags: GitFlags) -> HttpSource:
+    if flags.checksum and not _SHA256.match(flags.checksum):
+        raise DockerfileError(f"--checksum: {flags.checksum!r} is not of the form sha256:<64 hexadecimal digits>")
+    from urllib.parse import unquote
+
+    _, _, path = rest.partition("/")
+    return HttpSource(source, posixpath.basename(unquote(path)) or UNNAMED, flags.checksum)
+
+
+def _parse_repository(source: str, found: re.Match[str], flags: GitFlags) -> GitSource:
+    ref, _, subdirectory = (found.group("fragment") or "").partition(":")
+    remote = source[: found.end("rest")]
+    settings = _parse_query(source, found.group("query") or "")
+    for key, prefix in _REFS.items():
+        if key in settings:
+            value = settings[key]
+            wanted = value if value.startswith(prefix) else prefix + value
+            ref = _agree(source, "ref", ref, wanted)
+    if "subdir" in settings:
+        subdirectory = _agree(source, "subdir", subdirectory, settings["subdir"])
+    checksum = _agree(source, "checksum", flags.checksum, settings.get("checksum", settings.get("commit", "")))
+    if checksum and not _COMMIT.match(checksum):
+        raise DockerfileError(f"--checksum: {checksum!r} is no commit of {remote}")
+    keep = flags.keep_git_dir
+    if "keep-git-dir" in settings:
+        asked = _boolean(source, "keep-git-dir", settings["keep-git-dir"])
+        if keep is not None and keep != asked:
+            raise DockerfileError(f"{source}: keep-git-dir contradicts --keep-git-dir")
+        keep = asked
+    submodules = _boolean(source, "submodules", settings.get("submodules", "true"))
+    return GitSource(remote, ref, subdirectory, bool(keep), checksum, submodules)
+
+
+def _parse_query(source: str, query: str) -> dict[str, str]:
+    from urllib.parse import parse_qsl
+
+    known = {*_REFS, "subdir", "checksum", "commit", "keep-git-dir", "submodules"}
+    settings: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in known:
+            raise DockerfileError(f"{source}: unknown query {key!r}")
+        if key in settings:
+            raise DockerfileError(f"{source}: the query {key!r} is given twice")
+        if not value and key not in {"keep-git-dir", "submodules"}:
+            raise DockerfileError(f"{source}: the query {key!r} needs a value")
+        settings[key] = value
+    if "tag" in settings and "branch" in settings:
+        raise DockerfileError(f"{source}: tag and branch contradict each other")
+    return settings
+
+
+def _agree(source: str, what: str, first: str, second: str) -> str:
+    if first and second and first != second:
+        raise DockerfileError(f"{source}: {what} is both {first!r} and {second!r}")
+    return first or second
+
+
+def _boolean(source: str, name: str, value: str) -> bool:
+    if value not in _TRUE | _FALSE:
+        raise DockerfileError(f"{source}: {name} must be true or false, got {value!r}")
+    return value in _TRUE
