@@ -1,0 +1,333 @@
+"""One repository of one registry: manifests as the bytes they are, blobs streamed both ways.
+
+Invariants: a digest is a checked `Digest` before it becomes part of a URL; nothing is held in memory but manifests
+(4 MiB at most) and one block; bytes beyond what a descriptor promises are never delivered. A client serves one thread
+at a time; `abort` may be called from any.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+import requests
+import urllib3.exceptions
+
+from layers import media
+from layers.descriptor import Descriptor
+from layers.digest import Digest, sha256
+from layers.manifest import LARGEST_MANIFEST_BYTES
+from layers.registry import failures
+from layers.registry.errors import (
+    BlobUnknownError,
+    ConnectionFailedError,
+    ContentError,
+    DeniedError,
+    ManifestUnknownError,
+    ProtocolError,
+    RegistryError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from layers.registry.retry import plan_delay
+from layers.registry.session import RegistrySession, RepositoryContainer
+
+BLOCK_BYTES = 1 << 20
+_ACCEPT = f"{media.OCI_INDEX}, {media.OCI_MANIFEST}, {media.DOCKER_INDEX}, {media.DOCKER_MANIFEST}"
+_OCTETS = "application/octet-stream"
+_MOST_RESUMPTIONS = 100
+_OK, _CREATED, _ACCEPTED, _PARTIAL = 200, 201, 202, 206
+_NOT_FOUND, _UNSATISFIABLE = 404, 416
+
+Report = Callable[[int], None]
+"""Called with the number of bytes that have just gone over the wire (negative when a part starts over)."""
+
+
+class FetchedManifest(NamedTuple):
+    """A manifest or index as it came; ``media_type`` is what the registry said."""
+
+    raw: bytes
+    media_type: str
+    digest: Digest
+
+
+class RegistryClient:
+    """The distribution API of one repository. The caller closes the session it came with."""
+
+    def __init__(self, session: RegistrySession, repository: str, *, push: bool = False) -> None:
+        self.session = session
+        self.repository = repository
+        self._subject = session.subject
+        self._urls = RepositoryContainer(session.auth.host, repository)
+        session.repository = repository
+        self._scopes = (f"repository:{repository}:{'pull,push' if push else 'pull'}",)
+        session.scopes = self._scopes
+
+    @property
+    def host(self) -> str:
+        """The host that is spoken to."""
+        return self.session.auth.host
+
+    def abort(self) -> None:
+        """The request under way fails at once."""
+        self.session.abort()
+
+    def ping(self) -> None:
+        """The registry answers and accepts who we are. Raises RegistryError."""
+        self.session.scopes = ()
+        with self.session.do_request(f"{self.session.prefix}://{self.host}/v2/") as response:
+            if response.status_code != _OK:
+                failures.raise_for(response, self._subject)
+
+    def tags(self) -> tuple[str, ...]:
+        """All tags of the repository, in the registry's order."""
+        return tuple(self.session.list_tags(self._urls))
+
+    # -- manifests ----------------------------------------------------------------------------------------------------
+    def manifest(self, tag_or_digest: str) -> FetchedManifest:
+        """The bytes of a manifest, checked against the digest asked for, or the one the registry claims.
+
+        Raises:
+            ManifestUnknownError: there is none.
+            ContentError: the bytes do not fit.
+        """
+        url = self._url(self._urls.manifest_url(quote(tag_or_digest, safe=":")))
+        with self.session.do_request(url, headers={"Accept": _ACCEPT}, stream=True) as response:
+            if response.status_code != _OK:
+                failures.raise_for(response, self._subject, unknown=ManifestUnknownError)
+            raw = b"".join(self._blocks(response, LARGEST_MANIFEST_BYTES))
+            media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+            claimed = response.headers.get("Docker-Content-Digest", "")
+        found = sha256(raw)
+        expected = tag_or_digest if ":" in tag_or_digest else claimed
+        if expected.startswith("sha256:") and expected != found:
+            raise ContentError(self._subject, f"manifest from {self.host} has the digest {found}, expected {expected}")
+        return FetchedManifest(raw, media_type, found)
+
+    def has_manifest(self, digest: Digest) -> bool:
+        """Whether the repository holds this manifest."""
+        url = self._url(self._urls.manifest_url(digest))
+        with self.session.do_request(url, "HEAD", headers={"Accept": _ACCEPT}) as response:
+            return response.status_code == _OK
+
+    def put_manifest(self, raw: bytes, media_type: str, tag_or_digest: str) -> Digest:
+        """The registry holds exactly these bytes, under the tag or digest."""
+        url = self._url(self._urls.manifest_url(quote(tag_or_digest, safe=":")))
+        with self.session.do_request(url, "PUT", data=raw, headers={"Content-Type": media_type}) as response:
+            if response.status_code not in {_OK, _CREATED, _ACCEPTED}:
+                failures.raise_for(response, self._subject)
+            stored = response.headers.get("Docker-Content-Digest", "")
+        digest = sha256(raw)
+        if stored.startswith("sha256:") and stored != digest:
+            raise ContentError(self._subject, f"{self.host} stored the manifest as {stored}, expected {digest}")
+        return digest
+
+    # -- blobs, down --------------------------------------------------------------------------------------------------
+    def read_blob(self, blob: Descriptor, report: Report | None = None) -> Generator[bytes, None, None]:
+        """The blob's bytes in order, exactly ``blob.size`` of them; not hashed here.
+
+        A broken connection is taken up where it broke (RFC 9110, 14.2), as long as each try brings bytes, or
+        ``Patience.tries`` times in a row without.
+
+        Raises:
+            BlobUnknownError: the registry does not hold it.
+            ContentError: it is shorter or longer than promised.
+            ConnectionFailedError: it could not be had in all the tries.
+        """
+        done = fruitless = 0
+        for _ in range(_MOST_RESUMPTIONS):
+            problem: RegistryError
+            try:
+                for block in self._read_from(blob, done):
+                    done += len(block)
+                    fruitless = 0
+                    if report is not None:
+                        report(len(block))
+                    yield block
+                if done == blob.size:
+                    return
+                problem = ContentError(
+                    self._subject, f"blob {blob.digest} from {self.host} ends after {done} bytes, expected {blob.size}"
+                )
+            except ConnectionFailedError as error:
+                problem = error
+            fruitless += 1
+            delay = plan_delay(fruitless, self.session.settings.patience)
+            if delay is None:
+                raise problem
+            self.session.wait(delay)
+        raise ConnectionFailedError(
+            self._subject, f"blob {blob.digest} from {self.host} broke off {_MOST_RESUMPTIONS} times"
+        )
+
+    def _read_from(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
+        headers = {"Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        url = self._url(self._urls.get_blob_url(blob.digest))
+        with self.session.do_request(url, headers=headers, stream=True) as response:
+            if response.status_code == _UNSATISFIABLE:
+                problem = f"blob {blob.digest} from {self.host} has no bytes after {offset}, expected {blob.size}"
+                raise ContentError(self._subject, problem)
+            if response.status_code not in {_OK, _PARTIAL}:
+                failures.raise_for(response, self._subject, unknown=BlobUnknownError)
+            skip = offset
+            if response.status_code == _PARTIAL:
+                skip = 0
+                self._check_range(response, offset)
+            for block in self._blocks(response, blob.size - offset + skip):
+                if skip >= len(block):
+                    skip -= len(block)
+                    continue
+                yield block[skip:] if skip else block
+                skip = 0
+
+    def _check_range(self, response: requests.Response, offset: int) -> None:
+        said = response.headers.get("Content-Range", "")
+        if not said.startswith(f"bytes {offset}-"):
+            raise ProtocolError(self._subject, f"{self.host} was asked for bytes from {offset}, answered with others")
+
+    def _blocks(self, response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
+        """The body as it is on the wire. Raises ContentError beyond the limit."""
+        count = 0
+        try:
+            for block in response.raw.stream(BLOCK_BYTES, decode_content=False):
+                self.session.stop_when_cancelled()
+                count += len(block)
+                if count > limit_bytes:
+                    raise ContentError(self._subject, f"{self.host} sends more than the {limit_bytes} bytes promised")
+                yield block
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            self.session.stop_when_cancelled()
+            raise failures.from_exception(error, self._subject, response.url) from error
+
+    # -- blobs, up ----------------------------------------------------------------------------------------------------
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the repository holds the blob, in full length as far as the registry says."""
+        url = self._url(self._urls.get_blob_url(blob.digest))
+        with self.session.do_request(url, "HEAD") as response:
+            if response.status_code == _NOT_FOUND:
+                return False
+            if response.status_code != _OK:
+                failures.raise_for(response, self._subject)
+            return response.headers.get("Content-Length", str(blob.size)) == str(blob.size)
+
+    def mount_blob(self, blob: Descriptor, sources: Sequence[str]) -> bool:
+        """Whether the blob came from one of these repositories of the same registry, without being sent.
+
+        distribution-spec, "Mounting a blob from another repository": 201 is yes, all else means that it must be sent.
+        """
+        for source in sources:
+            self.session.scopes = (*self._scopes, f"repository:{source}:pull")
+            query = urlencode({"mount": blob.digest, "from": source})
+            try:
+                with self.session.do_request(f"{self._url(self._urls.upload_blob_url())}?{query}", "POST") as response:
+                    if response.status_code == _CREATED:
+                        return True
+                    self._give_up(response)
+            except (UnauthorizedError, DeniedError):
+                continue
+            finally:
+                self.session.scopes = self._scopes
+        return False
+
+    def _give_up(self, response: requests.Response) -> None:
+        """The upload that was opened instead of a mount is closed again, as far as the registry lets us."""
+        location = response.headers.get("Location")
+        if response.status_code == _ACCEPTED and location:
+            with self.session.do_request(urljoin(response.url, location), "DELETE", repeatable=False):
+                pass
+
+    def send_blob(self, blob: Descriptor, path: Path, report: Report | None = None) -> None:
+        """The registry holds the blob, whose bytes are in the file; they are streamed, once when all goes well.
+
+        Raises:
+            ContentError: the registry received other bytes than the digest says: the file is damaged.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            body = _Body(path, blob.size, self.session.stop_when_cancelled, report)
+            try:
+                self._send_once(blob, body)
+            except (ConnectionFailedError, UnavailableError):
+                delay = plan_delay(tries, self.session.settings.patience)
+                if delay is None:
+                    raise
+                body.take_back()
+                self.session.wait(delay)
+                if self.has_blob(blob):
+                    return
+            else:
+                return
+            finally:
+                body.close()
+
+    def _send_once(self, blob: Descriptor, body: _Body) -> None:
+        upload = self._url(self._urls.upload_blob_url())
+        with self.session.do_request(upload, "POST") as response:
+            location = response.headers.get("Location")
+            if response.status_code != _ACCEPTED or not location:
+                failures.raise_for(response, self._subject)
+            target = self._with_digest(urljoin(response.url, location), blob.digest)
+        data: Any = body if blob.size else b""
+        headers = {"Content-Type": _OCTETS}
+        with self.session.do_request(target, "PUT", data=data, headers=headers, repeatable=False) as response:
+            if response.status_code not in {_CREATED, _OK}:
+                if response.status_code == requests.codes.bad_request:
+                    raise ContentError(self._subject, f"{self.host} received other bytes than blob {blob.digest}")
+                failures.raise_for(response, self._subject)
+
+    def _with_digest(self, location: str, digest: Digest) -> str:
+        parts = urlsplit(location)
+        if parts.scheme == "http" and self.session.prefix == "https":
+            raise ProtocolError(self._subject, f"{self.host} sends uploads from https to http at {parts.netloc}")
+        return location + ("&" if parts.query else "?") + urlencode({"digest": digest})
+
+    def _url(self, rest: str) -> str:
+        return f"{self.session.prefix}://{rest}"
+
+
+class _Body:
+    """A file on its way out: read in blocks, repeatable, counted."""
+
+    def __init__(self, path: Path, size_bytes: int, check: Callable[[], None], report: Report | None) -> None:
+        self._file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`, its owner calls it
+        self._size_bytes = size_bytes
+        self._check = check
+        self._report = report
+        self._sent = 0
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        # what requests takes for a stream has one; it is read through `read`
+        return iter(lambda: self.read(BLOCK_BYTES), b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes. Raises TransferCancelledError."""
+        self._check()
+        data = self._file.read(size)
+        self._sent += len(data)
+        if self._report is not None:
+            self._report(len(data))
+        return data
+
+    def rewind(self) -> None:
+        """The next read begins at the start."""
+        self.take_back()
+        self._file.seek(0, os.SEEK_SET)
+
+    def take_back(self) -> None:
+        """What was counted as sent is no more."""
+        if self._report is not None and self._sent:
+            self._report(-self._sent)
+        self._sent = 0
+
+    def close(self) -> None:
+        """The file is closed."""
+        self._file.close()

@@ -1,0 +1,130 @@
+"""Layers compressed for their journey: gzip and zstd whose bytes depend on content and compressor alone.
+
+gzip is made of blocks of 1 MiB, each deflated by itself with the 32 KiB before it as a dictionary and ended at a byte
+boundary (RFC 1951, Z_SYNC_FLUSH), one gzip member around all, time 0, no name, unknown system (RFC 1952). So the bytes
+are the same for any number of threads and any way of reading. zstd is made with worker threads, whose output does not
+depend on their number.
+
+Two compressors make gzip: ISA-L level 2 where the package isal is installed (ten times as fast), zlib level 6
+elsewhere. Their bytes differ, so the name of the compressor is part of what is remembered
+(`layers.registry.compressed`), and ``gzip:zlib`` asks for the one that is everywhere. The id of an image never depends
+on any of this.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import BinaryIO, Literal, NamedTuple
+
+BLOCK_BYTES = 1 << 20
+_WINDOW_BYTES = 32 << 10
+_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF))
+_LAST_BLOCK = b"\x03\x00"
+_ZLIB_LEVEL = 6
+_ISAL_LEVEL = 2
+_ZSTD_LEVEL = 3
+_RAW = -15
+_MEMORY_LEVEL = 8
+
+Deflate = Callable[[bytes, bytes], bytes]
+
+
+class Compressor(NamedTuple):
+    """One way to compress. ``name`` says all that decides about the bytes."""
+
+    algorithm: Literal["gzip", "zstd"]
+    name: str
+    compress: Callable[[BinaryIO, int], Iterator[bytes]]
+    """Reader and number of threads to the compressed bytes, in order."""
+
+
+def choose(compression: str) -> Compressor | None:
+    """The compressor for ``gzip``, ``gzip:isal``, ``gzip:zlib``, ``zstd``; None for ``none``. Raises ValueError."""
+    if compression in {"none", "uncompressed"}:
+        return None
+    if compression == "zstd":
+        return Compressor("zstd", f"zstd-{_ZSTD_LEVEL} zstandard {version('zstandard')}", _zstd)
+    if compression in {"gzip", "gzip:isal"}:
+        try:
+            name = f"gzip isal-{_ISAL_LEVEL} {version('isal')}"
+        except PackageNotFoundError:
+            if compression == "gzip:isal":
+                raise ValueError('compression "gzip:isal" needs the Python package isal') from None
+        else:
+            return Compressor("gzip", name, partial(_gzip, _deflate_isal))
+    if compression in {"gzip", "gzip:zlib"}:
+        return Compressor("gzip", f"gzip zlib-{_ZLIB_LEVEL} {zlib.ZLIB_RUNTIME_VERSION}", partial(_gzip, _deflate_zlib))
+    raise ValueError(f'compression "{compression}" is none of gzip, gzip:isal, gzip:zlib, zstd, none')
+
+
+def usable_threads() -> int:
+    """As many threads as there are processors for this process, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def _deflate_zlib(block: bytes, before: bytes) -> bytes:
+    deflater = zlib.compressobj(_ZLIB_LEVEL, zlib.DEFLATED, _RAW, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, before)
+    return deflater.compress(block) + deflater.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _deflate_isal(block: bytes, before: bytes) -> bytes:
+    from isal import isal_zlib
+
+    # its stub is partial
+    deflater = isal_zlib.compressobj(  # pyright: ignore[reportUnknownMemberType]
+        _ISAL_LEVEL, zlib.DEFLATED, _RAW, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, before
+    )
+    compressed: bytes = deflater.compress(block)  # pyright: ignore[reportUnknownMemberType]  # as above
+    return compressed + deflater.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _gzip(deflate: Deflate, content: BinaryIO, threads: int) -> Iterator[bytes]:
+    checksum = size = 0
+    before = b""
+    waiting: deque[Future[bytes]] = deque()
+    yield _HEADER
+    with ThreadPoolExecutor(threads, thread_name_prefix="deflate") as pool:
+        try:
+            while block := _read_block(content):
+                waiting.append(pool.submit(deflate, block, before))
+                checksum = zlib.crc32(block, checksum)
+                size += len(block)
+                before = block[-_WINDOW_BYTES:]
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+    yield _LAST_BLOCK + checksum.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _zstd(content: BinaryIO, threads: int) -> Iterator[bytes]:
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, threads=max(1, threads), write_checksum=True)
+    stream = compressor.compressobj()
+    while block := _read_block(content):
+        if piece := stream.compress(block):
+            yield piece
+    yield stream.flush()
+
+
+def _read_block(content: BinaryIO) -> bytes:
+    """Exactly BLOCK_BYTES, fewer only at the end, whatever the reader hands out at a time."""
+    block = content.read(BLOCK_BYTES)
+    if len(block) in {0, BLOCK_BYTES}:
+        return block
+    parts = [block]
+    missing = BLOCK_BYTES - len(block)
+    while missing and (more := content.read(missing)):
+        parts.append(more)
+        missing -= len(more)
+    return b"".join(parts)

@@ -1,0 +1,128 @@
+"""Which blob of the store is the compressed form of which layer: ``<root>/compressed.json``.
+
+::
+
+    {"<digest of the uncompressed layer>": {"<name of the compressor>": <descriptor of the compressed blob>}}
+
+Invariants: the file is changed under the store's lock and replaced as a whole; a damaged or foreign one counts as
+empty; an entry is a remark, not a promise: the blob may have been collected since.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
+
+from layers import gojson, media
+from layers.blobs import CHUNK_BYTES
+from layers.descriptor import Descriptor
+from layers.digest import Digest
+from layers.errors import FormatError
+from layers.layout import locked
+from layers.ownership import temporary_name
+from layers.registry.compress import Compressor, usable_threads
+from layers.storage import replace_file
+from layers.store import Store
+
+_FILE = "compressed.json"
+
+
+def find(store: Store, layer: Digest, compressor: str) -> Descriptor | None:
+    """What the layer became with this compressor; whether the blob is still there is another question."""
+    return dict(_entries(_read(store), layer)).get(compressor)
+
+
+def blobs_of(store: Store) -> dict[Digest, tuple[Digest, ...]]:
+    """For each layer its compressed forms: what a collection keeps as long as it keeps the layer."""
+    content = _read(store)
+    found: dict[Digest, tuple[Digest, ...]] = {}
+    for key in content:
+        try:
+            layer = Digest(key)
+        except FormatError:
+            continue
+        found[layer] = tuple(blob.digest for _, blob in _entries(content, layer))
+    return found
+
+
+def compress(
+    store: Store,
+    layer: Descriptor,
+    compressor: Compressor,
+    *,
+    check: Callable[[], None] | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Descriptor:
+    """The compressed layer is in the store and remembered; its descriptor. Nothing is done when it is there already.
+
+    ``check`` may raise to stop; ``report`` gets the number of bytes read.
+
+    Raises:
+        BlobNotFoundError: the layer is not in the store.
+        ContentMismatchError: the layer is damaged; nothing is stored.
+    """
+    known = find(store, layer.digest, compressor.name)
+    if known is not None and store.blobs.size(known.digest) == known.size:
+        return known
+    docker = layer.media_type == media.DOCKER_LAYER
+    media_type = media.layer_media_type(compressor.algorithm, docker=docker)
+    with store.blobs.open(layer.digest) as content:
+        counted = cast("BinaryIO", _Counted(content, check, report))
+        made = store.blobs.put(compressor.compress(counted, usable_threads()), media_type=media_type)
+    made = made._replace(annotations=layer.annotations)
+    _remember(store, layer.digest, compressor.name, made)
+    return made
+
+
+class _Counted:
+    """A reader that tells how much was read."""
+
+    def __init__(
+        self, content: BinaryIO, check: Callable[[], None] | None, report: Callable[[int], None] | None
+    ) -> None:
+        self._content = content
+        self._check = check
+        self._report = report
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        """The next bytes of the content."""
+        if self._check is not None:
+            self._check()
+        data = self._content.read(size)
+        if self._report is not None:
+            self._report(len(data))
+        return data
+
+
+def _remember(store: Store, layer: Digest, compressor: str, blob: Descriptor) -> None:
+    owner = store.claim()
+    with _guard, locked(store.root):
+        content = _read(store)
+        kept: gojson.JsonObject = {}
+        for key in content:
+            entries = {name: old.to_json() for name, old in _entries(content, key) if old.digest in store.blobs}
+            if entries:
+                kept[key] = entries
+        kept[layer] = {**cast("gojson.JsonObject", kept.get(layer, {})), compressor: blob.to_json()}
+        replace_file(store.root / _FILE, gojson.dumps(kept), store.root / "tmp" / temporary_name(owner))
+
+
+_guard = threading.Lock()
+
+
+def _read(store: Store) -> gojson.JsonObject:
+    try:
+        return gojson.loads_object((store.root / _FILE).read_bytes(), _FILE)
+    except (OSError, FormatError):
+        return {}
+
+
+def _entries(content: gojson.JsonObject, layer: str) -> Iterator[tuple[str, Descriptor]]:
+    value = content.get(layer)
+    if isinstance(value, dict):
+        for name, entry in cast("gojson.JsonObject", value).items():
+            try:
+                yield name, Descriptor.from_json(entry, _FILE)
+            except FormatError:
+                continue

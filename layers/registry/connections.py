@@ -1,0 +1,122 @@
+"""Connections of one requests session: big blocks, patient sends, the system's certificates, and a way to break off.
+
+Invariants: after `Connections.abort` no thread stays in a read or write of a connection made here; the interrupted
+call fails as if the peer had gone. Nothing is ever sent before the peer's certificate was checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_BLOCK_BYTES = 1 << 20
+
+
+class Connections:
+    """The sockets that are open, so that another thread can shut them down. Safe for threads."""
+
+    def __init__(self, read_seconds: float) -> None:
+        self.read_seconds = read_seconds
+        self._lock = threading.Lock()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._aborted = False
+
+    def add(self, sock: socket.socket) -> None:
+        """The socket is known, and shut at once when `abort` came first."""
+        # urllib3 leaves the short timeout of connecting on while a body is sent
+        sock.settimeout(self.read_seconds)
+        with self._lock:
+            self._sockets.add(sock)
+            if self._aborted:
+                _shut(sock)
+
+    def abort(self) -> None:
+        """Every conversation is over; new ones end as they begin."""
+        with self._lock:
+            self._aborted = True
+            for sock in self._sockets:
+                _shut(sock)
+
+
+def _shut(sock: socket.socket) -> None:
+    # not SSLSocket.shutdown: it would take the TLS state from under the thread that reads
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _pool_classes(connections: Connections) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's pools, with connections that report their sockets."""
+
+    class PlainConnection(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            connections.add(self.sock)
+
+    class TlsConnection(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            if isinstance(self.sock, socket.socket):
+                connections.add(self.sock)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = PlainConnection  # pyright: ignore[reportAssignmentType]  # urllib3's protocol misfits its own class
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = TlsConnection  # pyright: ignore[reportAssignmentType]  # as above
+
+    return {"http": PlainPool, "https": TlsPool}
+
+
+class Adapter(HTTPAdapter):
+    """requests' transport, on `Connections`."""
+
+    def __init__(self, connections: Connections, context: ssl.SSLContext | None = None) -> None:
+        self._connections = connections
+        self._context = context
+        super().__init__(pool_connections=4, pool_maxsize=2)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
+        """The pool manager is there. Called by the constructor."""
+        if self._context is not None:
+            pool_kwargs["ssl_context"] = self._context
+        self.poolmanager = PoolManager(
+            num_pools=connections, maxsize=maxsize, block=block, blocksize=_BLOCK_BYTES, **pool_kwargs
+        )
+        self.poolmanager.pool_classes_by_scheme = _pool_classes(self._connections)
+
+
+def trusting_context(ca_files: tuple[Path, ...]) -> ssl.SSLContext:
+    """A TLS context that trusts the system's authorities (``SSL_CERT_FILE`` is honoured) and those in ``ca_files``.
+
+    Raises OSError or ssl.SSLError for a file that holds no certificate.
+    """
+    context = ssl.create_default_context()
+    for path in ca_files:
+        context.load_verify_locations(cafile=path)
+    return context
+
+
+def speaks_tls(host: str, port: int, connect_seconds: float) -> bool:
+    """Whether the server there answers a TLS greeting. Nothing else is sent, no certificate is judged.
+
+    Raises OSError when no connection comes about.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with socket.create_connection((host, port), timeout=connect_seconds) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname=host):
+                return True
+        except (ssl.SSLError, ConnectionError):
+            return False

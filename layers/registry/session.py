@@ -1,0 +1,253 @@
+"""One conversation with a registry host: oras' registry session with its request loop replaced.
+
+What is oras' and stays: the requests session with its refusal of cookies, the URLs of containers, pagination of tags,
+the place of the authentication backend. What is replaced, since it was found wanting: the request loop (it slept 131 s
+over a refused connection and repeated a refused token), the checking of answers, and everything that moves content
+(`layers.registry.client`).
+
+Invariants: ``Authorization`` goes to the host it is meant for and to no other, redirected or not; https never falls
+back to http; a request that was answered with 4xx is not repeated, but once after 401 with a new token; a session
+serves one thread at a time, `abort` may be called from any.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import oras.container
+import oras.provider
+import requests
+
+from layers.registry import failures
+from layers.registry.connections import Adapter, Connections
+from layers.registry.errors import ProtocolError, TlsError, TransferCancelledError
+from layers.registry.retry import RETRIED_STATUSES, parse_retry_after, plan_delay
+from layers.registry.settings import RegistrySettings
+from layers.registry.tokens import ScopedAuth
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+_UNAUTHORIZED = 401
+_USER_AGENT = "pybuild"
+
+
+class RepositoryContainer(oras.container.Container):  # type: ignore[misc]  # oras publishes no types
+    """A repository on a host. oras' URLs without its parser, which takes ``localhost/x`` for a name on docker.io."""
+
+    def __init__(self, host: str, repository: str) -> None:
+        self.registry = host
+        namespace, _, self.repository = repository.rpartition("/")
+        self.namespace = namespace or None
+        self.tag = None
+        self.digest = None
+
+
+class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras publishes no types
+    """Requests to one host, authenticated, retried, redirected as is safe.
+
+    ``subject`` begins the message of every error. The caller closes the session.
+    """
+
+    def __init__(
+        self,
+        auth: ScopedAuth,
+        settings: RegistrySettings,
+        subject: str,
+        cancel: threading.Event,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.verified = auth.scheme == "http" or auth.host not in settings.insecure
+        super().__init__(hostname=auth.host, insecure=auth.scheme == "http")
+        self.settings = settings
+        self.subject = subject
+        self.cancel = cancel
+        self.scopes: tuple[str, ...] = ()
+        self.repository = ""
+        self.auth: ScopedAuth = auth
+        self._connections = Connections(settings.patience.read_seconds)
+        self._origin = (auth.scheme, auth.host)
+        self._prepare(context)
+
+    def _prepare(self, context: ssl.SSLContext | None) -> None:
+        """Our transports, and nothing from ~/.netrc."""
+        self.session.headers["User-Agent"] = _USER_AGENT
+        self.session.auth = _leave_alone
+        self.session.mount("http://", Adapter(self._connections))
+        self.session.mount("https://", Adapter(self._connections, context))
+        if not self.verified:
+            self.session.mount(f"https://{self.auth.host}/", Adapter(self._connections))
+
+    def abort(self) -> None:
+        """Whatever a thread does with this session fails at once."""
+        self._connections.abort()
+
+    def close(self) -> None:
+        """No connection is open."""
+        self.session.close()
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+    def do_request(
+        self,
+        url: str,
+        method: str = "GET",
+        data: Any = None,
+        headers: dict[str, str] | None = None,
+        json: dict[str, Any] | None = None,
+        stream: bool = False,
+        *,
+        repeatable: bool = True,
+    ) -> requests.Response:
+        """The answer, whatever its status but 401; the caller closes it.
+
+        ``repeatable``: whether a broken connection and 5xx lead to another try here; the caller of one that is not
+        starts over himself. oras' methods that end here get the same treatment.
+
+        Raises:
+            RegistryError: no answer came about, or no identity that the registry accepts.
+        """
+        if json is not None:
+            raise TypeError("bytes are sent as they are; JSON is not serialised here")
+        headers = dict(headers or {})
+        sent = {} if self._foreign(url) else self.auth.header(self.scopes)
+        tries = self.settings.patience.tries if repeatable else 1
+        response = self._exchange(method, url, headers | sent, data, stream=stream, tries=tries)
+        if response.status_code != _UNAUTHORIZED:
+            return response
+        if self._foreign(response.url):
+            with response:
+                failures.raise_for(response, self.subject)
+        with response:
+            fresh = self.auth.answer(
+                response,
+                self.scopes,
+                sent,
+                subject=self.subject,
+                repository=self.repository,
+                exchange=self._exchange,
+            )
+        response = self._exchange(method, url, headers | fresh, data, stream=stream, tries=tries)
+        if response.status_code == _UNAUTHORIZED:
+            with response:
+                self.auth.refused(self.scopes, self.subject)
+        return response
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        data: Any = None,
+        *,
+        stream: bool = False,
+        tries: int | None = None,
+    ) -> requests.Response:
+        """One answer, tried as often as the table of `layers.registry.retry` allows."""
+        patience = self.settings.patience
+        patience = patience._replace(tries=patience.tries if tries is None else tries)
+        done = 0
+        while True:
+            done += 1
+            try:
+                response = self._follow(method, url, dict(headers), data, stream=stream)
+            except requests.RequestException as error:
+                self.stop_when_cancelled()
+                problem = failures.from_exception(error, self.subject, url)
+                delay = None if isinstance(problem, TlsError) else plan_delay(done, patience, slow=_slow(error))
+                if delay is None:
+                    raise problem from error
+            else:
+                if response.status_code not in RETRIED_STATUSES:
+                    return response
+                after = parse_retry_after(response.headers.get("Retry-After"))
+                delay = plan_delay(done, patience, retry_after_seconds=after)
+                if delay is None:
+                    return response
+                response.close()
+            self.wait(delay)
+
+    def _follow(self, method: str, url: str, headers: dict[str, str], data: Any, *, stream: bool) -> requests.Response:
+        """The answer behind redirects. Credentials are left behind when the host, port or scheme changes."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            self.stop_when_cancelled()
+            response = self._send(method, url, headers, data, stream=stream)
+            target = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not target:
+                return response
+            response.close()
+            following = urljoin(url, target)
+            _check_redirect(url, following, self.subject)
+            if _origin(following) != _origin(url):
+                headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+            url = following
+        raise ProtocolError(self.subject, f"{_host(url)} redirects more than {_MOST_REDIRECTS} times")
+
+    def _send(self, method: str, url: str, headers: dict[str, str], data: Any, *, stream: bool) -> requests.Response:
+        if hasattr(data, "rewind"):
+            data.rewind()
+        patience = self.settings.patience
+        session: requests.Session = self.session
+        return session.request(
+            method,
+            url,
+            data=data,
+            headers=headers,
+            stream=stream,
+            allow_redirects=False,
+            timeout=(patience.connect_seconds, patience.read_seconds),
+            # loopback is never behind a proxy, as in Go's net/http
+            proxies={"http": "", "https": ""} if failures.is_local(url) else None,
+            verify=True if self._foreign(url) else self.verified,
+        )
+
+    def wait(self, seconds: float) -> None:
+        """That time has passed. Raises TransferCancelledError when the caller did not want to wait."""
+        if self.cancel.wait(seconds):
+            self.stop_when_cancelled()
+
+    def stop_when_cancelled(self) -> None:
+        """Nothing happens as long as the caller wants to go on. Raises TransferCancelledError."""
+        if self.cancel.is_set():
+            raise TransferCancelledError(self.subject, "cancelled")
+
+    def _foreign(self, url: str | None) -> bool:
+        return _origin(url or "") != self._origin
+
+    def list_tags(self, repository: RepositoryContainer) -> list[str]:
+        """All tags, page after page: oras' own."""
+        return list(self.get_tags(repository))  # pyright: ignore[reportUnknownMemberType]  # oras publishes no types
+
+    # -- what oras' own methods rely on ------------------------------------------------------------------------------
+    def _check_200_response(self, response: requests.Response) -> None:
+        if not response.ok:
+            failures.raise_for(response, self.subject)
+
+
+def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An authentication that adds nothing: requests would otherwise add what ~/.netrc holds."""
+    return request
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _check_redirect(url: str, following: str, subject: str) -> None:
+    """Nothing happens when the redirect may be followed. Raises ProtocolError."""
+    old, new = urlsplit(url), urlsplit(following)
+    if new.scheme not in {"http", "https"} or not new.netloc or "@" in new.netloc:
+        raise ProtocolError(subject, f"{_host(url)} redirects to an address that is none")
+    if old.scheme == "https" and new.scheme == "http":
+        raise ProtocolError(subject, f"{_host(url)} redirects from https to http at {_host(following)}")
+
+
+def _slow(error: requests.RequestException) -> bool:
+    return isinstance(error, requests.ConnectTimeout)
