@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 from builder import identities, paths
 from builder.identities import ResolvedUser
 from cache.contenthash import FileState, carried_xattr
+from cache.hosttree import Visit, descend
 from unionfs.types import ROOT_INO, Attr, Caller, Ino
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ _MOST_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
 PASSWD = b"etc/passwd"
 GROUP = b"etc/group"
-
-Visit = Callable[[bytes, bool], tuple[bool, bool]]
 
 
 class RootEntry:
@@ -155,18 +154,9 @@ class RootFs:
 
     def walk(self, path: bytes, prefix: bytes = b"", visit: Visit | None = None) -> Iterator[RootEntry]:
         """Every entry below the directory ``path``, itself not among them: see ``cache.hosttree.walk``."""
-        pending = [self._entries(path, prefix)]
-        while pending:
-            for entry in pending[-1]:
-                directory = stat.S_ISDIR(entry.mode)
-                taken, entered = (True, directory) if visit is None else visit(entry.path, directory)
-                if taken:
-                    yield entry
-                if directory and entered:
-                    pending.append(self._entries(entry.location, entry.path + b"/"))
-                    break
-            else:
-                pending.pop()
+        return descend(
+            self._entries(path, prefix), lambda entry: self._entries(entry.location, entry.path + b"/"), visit
+        )
 
     def read_file(self, path: str | bytes, most_bytes: int = _MOST_BYTES) -> bytes | None:
         """Content of the regular file that ``path`` leads to; None when it leads nowhere.
@@ -206,6 +196,17 @@ class RootFs:
         with self._node(path) as attr:
             names = sorted(name for name in self._union.listxattr(attr.ino) if carried_xattr(os.fsdecode(name)))
             return tuple((name, self._union.getxattr(attr.ino, name)) for name in names)
+
+    def every_xattr(self, path: bytes) -> tuple[tuple[bytes, bytes], ...]:
+        """All extended attributes at ``path`` but the union's own marks, sorted by name."""
+        with self._node(path) as attr:
+            return tuple(
+                (name, self._union.getxattr(attr.ino, name)) for name in sorted(self._union.listxattr(attr.ino))
+            )
+
+    def modes(self, path: bytes) -> dict[bytes, int]:
+        """``st_mode`` of every name in the directory ``path``."""
+        return {name: attr.mode for name, attr in self._list(path)}
 
     def open_file(self, path: bytes) -> int:
         """Descriptor for reading the regular file at ``path``; the caller closes it."""

@@ -10,8 +10,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from cache.contenthash import FileState, carried_xattr
+from cache.contenthash import FileState, TreeEntry, carried_xattr
+
+Entry = TypeVar("Entry", bound=TreeEntry)
 
 Visit = Callable[[bytes, bool], tuple[bool, bool]]
 """Asked with path and whether it is a directory: whether the entry is taken, whether a directory is entered."""
@@ -123,20 +126,38 @@ def walk(
     """Every entry below the directory ``root``, itself not among them; parents before children, names sorted.
 
     Paths begin with ``prefix``, which is empty or ends in a slash. ``owner`` replaces the owners. ``visit`` is asked
-    with the path including the prefix. Raises OSError for a directory that can't be read.
+    with the path including the prefix (see ``descend``). Raises OSError for a directory that can't be read.
     """
-    pending: list[Iterator[HostEntry]] = [_list(root, prefix, owner)]
+    return descend(_list(root, prefix, owner), lambda entry: _list(entry.host_path, entry.path + b"/", owner), visit)
+
+
+def descend(start: Iterator[Entry], inside: Callable[[Entry], Iterator[Entry]], visit: Visit | None) -> Iterator[Entry]:
+    """``start`` and, after each directory of it, what is ``inside``, depth first, as far as ``visit`` says.
+
+    A directory that is entered but not taken comes nevertheless when something in it is taken, before that.
+    """
+    pending = [start]
+    entered_directories: list[Entry] = []
+    held: list[Entry] = []
     while pending:
         for entry in pending[-1]:
-            directory = entry.stat.st_mode & 0o170000 == stat.S_IFDIR
+            directory = entry.mode & 0o170000 == stat.S_IFDIR
             taken, entered = (True, directory) if visit is None else visit(entry.path, directory)
             if taken:
+                yield from held
+                held.clear()
                 yield entry
             if directory and entered:
-                pending.append(_list(entry.host_path, entry.path + b"/", owner))
+                if not taken:
+                    held.append(entry)
+                entered_directories.append(entry)
+                pending.append(inside(entry))
                 break
         else:
             pending.pop()
+            left = entered_directories.pop() if entered_directories else None
+            if held and held[-1] is left:
+                held.pop()
 
 
 def _list(directory: bytes, prefix: bytes, owner: tuple[int, int] | None) -> Iterator[HostEntry]:

@@ -183,9 +183,23 @@ def test_visit_selects_and_enters(tree):
         return path != b"sub", path != b"sub/deep"
 
     taken = [entry.path for entry in hosttree.walk(os.fsencode(tree), visit=visit)]
-    assert taken == [b"a", b"fifo", b"link", b"sub/b", b"sub/deep", b"sub/hard"]
+    assert taken == [b"a", b"fifo", b"link", b"sub", b"sub/b", b"sub/deep", b"sub/hard"]
     assert (b"sub", True) in seen
     assert (b"sub/deep/c", False) not in seen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken"),
+    [
+        ([], []),
+        ([b"sub/deep/c"], [b"sub", b"sub/deep", b"sub/deep/c"]),
+        ([b"sub/b", b"sub/deep/c"], [b"sub", b"sub/b", b"sub/deep", b"sub/deep/c"]),
+        ([b"a", b"sub/hard"], [b"a", b"sub", b"sub/hard"]),
+    ],
+)
+def test_a_directory_comes_when_something_in_it_is_taken(tree, wanted, taken):
+    entries = hosttree.walk(os.fsencode(tree), visit=lambda path, directory: (path in wanted, directory))
+    assert [entry.path for entry in entries] == taken
 
 
 @pytest.mark.parametrize(
