@@ -207,12 +207,12 @@ class BlobStore:
             found = sha256(content)
             if expected is not None:
                 _compare(expected, found, len(content))
-            if not self._touch(found, len(content)):
+            if not self.refresh(found, len(content)):
                 with self.writer(hashing=False) as writer:
                     writer.write(content)
                     writer.commit(found)
             return expected or Descriptor(media_type, found, len(content))
-        if expected is not None and self._touch(expected.digest, expected.size):
+        if expected is not None and self.refresh(expected.digest, expected.size):
             return expected
         with self.writer() as writer:
             for chunk in _chunks(content):
@@ -259,7 +259,7 @@ class BlobStore:
         except OSError as error:
             raise store_error(self.path(digest), error) from error
 
-    def _touch(self, digest: Digest, size_bytes: int) -> bool:
+    def refresh(self, digest: Digest, size_bytes: int) -> bool:
         """Whether the blob is there in full length; if so, it counts as new for a collection."""
         path = self.path(digest)
         try:

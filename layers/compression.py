@@ -180,7 +180,7 @@ class _ZlibObject(Protocol):
 
 
 def _gzip_object() -> _ZlibObject:
-    """isal's decoder where it is installed: 1.6 times as fast."""
+    """Isal's decoder where it is installed: 1.6 times as fast."""
     library: Any
     try:
         from isal import isal_zlib as library

@@ -1,0 +1,359 @@
+"""Unpacked layers: one directory a layer, named by the id of the stack it tops, each a branch as it lies.
+
+::
+
+    layers/<chain id>/fs            the branch; never changed once it is there
+                      layer.json    diff ID, the stack below, how the directory came to be
+    layers/active/<owner>/fs        a layer being made; the name carries its owner (layers.ownership)
+
+A layer appears by one rename, so it is whole or not there; of two that are committed under one id the first stays.
+
+What is durable: blobs are, directories are not synced. A directory that was made before the last boot of the machine
+may therefore lack content; it is compared with its diff ID once, before it is used again, and is gone when it differs
+(one that an archive filled: it is unpacked once more). A record of the build cache may be written as soon as
+``commit_layer`` has returned: the blob is on disk by then.
+
+Invariants: ``layers/`` is private (0700), since what lies in it may be setuid; a stack lists only layers that are there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from layers import media
+from layers.descriptor import Descriptor
+from layers.digest import ChainId, Digest, chain_id, from_hex
+from layers.errors import FormatError, LayersError, StoreError
+from layers.layerrecord import PACKED, UNPACKED, LayerRecord, boot_id
+from layers.ownership import is_abandoned, temporary_name
+from layers.storage import replace_file, store_error
+
+if TYPE_CHECKING:
+    from layers.config import ImageConfig
+    from layers.manifest import Manifest
+    from layers.pack import RootAttributes
+    from layers.store import Store
+
+_ACTIVE = "active"
+_ATTEMPTS = 10
+
+
+class Active(NamedTuple):
+    """A fresh rw branch at ``path``, on top of the stack ``parent``. ``key`` is the caller's name for it."""
+
+    key: str
+    path: Path
+    parent: ChainId | None
+
+
+class Layer(NamedTuple):
+    """An unpacked layer; ``path`` is its branch directory, ``chain`` the stack, bottom first, itself the last."""
+
+    chain_id: ChainId
+    diff_id: Digest
+    path: Path
+    chain: tuple[ChainId, ...]
+
+
+class CommittedLayer(NamedTuple):
+    """A layer that is in the store both as a blob and unpacked. ``notes`` say what was left out and why."""
+
+    chain_id: ChainId
+    diff_id: Digest
+    descriptor: Descriptor
+    entries: int
+    notes: tuple[str, ...]
+
+
+class Snapshotter:
+    """The unpacked layers of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._root = store.root / "layers"
+        self._boot = ""
+        self._sound: set[ChainId] = set()
+
+    # -- making layers ------------------------------------------------------------------------------------------------
+    def prepare(self, key: str, parent: ChainId | None) -> Active:
+        """A fresh, empty rw branch whose root has the attributes of the root below it.
+
+        Raises:
+            StoreError: the parent is not there, or the disk takes no more.
+        """
+        before = None if parent is None else self.view(parent)[0]
+        place = self._root / _ACTIVE / temporary_name(self._store.claim())
+        path = place / "fs"
+        try:
+            place.mkdir(mode=0o700, parents=True)
+            path.mkdir(mode=0o755)
+            if before is None:
+                path.chmod(0o755)
+            else:
+                status = before.stat()
+                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                    os.chown(path, status.st_uid, status.st_gid)
+                path.chmod(status.st_mode & 0o7777)
+                os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        except OSError as error:
+            raise store_error(path, error) from error
+        return Active(key, path, parent)
+
+    def commit(
+        self,
+        active: Active,
+        diff_id: Digest,
+        parent: ChainId | None,
+        *,
+        size: int = 0,
+        epoch: int | None = None,
+        origin: str = PACKED,
+    ) -> Layer:
+        """The branch is the layer of that diff ID on top of ``parent``; its path is no longer valid.
+
+        When the layer is there already, the branch is dropped and the one that is there is returned. ``epoch`` is the
+        one the branch was packed with; ``origin`` tells a branch that was packed from one that an archive filled.
+        """
+        new = chain_id(parent, diff_id)
+        chain = (*(() if parent is None else self._record(parent).chain), new)
+        record = LayerRecord(diff_id, chain, origin, self._boot_id(), size, epoch)
+        place, target = active.path.parent, self._path(new).parent
+        try:
+            with open(place / "layer.json", "xb", buffering=0) as file:
+                file.write(record.to_bytes())
+            self._move(place, target, new)
+        except OSError as error:
+            raise store_error(target, error) from error
+        self._sound.add(new)
+        return Layer(new, diff_id, self._path(new), chain)
+
+    def remove(self, active: Active) -> None:
+        """The branch is gone. Idempotent; nothing happens after a commit."""
+        self._remove_tree(active.path.parent)
+
+    # -- using layers -------------------------------------------------------------------------------------------------
+    def has(self, chain: ChainId) -> bool:
+        """Whether the layer and all those below it are there and sound.
+
+        What was made before the last boot is compared with its diff ID, once.
+        """
+        if chain in self._sound:
+            return True
+        record = self._read(chain)
+        if record is None or not all(self._is_sound(each) for each in record.chain):
+            return False
+        self._sound.update(record.chain)
+        return True
+
+    def view(self, chain: ChainId) -> tuple[Path, ...]:
+        """The branch directories of the stack, top first, to be used as read-only branches.
+
+        Raises:
+            StoreError: the layer is not there.
+        """
+        return tuple(self._path(each) for each in reversed(self._record(chain).chain))
+
+    def layer(self, chain: ChainId) -> Layer | None:
+        """The layer as it lies, None when it is not there."""
+        record = self._read(chain)
+        return None if record is None else Layer(chain, record.diff_id, self._path(chain), record.chain)
+
+    def root_attributes(self, chain: ChainId | None) -> RootAttributes:
+        """Mode and owner of the root of a stack; of an empty one those a root has when nothing says otherwise."""
+        from layers.pack import RootAttributes
+
+        return RootAttributes() if chain is None else RootAttributes.of(self.view(chain)[0].stat())
+
+    def chains(self) -> Iterator[ChainId]:
+        """The ids of all layers that are there, sorted."""
+        try:
+            names = sorted(os.listdir(self._root))
+        except OSError as error:
+            raise store_error(self._root, error) from error
+        for name in names:
+            try:
+                yield ChainId(from_hex(name))
+            except FormatError:
+                continue
+
+    def drop(self, chain: ChainId) -> None:
+        """The layer is gone; at no instant is a part of it there. Layers above it become unusable."""
+        self._sound.discard(chain)
+        grave = self._root / _ACTIVE / temporary_name(self._store.claim())
+        try:
+            grave.parent.mkdir(mode=0o700, exist_ok=True)
+            self._path(chain).parent.rename(grave)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise store_error(grave, error) from error
+        self._remove_tree(grave)
+
+    def sweep(self) -> int:
+        """Branches whose owners are gone are removed, whatever is in them; how many."""
+        import time
+
+        swept = 0
+        try:
+            with os.scandir(self._root / _ACTIVE) as found:
+                for entry in found:
+                    age_seconds = (time.time_ns() - entry.stat(follow_symlinks=False).st_mtime_ns) / 1e9
+                    if is_abandoned(entry.name, age_seconds):
+                        self._remove_tree(Path(entry.path))
+                        swept += 1
+        except FileNotFoundError:
+            return swept
+        except OSError as error:
+            raise store_error(self._root, error) from error
+        return swept
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+    def _move(self, place: Path, target: Path, new: ChainId) -> None:
+        """The place becomes the target, unless a sound layer is there."""
+        for _ in range(_ATTEMPTS):
+            try:
+                place.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+            else:
+                return
+            if self._is_sound(new):
+                self._remove_tree(place)
+                return
+            self.drop(new)
+        raise StoreError(f'store: "{target}" is being replaced by somebody else')
+
+    def _is_sound(self, chain: ChainId) -> bool:
+        """Whether the directory holds what its diff ID says; one that is known to be whole since the boot does."""
+        if chain in self._sound:
+            return True
+        record = self._read(chain)
+        if record is None or not self._path(chain).is_dir():
+            return False
+        if record.boot == self._boot_id():
+            return True
+        if record.origin == PACKED and self._repacks(chain, record):
+            path = self._path(chain).parent / "layer.json"
+            temporary = self._store.root / "tmp" / temporary_name(self._store.claim())
+            replace_file(path, record._replace(boot=self._boot_id()).to_bytes(), temporary)
+            return True
+        self.drop(chain)
+        return False
+
+    def _repacks(self, chain: ChainId, record: LayerRecord) -> bool:
+        from layers.pack import write_layer
+
+        parent = record.chain[-2] if len(record.chain) > 1 else None
+        try:
+            root_before = self.root_attributes(parent)
+            packed = write_layer(self._path(chain), None, epoch=record.epoch, root_before=root_before)
+        except (LayersError, OSError):
+            return False
+        return packed.diff_id == record.diff_id
+
+    def _path(self, chain: ChainId) -> Path:
+        return self._root / chain.hex / "fs"
+
+    def _read(self, chain: ChainId) -> LayerRecord | None:
+        try:
+            with open(f"{self._root}/{chain.hex}/layer.json", "rb", buffering=0) as file:
+                return LayerRecord.from_bytes(file.read())
+        except (OSError, FormatError):
+            return None
+
+    def _record(self, chain: ChainId) -> LayerRecord:
+        record = self._read(chain)
+        if record is None:
+            raise StoreError(f'store: layer {chain} is not unpacked in "{self._root}"')
+        return record
+
+    def _boot_id(self) -> str:
+        if not self._boot:
+            self._boot = boot_id()
+        return self._boot
+
+    @staticmethod
+    def _remove_tree(path: Path) -> None:
+        from layers.removal import remove_tree
+
+        try:
+            remove_tree(path)
+        except OSError as error:
+            raise store_error(error.filename or path, error) from error
+
+
+def commit_layer(
+    store: Store, active: Active, parent: ChainId | None = None, epoch: int | None = None
+) -> CommittedLayer:
+    """The branch is packed, hashed and in the store: as an uncompressed blob, durable, and as the layer on ``parent``.
+
+    The tar is written and hashed in one pass. ``epoch``: times after this (seconds) become it.
+
+    Raises:
+        PackError: the branch cannot be read, or changed meanwhile.
+        StoreError: the disk is full and the like.
+    """
+    from layers.pack import write_layer
+
+    snapshots = Snapshotter(store)
+    with store.blobs.writer(hashing=False) as writer:
+        packed = write_layer(active.path, writer, epoch=epoch, root_before=snapshots.root_attributes(parent))
+        if not store.blobs.refresh(packed.diff_id, packed.size):
+            writer.commit(packed.diff_id)
+    layer = snapshots.commit(active, packed.diff_id, parent, size=packed.size, epoch=epoch)
+    descriptor = Descriptor(media.OCI_LAYER, packed.diff_id, packed.size)
+    return CommittedLayer(layer.chain_id, packed.diff_id, descriptor, packed.entries, packed.notes)
+
+
+def ensure_unpacked(
+    store: Store,
+    manifest: Manifest,
+    config: ImageConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> ChainId | None:
+    """The image's layers are unpacked, each compared with the diff ID of the configuration. None for no layers.
+
+    ``progress`` is called with (layers done, layers in all).
+
+    Raises:
+        FormatError: manifest and configuration disagree about the number of layers; an archive is broken.
+        ContentMismatchError: a layer's bytes differ from what manifest or configuration promise.
+        BlobNotFoundError: a layer's blob is not in the store.
+    """
+    diff_ids = config.rootfs.diff_ids
+    if len(diff_ids) != len(manifest.layers):
+        raise FormatError(f"image has {len(manifest.layers)} layers, its config names {len(diff_ids)} diff IDs")
+    return ensure_layers(store, tuple(zip(manifest.layers, diff_ids, strict=True)), progress)
+
+
+def ensure_layers(
+    store: Store,
+    layers: Sequence[tuple[Descriptor, Digest]],
+    progress: Callable[[int, int], None] | None = None,
+) -> ChainId | None:
+    """As ``ensure_unpacked``, of layers given as (blob, diff ID), bottom first."""
+    from layers.unpack import apply_layer
+
+    snapshots = Snapshotter(store)
+    store.claim()
+    parent: ChainId | None = None
+    for done, (descriptor, diff_id) in enumerate(layers):
+        chain = chain_id(parent, diff_id)
+        if not snapshots.has(chain):
+            below = () if parent is None else snapshots.view(parent)
+            active = snapshots.prepare("unpack", parent)
+            try:
+                with store.blobs.open(descriptor.digest) as stream:
+                    unpacked = apply_layer(stream, active.path, parents=below, expected=diff_id)
+                snapshots.commit(active, diff_id, parent, size=unpacked.size, origin=UNPACKED)
+            except BaseException:
+                snapshots.remove(active)
+                raise
+        parent = chain
+        if progress is not None:
+            progress(done + 1, len(layers))
+    return parent

@@ -1,0 +1,144 @@
+"""The archive of a layer becomes a branch directory.
+
+Invariants: the directory appears whole or not at all: it is filled under a temporary name beside its place, verified,
+then renamed, so a bad archive changes nothing. The stream is read once, whatever its size, and to its end, so that the
+digest of the uncompressed bytes is that of everything that came. Limits stop what would only fill the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from layers.compression import ByteSource, Decompressed
+from layers.digest import Digest, from_hex
+from layers.errors import ArchiveError, ContentMismatchError
+from layers.extraction import Extractor, Rights
+from layers.lowerview import LowerView
+from layers.ownership import temporary_name, this_process
+from layers.removal import remove_tree
+from layers.storage import store_error
+from layers.tar.reader import TarReader
+
+_CHUNK = 1 << 20
+_BUFFER = 1 << 18
+_REFUSED = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT})
+
+
+class Limits(NamedTuple):
+    """What an archive may hold at most. ``ratio`` counts from ``ratio_free_bytes`` on: zeros compress well."""
+
+    entries: int = 10_000_000
+    total_bytes: int = 512 << 30
+    ratio: int = 1000
+    ratio_free_bytes: int = 8 << 30
+
+
+class UnpackResult(NamedTuple):
+    """What came: the digest and length of the uncompressed tar, its compression, entries, what was left out and why."""
+
+    diff_id: Digest
+    size: int
+    compression: str
+    compressed_size: int
+    entries: int
+    notes: tuple[str, ...]
+
+
+def apply_layer(
+    stream: ByteSource,
+    target_dir: Path,
+    *,
+    parents: Sequence[Path] = (),
+    expected: Digest | None = None,
+    rights: Rights | None = None,
+    limits: Limits | None = None,
+) -> UnpackResult:
+    """The directory, absent or empty before, holds the layer and serves as a branch as it lies.
+
+    ``stream`` is a tar, plain or compressed, told by its content. ``parents`` are the layers below, top first: entries
+    that come without their parent directories find them there, and the root has the attributes it has there.
+    ``expected`` is the diff ID that must result.
+
+    Raises:
+        ArchiveError: the archive is broken, hostile or beyond the limits.
+        ContentMismatchError: the digest is not the expected one, or what the stream itself verifies.
+        StoreError: the filesystem does not take it: full, read-only.
+    """
+    temporary = target_dir.parent / temporary_name(this_process())
+    try:
+        try:
+            temporary.mkdir(mode=0o700)
+            result = _fill(temporary, stream, parents, rights or Rights.of_this_process(), limits or Limits())
+            if expected is not None and result.diff_id != expected:
+                raise ContentMismatchError(f"layer has the diff ID {result.diff_id}, expected {expected}")
+            temporary.rename(target_dir)
+        except BaseException:
+            remove_tree(temporary)
+            raise
+    except OSError as error:
+        if error.errno in _REFUSED and temporary.parent.is_dir():
+            raise ArchiveError(f"archive: it does not fit together: {(error.strerror or '').lower()}") from error
+        raise store_error(target_dir, error) from error
+    return result
+
+
+class _Hashed:
+    """Hashes what is read and minds the limits on bytes."""
+
+    def __init__(self, source: Decompressed, limits: Limits) -> None:
+        self._source = source
+        self._limits = limits
+        self._hash = hashlib.sha256()
+        self._buffer = b""
+        self._position = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Headers come from a buffer: a call a block would cost more than the hash."""
+        if self._position == len(self._buffer):
+            self._fill(max(size, _BUFFER))
+        data = self._buffer[self._position : self._position + size]
+        self._position += len(data)
+        return data
+
+    def drain(self) -> Digest:
+        """The digest of everything, after reading the rest."""
+        while self._fill(_CHUNK):
+            pass
+        return from_hex(self._hash.hexdigest())
+
+    def _fill(self, size: int) -> bool:
+        self._buffer = self._source.read(size)
+        self._position = 0
+        self._hash.update(self._buffer)
+        source, limits = self._source, self._limits
+        if source.read_bytes > limits.total_bytes:
+            raise ArchiveError(f"archive: it has more than {limits.total_bytes} bytes")
+        if source.read_bytes > limits.ratio_free_bytes + source.compressed_bytes * limits.ratio:
+            raise ArchiveError(f"archive: it grew more than {limits.ratio} times when decompressed")
+        return bool(self._buffer)
+
+
+def _fill(directory: Path, stream: ByteSource, parents: Sequence[Path], rights: Rights, limits: Limits) -> UnpackResult:
+    source = Decompressed(stream)
+    hashed = _Hashed(source, limits)
+    root_before = parents[0].stat() if parents else None
+    extractor = Extractor(os.fsencode(directory), LowerView(parents), rights, root_before)
+    entries = 0
+    try:
+        reader = TarReader(hashed)
+        for entry in reader:
+            entries += 1
+            if entries > limits.entries:
+                raise ArchiveError(f"archive: it has more than {limits.entries} entries")
+            extractor.add(entry, reader.chunks())
+        extractor.finish()
+    finally:
+        extractor.close()
+    return UnpackResult(
+        hashed.drain(), source.read_bytes, source.compression, source.compressed_bytes, entries, extractor.notes
+    )
