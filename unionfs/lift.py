@@ -1,0 +1,167 @@
+"""Copy-up as the tree sees it: after it, a node lives on a writable branch.
+
+Invariants: a copy-up changes nothing that can be seen: content, metadata, inode number, the times of the directory, the
+names that lead to one file. Directories are copied alone, without what is in them. A file that is open stays the file
+behind its handles (``OpenFile``) unless the kernel reads it by itself (``passes``): then those handles keep the old
+content, and the names get a new node.
+"""
+
+from __future__ import annotations
+
+import os
+
+from unionfs.branch import OpenBranch
+from unionfs.copyup import PRESERVED, Copier, Ownership
+from unionfs.inodes import DirectoryNode, FileNode
+from unionfs.policy import plan_copyup, read_only_error
+from unionfs.resolve import CODE_SHIFT, Extent, Kind, Resolution
+from unionfs.tree import Tree
+from unionfs.types import Caller, CopyupMode
+
+
+class Lifter:
+    """Brings nodes of a tree to writable branches."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._options = tree.options
+        self.copier = Copier(durable=not tree.options.volatile)
+
+    def writable(self, node: FileNode, caller: Caller | None = None, size_bytes: int | None = None) -> FileNode:
+        """The node that may be written in place of ``node``: itself, or its successor.
+
+        All known names of the file lead to the writable instance on the branch too. Raises EROFS.
+        """
+        if node.branch.writable:
+            if node.aliases:
+                self.materialize(node)
+            return node
+        position = plan_copyup(self._tree.writable, node.branch.position, node.branch.position)
+        return self.file(node, position, caller, size_bytes)
+
+    def directory(self, directory: DirectoryNode, position: int) -> OpenBranch:
+        """The branch at ``position``, which now holds ``directory`` and those above it."""
+        branch = self._tree.branches[position]
+        if branch in directory.branches:
+            return branch
+        parent = directory.parent
+        if parent is None:
+            raise read_only_error(directory.name)
+        self.directory(parent, position)
+        before = self._tree.stat(directory)
+        name = self.copier.stage(directory.branch, directory.path, branch)
+        self.publish(branch, name, parent, directory.name)
+        directory.branches = tuple(sorted((*directory.branches, branch), key=lambda one: one.position))
+        if directory.branches[0] is branch:
+            shown = self._tree.shown_ino(before)
+            directory.branch = branch
+            self._tree.origins[self._tree.identity(self._tree.stat(directory))] = shown
+        self._extend(parent, directory, position)
+        return branch
+
+    def _extend(self, parent: DirectoryNode, directory: DirectoryNode, position: int) -> None:
+        """The index of ``parent`` knows that ``directory`` lies at ``position`` too."""
+        index = self._tree.index(parent)
+        old = self._tree.extent(parent, directory.name)
+        extent = Extent(tuple(sorted((*old.positions, position))), old.floor)
+        index.set(directory.name, Resolution(Kind.DIRECTORY, extent.positions, extent.floor, shadows=True))
+        self._tree.touched(parent)
+        if not self._tree.options.sealed_branches:
+            self._tree.touched(directory)
+
+    def file(
+        self, node: FileNode, position: int, caller: Caller | None = None, size_bytes: int | None = None
+    ) -> FileNode:
+        """``node``, or its successor, on the branch at ``position``, which is above the one it lies on."""
+        tree = self._tree
+        if node.parent is None:
+            # an open file without a name on a read-only branch: there is no place to copy it to
+            raise read_only_error()
+        directory, name = node.parent, node.name
+        branch = self.directory(directory, position)
+        before = tree.stat(node)
+        shown_links = before.st_nlink + node.extra_links
+        staged = self.copier.stage(node.branch, node.path, branch, self._ownership(caller), size_bytes)
+        self.publish(branch, staged, directory, name)
+        fd, rest = branch.at(directory.prefix + name)
+        after = os.stat(rest, dir_fd=fd, follow_symlinks=False)
+        tree.origins[tree.identity(after)] = tree.shown_ino(before)
+        tree.enter(directory, name, position, Kind.FILE)
+        moved = self._hand_over(node, branch)
+        if shown_links > 1:
+            tree.table.know_link(moved, tree.identity(after))
+            moved.extra_links = shown_links - 1
+            self.materialize(moved)
+        return moved
+
+    def _hand_over(self, node: FileNode, branch: OpenBranch) -> FileNode:
+        """The node whose names lead to the copy in ``branch``: ``node``, or a successor when the kernel reads it."""
+        if node.file is None:
+            node.branch = branch
+            return node
+        if not node.file.passes:
+            fd, rest = branch.at(node.path)
+            upper = os.open(rest, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            os.dup2(upper, node.file.fd, inheritable=False)
+            os.close(upper)
+            node.file.writable = True
+            node.branch = branch
+            return node
+        return self._succeed(node, branch)
+
+    def _succeed(self, node: FileNode, branch: OpenBranch) -> FileNode:
+        table = self._tree.table
+        successor = table.add_file(node.parent, node.name, branch)
+        successor.aliases, node.aliases = node.aliases, None
+        for directory, name in successor.aliases or ():
+            directory.children[name] = successor
+        for key in node.link_keys or ():
+            table.know_link(successor, key)
+        node.link_keys = None
+        successor.extra_links, node.extra_links = node.extra_links, 0
+        node.parent = None
+        node.successor = successor
+        return successor
+
+    def materialize(self, node: FileNode) -> None:
+        """Every known name of the file is a name of the writable instance."""
+        tree = self._tree
+        for directory, name in tuple(node.aliases or ()):
+            position = node.branch.position
+            if tree.index(directory).codes.get(name, 0) >> CODE_SHIFT <= position:
+                continue
+            branch = self.directory(directory, position)
+            source_fd, source = branch.at(node.path)
+            temporary_fd, staged = branch.temporary()
+            os.link(source, staged, src_dir_fd=source_fd, dst_dir_fd=temporary_fd, follow_symlinks=False)
+            self.publish(branch, staged, directory, name)
+            tree.enter(directory, name, position, Kind.FILE)
+            node.extra_links -= 1
+
+    def publish(self, branch: OpenBranch, staged: bytes, directory: DirectoryNode, name: bytes) -> None:
+        """What was staged lies at ``name`` in ``directory``, whose times are as before. On failure nothing is left."""
+        temporary_fd = branch.temporary()[0]
+        parent_fd, parent = branch.at(directory.path)
+        times = os.stat(parent, dir_fd=parent_fd, follow_symlinks=False)
+        fd, rest = branch.at(directory.prefix + name)
+        try:
+            os.rename(staged, rest, src_dir_fd=temporary_fd, dst_dir_fd=fd)
+        except BaseException:
+            branch.discard(staged)
+            raise
+        restore_times(branch, directory, times)
+
+    def _ownership(self, caller: Caller | None) -> Ownership:
+        """Owner and mode of a copy as ``copyup=`` says; without a caller they are preserved."""
+        options = self._options
+        if options.copyup is CopyupMode.MOUNTER:
+            return Ownership(options.copyup_uid, options.copyup_gid, options.copyup_mode)
+        if options.copyup is CopyupMode.CURRENTUSER and caller is not None:
+            return Ownership(caller.uid, caller.gid)
+        return PRESERVED
+
+
+def restore_times(branch: OpenBranch, directory: DirectoryNode, status: os.stat_result) -> None:
+    """Access and modification time of the directory in ``branch`` are those of ``status``."""
+    fd, rest = branch.at(directory.path)
+    os.utime(rest, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd)

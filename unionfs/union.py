@@ -1,0 +1,341 @@
+"""The union filesystem: ``FilesystemOps`` over a stack of branches.
+
+This module only composes: numbers become nodes, the parts do the work, nodes become attributes. ``tree`` knows what is
+shown, ``lift`` copies up, ``names`` and ``rename`` change names, ``files`` and ``metadata`` what they lead to.
+Invariants: an operation that fails leaves what the union shows as it was; no path of the mount itself is ever touched;
+everything is reached through descriptors of the branch roots, so the union may be mounted over one of its branches.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from unionfs.branch import BranchStack, open_branches
+from unionfs.files import Files
+from unionfs.handles import Handles, Listing
+from unionfs.inodes import FileNode, Node
+from unionfs.lift import Lifter
+from unionfs.metadata import Metadata, open_directory
+from unionfs.names import Made, Maker, Names
+from unionfs.ops import Notifier
+from unionfs.rename import Renamer
+from unionfs.resolve import Kind
+from unionfs.tree import Tree, refuse
+from unionfs.types import (
+    Attr,
+    Caller,
+    DirEntry,
+    HandleId,
+    Ino,
+    SetAttr,
+    StatFs,
+    UnionOptions,
+)
+
+_PERMISSIONS = 0o7777
+
+
+class Union:
+    """A union of branches. Usable without any mount; the caller ends it with ``close``.
+
+    Raises:
+        UnionError: a branch is missing, twice in the stack, or inside another.
+    """
+
+    def __init__(
+        self, stack: BranchStack, options: UnionOptions | None = None, notifier: Notifier | None = None
+    ) -> None:
+        self.options = UnionOptions() if options is None else options
+        self.notifier = notifier
+        self._branches = open_branches(stack.branches)
+        if self.options.read_only:
+            for branch in self._branches:
+                branch.writable = False
+        self._handles = Handles()
+        self._tree = Tree(stack, self._branches, self.options)
+        self._lifter = Lifter(self._tree)
+        self._names = Names(self._tree, self._lifter)
+        self._renamer = Renamer(self._tree, self._lifter, self._names)
+        self._files = Files(self._tree, self._lifter, self._handles)
+        self._metadata = Metadata(self._tree, self._lifter, self._handles)
+
+    @property
+    def stack(self) -> BranchStack:
+        """The branches as they are now."""
+        return self._tree.stack
+
+    # -- names ------------------------------------------------------------------------------------------------
+    def lookup(self, parent: Ino, name: bytes, caller: Caller) -> Attr:  # noqa: ARG002 - the kernel checks permissions
+        """Attributes of ``name`` in ``parent``, plus one reference. Raises ENOENT."""
+        node, status = self._tree.child(self._tree.directory(parent), name)
+        return self._known(node, status)
+
+    def _known(self, node: Node, status: os.stat_result) -> Attr:
+        """Attributes of a node the caller gets one more reference to."""
+        attr = self._tree.attr(node, status)
+        node.lookups += 1
+        return attr
+
+    def remember(self, ino: Ino) -> None:
+        """``ino``, as listed, has one more reference."""
+        self._tree.table[ino].lookups += 1
+
+    def forget(self, ino: Ino, count: int) -> None:
+        """``ino`` has ``count`` references fewer. Never raises."""
+        self._tree.table.forget(ino, count)
+
+    # -- attributes -------------------------------------------------------------------------------------------
+    def getattr(self, ino: Ino, handle: HandleId | None) -> Attr:  # noqa: ARG002 - open nodes answer from their file
+        """Attributes of ``ino``."""
+        return self._tree.node_attr(self._tree.node(ino))
+
+    def setattr(self, ino: Ino, changes: SetAttr, handle: HandleId | None, caller: Caller) -> Attr:
+        """``changes`` are applied; the new attributes."""
+        node = self._metadata.change(self._tree.node(ino), changes, handle, caller)
+        return self._tree.node_attr(node)._replace(ino=ino)
+
+    def readlink(self, ino: Ino) -> bytes:
+        """Target of the symbolic link. Raises EINVAL when ``ino`` is none."""
+        node = self._tree.node(ino)
+        if node.parent is None:
+            if node.ghost is None:
+                refuse(errno.EINVAL)
+            return os.readlink(b"", dir_fd=node.ghost)
+        fd, rest = node.branch.at(node.path)
+        return os.readlink(rest, dir_fd=fd)
+
+    # -- making and removing names ----------------------------------------------------------------------------
+    def _make(self, parent: Ino, name: bytes, kind: Kind, mode: int | None, caller: Caller, maker: Maker) -> Made:
+        permissions = None if mode is None else mode & _PERMISSIONS
+        return self._names.make(self._tree.directory(parent), name, kind, permissions, caller, maker)
+
+    def mknod(self, parent: Ino, name: bytes, mode: int, rdev: int, caller: Caller) -> Attr:
+        """A regular file, device, FIFO or socket named ``name`` exists. Raises EPERM for a device 0:0, a whiteout."""
+        if stat.S_ISCHR(mode) and rdev == 0:
+            refuse(errno.EPERM, name)
+
+        def maker(fd: int, path: bytes) -> int:
+            os.mknod(path, mode, rdev, dir_fd=fd)
+            return -1
+
+        made = self._make(parent, name, Kind.FILE, mode, caller, maker)
+        return self._known(made.node, made.status)
+
+    def mkdir(self, parent: Ino, name: bytes, mode: int, caller: Caller) -> Attr:
+        """An empty directory named ``name`` exists; nothing of lower branches shows in it."""
+
+        def maker(fd: int, path: bytes) -> int:
+            os.mkdir(path, mode & _PERMISSIONS, dir_fd=fd)
+            return -1
+
+        made = self._make(parent, name, Kind.DIRECTORY, mode, caller, maker)
+        return self._known(made.node, made.status)
+
+    def symlink(self, parent: Ino, name: bytes, target: bytes, caller: Caller) -> Attr:
+        """A symbolic link to ``target`` named ``name`` exists."""
+
+        def maker(fd: int, path: bytes) -> int:
+            os.symlink(target, path, dir_fd=fd)
+            return -1
+
+        made = self._make(parent, name, Kind.FILE, None, caller, maker)
+        return self._known(made.node, made.status)
+
+    def link(self, ino: Ino, parent: Ino, name: bytes) -> Attr:
+        """``name`` is one more name of ``ino``."""
+        node = self._names.link(self._tree.file(ino), self._tree.directory(parent), name)
+        return self._known(node, self._tree.stat(node))
+
+    def unlink(self, parent: Ino, name: bytes) -> None:
+        """``name`` is removed as the delete mode says."""
+        self._names.unlink(self._tree.directory(parent), name)
+
+    def rmdir(self, parent: Ino, name: bytes) -> None:
+        """The directory ``name``, empty in the merged view, is removed. Raises ENOTEMPTY."""
+        self._names.rmdir(self._tree.directory(parent), name)
+
+    def rename(self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: int) -> None:
+        """``name`` is now ``new_name``; ``flags`` as in ``renameat2(2)``."""
+        self._renamer.rename(self._tree.directory(parent), name, self._tree.directory(new_parent), new_name, flags)
+
+    # -- open files -------------------------------------------------------------------------------------------
+    def open(self, ino: Ino, flags: int, caller: Caller) -> HandleId:
+        """An open file; copied up first when ``flags`` ask to write.
+
+        Raises ESTALE once when a lower file that the kernel reads by itself is opened for writing
+        (``Passthrough.FAST``): looked up again, its name leads to a new node with the same visible number.
+        """
+        node = self._tree.table[ino]
+        if not isinstance(node, FileNode):
+            refuse(errno.EISDIR)
+        return self._files.open(node, flags, caller)
+
+    def create(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attr, HandleId]:
+        """A new regular file, open. With O_EXCL raises EEXIST; without it opens what is there."""
+        directory = self._tree.directory(parent)
+        if not flags & os.O_EXCL:
+            node = self._tree.find(directory, name)
+            if isinstance(node, FileNode):
+                handle = self._files.open(node, flags, caller)
+                return self._known(node, self._tree.stat(node)), handle
+
+        def maker(fd: int, path: bytes) -> int:
+            return os.open(
+                path,
+                os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW,
+                mode & _PERMISSIONS,
+                dir_fd=fd,
+            )
+
+        made = self._make(parent, name, Kind.FILE, mode, caller, maker)
+        return self._opened(made.node, made.status, made.fd, flags, caller)
+
+    def _opened(self, node: Node, status: os.stat_result, fd: int, flags: int, caller: Caller) -> tuple[Attr, HandleId]:
+        if not isinstance(node, FileNode):
+            refuse(errno.EISDIR)
+        handle = self._files.adopt(node, fd, flags, caller)
+        return self._known(node, status), handle
+
+    def tmpfile(self, parent: Ino, mode: int, flags: int, caller: Caller) -> tuple[Attr, HandleId]:
+        """An unnamed regular file, open, that ``link`` may give a name (``open(2)``, O_TMPFILE)."""
+        made = self._names.make_unnamed(self._tree.directory(parent), mode & _PERMISSIONS, caller)
+        attr, handle = self._opened(made.node, made.status, made.fd, flags, caller)
+        return attr, handle
+
+    def read(self, handle: HandleId, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset``; fewer only at the end of the file."""
+        return self._files.read(handle, offset, size)
+
+    def write(self, handle: HandleId, offset: int, data: bytes | memoryview) -> int:
+        """Number of bytes written at ``offset`` (at the end when the handle was opened O_APPEND)."""
+        return self._files.write(handle, offset, data)
+
+    def fsync(self, handle: HandleId, datasync: bool) -> None:
+        """The content of the open file is on the disk of its branch; nothing is done for a volatile union."""
+        if not self.options.volatile:
+            fd = self._handles[handle].file.fd
+            (os.fdatasync if datasync else os.fsync)(fd)
+
+    def release(self, handle: HandleId) -> None:
+        """The handle is gone. Never raises."""
+        self._files.release(handle)
+
+    def fallocate(self, handle: HandleId, mode: int, offset: int, length: int) -> None:
+        """``fallocate(2)`` on the open file."""
+        self._files.fallocate(handle, mode, offset, length)
+
+    def lseek(self, handle: HandleId, offset: int, whence: int) -> int:
+        """Offset of the next data or hole (``lseek(2)``, SEEK_DATA and SEEK_HOLE only)."""
+        return os.lseek(self._handles[handle].file.fd, offset, whence)
+
+    def copy_file_range(
+        self, source: HandleId, source_offset: int, target: HandleId, target_offset: int, length: int
+    ) -> int:
+        """Number of bytes copied between two open files of the mount."""
+        return self._files.copy_range(source, source_offset, target, target_offset, length)
+
+    def backing_fd(self, handle: HandleId) -> int | None:
+        """Descriptor the kernel may read and write in place of this handle, or None.
+
+        The same number for every handle of a node, until the last one is released, whatever they are opened for; or
+        None for all of them. Asking says that the kernel will use it.
+        """
+        return self._files.backing_fd(handle)
+
+    # -- directories ------------------------------------------------------------------------------------------
+    def opendir(self, ino: Ino) -> HandleId:
+        """A frozen listing of the directory."""
+        return self._handles.add_listing(self._tree.directory(ino))
+
+    def readdir(self, handle: HandleId, cookie: int, attributes: bool) -> Iterator[DirEntry]:
+        """Entries after ``cookie``; from the start the listing is made anew. Takes no references."""
+        listing = self._handles.listing(handle)
+        index = self._tree.index(listing.directory)
+        if cookie == 0 and listing.version != listing.directory.version:
+            listing.names = index.shown()
+            listing.version = listing.directory.version
+        return self._entries(listing, cookie, attributes=attributes)
+
+    def _entries(self, listing: Listing, cookie: int, *, attributes: bool) -> Iterator[DirEntry]:
+        tree, directory, fresh = self._tree, listing.directory, listing.fresh
+        names, children = listing.names, directory.children
+        while cookie < len(names):
+            name = names[cookie]
+            cookie += 1
+            known = name in children
+            try:
+                node, status = tree.child(directory, name)
+            except OSError as error:
+                if error.errno in {errno.ENOENT, errno.ESTALE}:
+                    continue
+                raise
+            if not known:
+                fresh.append(node.ino)
+            attr = tree.attr(node, status) if attributes else None
+            yield DirEntry(name, cookie, tree.shown_ino(status), stat.S_IFMT(status.st_mode), attr)
+
+    def releasedir(self, handle: HandleId) -> None:
+        """The listing is gone, and the nodes nobody took a reference to. Never raises."""
+        listing = self._handles.pop_listing(handle)
+        if listing is not None:
+            for ino in listing.fresh:
+                self._tree.table.forget(ino, 0)
+
+    def fsyncdir(self, ino: Ino, datasync: bool) -> None:
+        """The entries of the directory are on disk in its writable branches."""
+        directory = self._tree.directory(ino)
+        if self.options.volatile:
+            return
+        for branch in directory.branches:
+            if branch.writable:
+                fd = open_directory(branch, directory.path)
+                try:
+                    (os.fdatasync if datasync else os.fsync)(fd)
+                finally:
+                    os.close(fd)
+
+    # -- the rest ---------------------------------------------------------------------------------------------
+    def statfs(self) -> StatFs:
+        """Size and room of the topmost writable branch, of the top one when none is."""
+        writable = self._tree.writable
+        status = os.fstatvfs(self._tree.branches[writable[0] if writable else 0].fd)
+        return StatFs(
+            status.f_bsize,
+            status.f_frsize,
+            status.f_blocks,
+            status.f_bfree,
+            status.f_bavail,
+            status.f_files,
+            status.f_ffree,
+            status.f_namemax,
+        )
+
+    def getxattr(self, ino: Ino, name: bytes) -> bytes:
+        """Value of the extended attribute. Raises ENODATA."""
+        return self._metadata.getxattr(self._tree.node(ino), name)
+
+    def setxattr(self, ino: Ino, name: bytes, value: bytes, flags: int) -> None:
+        """The extended attribute has the value; ``flags`` XATTR_CREATE or XATTR_REPLACE."""
+        self._metadata.setxattr(self._tree.node(ino), name, value, flags)
+
+    def listxattr(self, ino: Ino) -> list[bytes]:
+        """Names of the extended attributes, the union's own marks left out."""
+        return self._metadata.listxattr(self._tree.node(ino))
+
+    def removexattr(self, ino: Ino, name: bytes) -> None:
+        """The extended attribute is gone. Raises ENODATA."""
+        self._metadata.removexattr(self._tree.node(ino), name)
+
+    def entries_stay_valid(self) -> bool:
+        """Whether the kernel may cache names and attributes until told otherwise."""
+        return self.options.sealed_branches
+
+    def close(self) -> None:
+        """Every descriptor is closed; nothing may be called afterwards. Idempotent."""
+        self._handles.close()
+        self._tree.table.close()
+        for branch in self._tree.branches:
+            branch.close()
