@@ -1,0 +1,262 @@
+"""The system calls a sandbox needs and Python 3.11 lacks.
+
+Invariants: every function is one system call, prepared at import so that a forked child does no more than make it; a
+failure is an ``OSError`` with the errno and nothing else. The library is entered with the interpreter lock held
+(``PyDLL``), which is right in a process of one thread and saves the release.
+"""
+
+from __future__ import annotations
+
+import ctypes  # noqa: TID251  (this module is where the sandbox's system calls live)
+import os
+import signal
+import struct
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MNT_DETACH = 2
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_IN_ROOT = 0x10
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+
+_PR_SET_NAME = 15
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+_SECCOMP_SET_MODE_FILTER = 1
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
+
+# from 424 on the numbers are the same everywhere (asm-generic/unistd.h)
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_FSOPEN = 430
+_FSCONFIG = 431
+_FSMOUNT = 432
+_OPENAT2 = 437
+_MOUNT_SETATTR = 442
+_NUMBERS = {
+    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "keyctl": 250, "seccomp": 317},
+    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "keyctl": 219, "seccomp": 277},
+}
+
+MACHINE = os.uname().machine
+_OWN = _NUMBERS.get(MACHINE, {})
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_long = ctypes.c_long
+
+
+def _call(number: int, *arguments: int | bytes | None) -> int:
+    made = [_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    result: int = _syscall(_long(number), *made)
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+    return result
+
+
+def _own(name: str) -> int:
+    try:
+        return _OWN[name]
+    except KeyError:
+        raise OSError(38, f"{name}: no system call number known for {MACHINE}") from None
+
+
+def clone(flags: int) -> int:
+    """A copy of this process runs in the new namespaces of ``flags``; 0 in the child, its id in the parent.
+
+    clone(2). Only for a process of one thread. The interpreter's own hooks around a fork have run in both.
+    """
+    number = _own("clone")
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _syscall(_long(number), _long(flags | signal.SIGCHLD), None, None, None, None)
+    errno = ctypes.get_errno()
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(errno, os.strerror(errno))
+    return int(pid)
+
+
+def unshare(flags: int) -> None:
+    """This process is in new namespaces.
+
+    unshare(2).
+    """
+    if _libc.unshare(flags):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def mount_propagation(path: bytes, flags: int) -> None:
+    """The mount at ``path`` propagates as ``flags`` (MS_PRIVATE, MS_SLAVE, MS_REC) say.
+
+    mount(2).
+    """
+    if _libc.mount(None, path, None, ctypes.c_ulong(flags), None):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def umount(path: bytes, flags: int) -> None:
+    """The mount at ``path`` is gone.
+
+    umount2(2).
+    """
+    if _libc.umount2(path, flags):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def pivot_root(new_root: bytes, put_old: bytes) -> None:
+    """``new_root`` is the root of this mount namespace, the old one lies at ``put_old``.
+
+    pivot_root(2).
+    """
+    _call(_own("pivot_root"), new_root, put_old)
+
+
+def open_tree(path: bytes, *, recursive: bool, dir_fd: int = AT_FDCWD) -> int:
+    """A detached copy of the mount at ``path``; the caller closes it.
+
+    open_tree(2).
+    """
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    return _call(_OPEN_TREE, dir_fd, path, flags | (0 if path else AT_EMPTY_PATH))
+
+
+def move_mount(mount_fd: int, target_fd: int) -> None:
+    """The mount ``mount_fd`` is attached on what ``target_fd`` refers to.
+
+    move_mount(2).
+    """
+    _call(_MOVE_MOUNT, mount_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def new_mount(kind: bytes, options: tuple[tuple[bytes, bytes | None], ...], attributes: int) -> int:
+    """A detached mount of a new ``kind`` filesystem; the caller closes it.
+
+    fsopen(2), fsconfig(2), fsmount(2).
+    """
+    context = _call(_FSOPEN, kind, 1)
+    try:
+        for name, value in options:
+            set_kind = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+            _call(_FSCONFIG, context, set_kind, name, value, 0)
+        _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return _call(_FSMOUNT, context, 1, attributes)
+    finally:
+        os.close(context)
+
+
+def mount_setattr(mount_fd: int, attributes: int, *, recursive: bool) -> None:
+    """``attributes`` are set on the mount (and on all below it).
+
+    mount_setattr(2).
+    """
+    value = struct.pack("QQQQ", attributes, 0, 0, 0)
+    _call(_MOUNT_SETATTR, mount_fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), value, len(value))
+
+
+def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
+    """``path`` opened under ``dir_fd`` with the confinement ``resolve``; the caller closes it.
+
+    openat2(2).
+    """
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    return _call(_OPENAT2, dir_fd, path, how, len(how))
+
+
+def prctl(option: int, argument: int) -> None:
+    """The attribute ``option`` of this process is ``argument``.
+
+    prctl(2).
+    """
+    if _libc.prctl(option, _long(argument), _long(0), _long(0), _long(0)):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """The capability sets of this process are the three masks.
+
+    capset(2).
+    """
+    header = struct.pack("Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    low, high = 0xFFFF_FFFF, 32
+    sets = (effective, permitted, inheritable)
+    data = struct.pack("6I", *(mask & low for mask in sets), *(mask >> high for mask in sets))
+    _call(_own("capset"), header, data)
+
+
+def join_new_session_keyring() -> None:
+    """This process has a session keyring that nobody else holds.
+
+    keyctl_join_session_keyring(3).
+    """
+    _call(_own("keyctl"), _KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
+
+
+class SeccompFilter:
+    """A filter program the kernel can be given without further work; immutable."""
+
+    __slots__ = ("_header", "_program", "instructions")
+
+    def __init__(self, instructions: bytes) -> None:
+        self.instructions = instructions
+        self._program = ctypes.create_string_buffer(instructions, len(instructions))
+        self._header = struct.pack("HxxxxxxQ", len(instructions) // 8, ctypes.addressof(self._program))
+
+    def install(self) -> None:
+        """The filter holds for this process and all it starts.
+
+        seccomp(2); needs CAP_SYS_ADMIN or no_new_privs.
+        """
+        _call(_own("seccomp"), _SECCOMP_SET_MODE_FILTER, 0, self._header)
+
+
+def set_title(title: bytes) -> None:
+    """The command line of this process, as others see it, is ``title``, cut where it has no room.
+
+    proc(5), cmdline.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        start, end = map(int, file.read().rpartition(b")")[2].split()[45:47])
+    room = end - start
+    ctypes.memset(start, 0, room)
+    ctypes.memmove(start, title[: room - 1], min(len(title), room - 1))
+    prctl_name = ctypes.create_string_buffer(title[:15])
+    _libc.prctl(_PR_SET_NAME, prctl_name, _long(0), _long(0), _long(0))

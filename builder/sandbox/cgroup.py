@@ -1,0 +1,272 @@
+"""Control groups of steps, on version 1, version 2 and the hybrid of both.
+
+::
+
+    <base of a hierarchy>/pybuild-<pid namespace>-<pid>-<start time>/     one per sandbox server: device rules, a name
+        <n>/                                                              one per step: limits and accounting
+
+The base is the server's own group where one can be made there, else the root of the hierarchy.
+
+Invariants: a group's name tells who owns it, so that what a killed builder left is found and removed by the next one
+(`sweep`); which file takes which limit is decided by pure functions. Facts: cgroups(7), Documentation/admin-guide/
+cgroup-v1 and cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from builder.sandbox.spec import Limits
+
+_PERIOD_US = 100_000
+# the step's first process belongs to the sandbox, not to the limit
+INIT_PIDS = 1
+_KILL_ROUNDS = 100
+_NAME = re.compile(r"pybuild-(\d+)-(\d+)-(\d+)")
+
+# cgroup-v1/devices.rst; the nodes of /dev, terminals, and making (not opening) any node, as in a container
+DEVICE_RULES = (
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+)
+
+
+class CgroupError(Exception):
+    """A limit was asked for that no group here can hold."""
+
+
+class Hierarchy(NamedTuple):
+    """One mounted tree of groups: ``root`` is its mount point, ``own`` this process's group in it."""
+
+    version: int
+    root: str
+    own: str
+    controllers: frozenset[str]
+
+
+def parse_hierarchies(cgroup_text: str, mountinfo_text: str) -> tuple[Hierarchy, ...]:
+    """The hierarchies a process lives in, from its /proc/PID/cgroup and /proc/PID/mountinfo. cgroups(7), proc(5)."""
+    own_by_name: dict[str, str] = {}
+    for line in cgroup_text.splitlines():
+        _number, names, path = line.split(":", 2)
+        own_by_name[names] = path
+    found: list[Hierarchy] = []
+    for line in mountinfo_text.splitlines():
+        before, _, after = line.partition(" - ")
+        columns, (kind, _source, options) = before.split(), after.split(" ", 2)
+        mount_root, mount_point = _unescape(columns[3]), _unescape(columns[4])
+        if kind == "cgroup2":
+            own, controllers = own_by_name.get(""), _words(read(f"{mount_point}/cgroup.controllers"))
+        elif kind == "cgroup":
+            controllers = frozenset(options.split(",")) & _V1_CONTROLLERS
+            own = next((path for names, path in own_by_name.items() if controllers & frozenset(names.split(","))), None)
+        else:
+            continue
+        if own is not None and (controllers or kind == "cgroup2"):
+            found.append(Hierarchy(2 if kind == "cgroup2" else 1, mount_point, _below(mount_root, own), controllers))
+    return tuple(found)
+
+
+_V1_CONTROLLERS = frozenset(("memory", "pids", "cpu", "cpuacct", "cpuset", "devices", "blkio", "freezer"))
+
+
+def _below(mount_root: str, own: str) -> str:
+    if mount_root in {own, "/"}:
+        return own.lstrip("/") if mount_root == "/" else ""
+    return own[len(mount_root) :].lstrip("/") if own.startswith(mount_root + "/") else ""
+
+
+def plan_limits(version: int, limits: Limits, controllers: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """What is written into which file of a group whose hierarchy has ``controllers``, in this order."""
+    files: list[tuple[str, str]] = []
+    if "memory" in controllers:
+        files += _memory_v1(limits) if version == 1 else _memory_v2(limits)
+    if "pids" in controllers and limits.pids is not None:
+        files.append(("pids.max", str(limits.pids + INIT_PIDS)))
+    if "cpu" in controllers and limits.cpus is not None:
+        quota = max(1000, round(limits.cpus * _PERIOD_US))
+        v1 = [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))]
+        files += v1 if version == 1 else [("cpu.max", f"{quota} {_PERIOD_US}")]
+    if "cpu" in controllers and limits.cpu_shares is not None:
+        files.append(_shares(version, limits.cpu_shares))
+    if "cpuset" in controllers and limits.cpuset_cpus is not None:
+        files.append(("cpuset.cpus", limits.cpuset_cpus))
+    return tuple(files)
+
+
+def needed_controllers(limits: Limits) -> frozenset[str]:
+    """The controllers without which ``limits`` can't be held."""
+    wanted = {
+        "memory": limits.memory_bytes is not None,
+        "pids": limits.pids is not None,
+        "cpu": limits.cpus is not None or limits.cpu_shares is not None,
+        "cpuset": limits.cpuset_cpus is not None,
+    }
+    return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
+
+
+def _memory_v1(limits: Limits) -> list[tuple[str, str]]:
+    if limits.memory_bytes is None:
+        return []
+    files = [("memory.limit_in_bytes", str(limits.memory_bytes))]
+    if limits.memory_swap_bytes != -1:
+        # without a word on swap as much again, as docker does
+        total = limits.memory_bytes * 2 if limits.memory_swap_bytes is None else limits.memory_swap_bytes
+        files.append(("memory.memsw.limit_in_bytes", str(total)))
+    return files
+
+
+def _memory_v2(limits: Limits) -> list[tuple[str, str]]:
+    if limits.memory_bytes is None:
+        return []
+    files = [("memory.max", str(limits.memory_bytes))]
+    if limits.memory_swap_bytes != -1:
+        total = limits.memory_bytes * 2 if limits.memory_swap_bytes is None else limits.memory_swap_bytes
+        files.append(("memory.swap.max", str(total - limits.memory_bytes)))
+    return files
+
+
+def _shares(version: int, shares: int) -> tuple[str, str]:
+    if version == 1:
+        return ("cpu.shares", str(shares))
+    # the conversion of runtime-spec, config-linux.md: 2..262144 becomes 1..10000
+    return ("cpu.weight", str(1 + (min(max(shares, 2), 262_144) - 2) * 9999 // 262_142))
+
+
+def kill_all(version: int, path: str) -> None:
+    """Every process in the group at ``path`` is dead or dying; what they start meanwhile too."""
+    if version == 2 and write(f"{path}/cgroup.kill", "1"):  # noqa: PLR2004  (cgroup v2, since Linux 5.14)
+        return
+    for _ in range(_KILL_ROUNDS):
+        pids = read(f"{path}/cgroup.procs").split()
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def owner_name() -> str:
+    """The name of this process's groups: its pid namespace, id and start time are its own for ever."""
+    return _owner_name(os.getpid(), os.stat("/proc/self/ns/pid").st_ino)
+
+
+def _owner_name(pid: int, namespace: int) -> str:
+    text = read(f"/proc/{pid}/stat")
+    # the command may hold blanks and parentheses; field 22 is the start time (proc(5))
+    start = text.rpartition(")")[2].split()[19] if text else "0"
+    return f"pybuild-{namespace}-{pid}-{start}"
+
+
+def is_abandoned(name: str, namespace: int) -> bool:
+    """Whether ``name`` is a group whose owner, in this pid namespace, is gone."""
+    match = _NAME.fullmatch(name)
+    if match is None or int(match[1]) != namespace:
+        return False
+    return _owner_name(int(match[2]), namespace) != name
+
+
+def sweep(hierarchies: Sequence[Hierarchy]) -> int:
+    """Groups of dead builders are removed, with what may still live in them; returns how many."""
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    swept = 0
+    for hierarchy, base in _bases(hierarchies):
+        for name in _children(base):
+            if is_abandoned(name, namespace):
+                remove_tree(hierarchy.version, f"{base}/{name}")
+                swept += 1
+    return swept
+
+
+def remove_tree(version: int, path: str) -> None:
+    """The group at ``path`` and all below it are gone, their members killed."""
+    for name in _children(path):
+        remove_tree(version, f"{path}/{name}")
+    kill_all(version, path)
+    for _ in range(_KILL_ROUNDS):
+        if remove(path):
+            return
+        time.sleep(0.001)
+
+
+def _bases(hierarchies: Sequence[Hierarchy]) -> Iterator[tuple[Hierarchy, str]]:
+    for hierarchy in hierarchies:
+        yield from ((hierarchy, base) for base in bases_of(hierarchy))
+
+
+def bases_of(hierarchy: Hierarchy) -> tuple[str, ...]:
+    """Where groups may be made, best first: below the own group, at the root of the hierarchy."""
+    return tuple(dict.fromkeys((os.path.join(hierarchy.root, hierarchy.own).rstrip("/"), hierarchy.root)))
+
+
+def _children(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def remove(path: str) -> bool:
+    """The group at ``path`` is gone; False while it has members."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def fields(text: str) -> dict[str, int]:
+    """The lines of a flat keyed file that hold one number each."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}  # noqa: PLR2004
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def read(path: str) -> str:
+    """The text of a control file, empty where it can't be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def write(path: str, text: str) -> bool:
+    """The control file took ``text``; False where it is not there or refuses."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, text.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,204 @@
+"""The sandbox as pybuild sees it: a server to start, steps to run in it.
+
+Synchronous and free of trio: a call takes a message's time; the end of a step is awaited on `Running.fd`.
+
+Invariants: descriptors given to `SandboxServer.run` stay the caller's; a `Running` owns its socket, and closing it is
+what kills the step; the server is reaped by `close`, and ends by itself when this process dies in any way.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from types import ModuleType, TracebackType
+from typing import Self
+
+from builder.errors import BuildError
+from builder.sandbox import protocol
+from builder.sandbox.spec import Network, SandboxResult, SandboxSpec, result_from_json
+from unionfs import wire
+
+_BOOT = (
+    "import sys; sys.path[:0] = sys.argv[2:]; from builder.sandbox.server import main; sys.exit(main(int(sys.argv[1])))"
+)
+
+
+class SandboxError(BuildError):
+    """Steps can't be run: the server could not start, or went away."""
+
+
+class Running:
+    """A step that has been started; a context manager that ends it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._result: SandboxResult | None = None
+        self.console: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def fd(self) -> int:
+        """Readable once `result` needs no waiting."""
+        return self._socket.fileno()
+
+    def fileno(self) -> int:
+        """`fd`, for selectors."""
+        return self._socket.fileno()
+
+    def result(self) -> SandboxResult:
+        """How the step ended; waits until it has. Every process of the step is dead then.
+
+        Raises:
+            SandboxError: the server went away, and the step with it.
+        """
+        while self._result is None:
+            message = self._receive()
+            if message.get("event") == protocol.RESULT:
+                self._result = result_from_json({name: message[name] for name in message if name != "event"})
+        return self._result
+
+    def send_signal(self, number: int) -> None:
+        """The step's command gets the signal; nothing happens where it has ended."""
+        try:
+            wire.send(self._socket, {"op": protocol.SIGNAL, "signal": int(number)})
+        except OSError:
+            return
+
+    def await_console(self) -> None:
+        """`console` is the step's terminal, or None where the step failed before it had one; the caller closes it."""
+        message = self._receive()
+        if message.get("event") == protocol.RESULT:
+            self._result = result_from_json({name: message[name] for name in message if name != "event"})
+
+    def close(self) -> None:
+        """The step is dying with everything it started, if it has not ended; calling it again does nothing."""
+        self._socket.close()
+
+    def _receive(self) -> wire.Message:
+        try:
+            received = wire.receive(self._socket)
+        except (OSError, wire.WireError) as error:
+            raise SandboxError(f"sandbox server is gone: {error}") from error
+        if received is None:
+            raise SandboxError("sandbox server went away while a step was running")
+        if received.message.get("event") == protocol.CONSOLE and received.fds:
+            self.console = received.fds[0]
+        return received.message
+
+
+class SandboxServer:
+    """The process that runs the steps of one build. Calls may come from several threads."""
+
+    def __init__(self, control: socket.socket, pid: int) -> None:
+        self._control = control
+        self._lock = threading.Lock()
+        self._ready = False
+        self._closed = False
+        self.pid = pid
+
+    @classmethod
+    def start(cls, *, network: Network = "none") -> SandboxServer:
+        """A server is starting; returns at once, the first `run` waits for it.
+
+        ``network`` is that of the first step, which is made ready meanwhile; it is no promise.
+
+        Raises:
+            SandboxError: no process could be started.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                wire.send(ours, {"op": protocol.PREPARE, "network": network})
+                pid = _spawn(theirs)
+        except OSError as error:
+            ours.close()
+            raise SandboxError(f"sandbox server can't be started: {error.strerror}") from error
+        return cls(ours, pid)
+
+    def run(
+        self,
+        spec: SandboxSpec,
+        *,
+        root_fd: int,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        mount_fds: Sequence[int] = (),
+    ) -> Running:
+        """A step is being started over the detached mount ``root_fd``.
+
+        A descriptor that is None is /dev/null. With ``spec.tty`` the step has a terminal, `Running.console`, and the
+        three descriptors are not used. ``mount_fds`` are detached mounts that binds of ``spec`` name by index. What
+        goes wrong with the step is in its result.
+
+        Raises:
+            SandboxError: the server is gone, or this machine can't run steps.
+        """
+        ours, theirs = socket.socketpair()
+        running = Running(ours)
+        stdio = (None, None, None) if spec.tty else (stdin, stdout, stderr)
+        fds = protocol.RunDescriptors(theirs.fileno(), root_fd, stdio, tuple(mount_fds))
+        try:
+            with theirs, self._lock:
+                self._await_ready()
+                wire.send(self._control, protocol.run_message(spec, fds), fds.given())
+        except (OSError, wire.WireError) as error:
+            running.close()
+            raise SandboxError(f"sandbox server is gone: {error}") from error
+        except BaseException:
+            running.close()
+            raise
+        if spec.tty:
+            running.await_console()
+        return running
+
+    def close(self) -> None:
+        """Every step is dead, its groups are removed, the server has ended; calling it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._control.close()
+        os.waitpid(self.pid, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _await_ready(self) -> None:
+        if self._ready:
+            return
+        received = wire.receive(self._control)
+        if received is None:
+            raise SandboxError("sandbox server ended at its start")
+        if received.message.get("event") != protocol.READY:
+            raise SandboxError(str(received.message.get("error", "sandbox server did not start")))
+        self._ready = True
+
+
+def _spawn(control: socket.socket) -> int:
+    """The id of a server over ``control``: an interpreter without site packages, in a session of its own."""
+    paths = {os.path.dirname(os.path.dirname(os.path.abspath(module.__file__ or ""))) for module in _packages()}
+    argv = [sys.executable, "-I", "-S", "-E", "-X", "frozen_modules=on", "-c", _BOOT, str(control.fileno()), *paths]
+    control.set_inheritable(True)
+    return os.posix_spawn(sys.executable, argv, os.environ, setsid=True)
+
+
+def _packages() -> tuple[ModuleType, ...]:
+    import builder
+    import unionfs
+
+    return builder, unionfs

@@ -1,0 +1,174 @@
+"""The process that becomes the command of a step: takes its stdio, gives up what a step may not have, executes.
+
+Invariants: no descriptor of the host but stdio reaches the program; privileges fall in one order: session keyring,
+filter (needs CAP_SYS_ADMIN, since no_new_privs stays off for setuid programs), bounding set, groups, ids, capabilities;
+a failure is reported once over ``report`` and the process ends with the status a shell gives.
+
+The interpreter's executable can be reached by the step through /proc/self/exe of this process, before exec, as in
+CVE-2019-5736; it can't be written, since process 1 of the same namespace runs it as long as anything of the step lives
+(ETXTBSY, execve(2); tests/sandbox/test_escapes.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import socket
+import stat
+import termios
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from builder.sandbox import _sys, caps
+from builder.sandbox.furnish import Stage, StageError
+from builder.sandbox.protocol import FAILED
+from builder.sandbox.spec import SandboxSpec, spec_from_json
+from unionfs import wire
+
+SETUP_FAILED = 125
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED_BY_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_UMASK = 0o022
+_REPORT_FD = 3
+
+
+def run(
+    orders: socket.socket,
+    report: socket.socket,
+    filter_for: Callable[[int], _sys.SeccompFilter | None],
+    last_capability: int,
+) -> NoReturn:
+    """Waits for its order, then is the command; ``report`` leads to the server."""
+    status, error = SETUP_FAILED, ""
+    try:
+        received = wire.receive(orders)
+        if received is None:
+            os._exit(SETUP_FAILED)
+        spec = spec_from_json(received.message["spec"])
+        capabilities = int(received.message["capabilities"])
+        seccomp = None if spec.security == "insecure" else filter_for(capabilities)
+        with Stage("preparing", "command"):
+            report = _take_descriptors(spec, received.fds, report)
+        _enter_directory(spec.cwd)
+        _set_limits(spec)
+        os.umask(_UMASK)
+        _drop_privileges(spec, capabilities, last_capability, seccomp)
+        _reset_signals()
+        status, reason = _execute(spec)
+        error = f'error executing "{spec.argv[0]}": {reason}'
+    except StageError as failure:
+        error = str(failure)
+    except BaseException as failure:  # noqa: BLE001  (nothing may return from here into the server's code)
+        error = f"sandbox failed: {failure!r}"
+    try:
+        wire.send(report, {"event": FAILED, "error": error, "status": status})
+    finally:
+        os._exit(status)
+
+
+def _take_descriptors(spec: SandboxSpec, stdio: Sequence[int], report: socket.socket) -> socket.socket:
+    """0, 1 and 2 are the step's, the returned report is the only other descriptor, and it ends with exec."""
+    os.setsid()
+    if spec.tty:
+        fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
+    if spec.user.uid != 0:
+        _own_pipes(spec.user.uid, stdio)
+    # first out of the way of 0 to 3
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _REPORT_FD + 1) for fd in (*stdio, report.fileno())]
+    for number, fd in enumerate(high[:-1]):
+        os.dup2(fd, number, inheritable=True)
+    os.dup2(high[-1], _REPORT_FD, inheritable=False)
+    os.closerange(_REPORT_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    report.detach()
+    return socket.socket(fileno=_REPORT_FD)
+
+
+def _own_pipes(uid: int, stdio: Sequence[int]) -> None:
+    """A user other than root can open /dev/stdout again where it is a pipe, as with runc."""
+    for fd in stdio:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, uid, -1)
+
+
+def _enter_directory(path: str) -> None:
+    with Stage("entering", path):
+        os.chdir(path)
+        # a directory outside the root (CVE-2024-21626): the kernel then gives no path from /
+        if not os.getcwd().startswith("/"):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+def _set_limits(spec: SandboxSpec) -> None:
+    for name, soft, hard in spec.limits.ulimits:
+        with Stage("setting", f"ulimit {name}"):
+            number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+            if number is None:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            infinity = resource.RLIM_INFINITY
+            resource.setrlimit(number, (infinity if soft < 0 else soft, infinity if hard < 0 else hard))
+
+
+def _drop_privileges(
+    spec: SandboxSpec, capabilities: int, last_capability: int, seccomp: _sys.SeccompFilter | None
+) -> None:
+    """From here on the process is what the step may be."""
+    uid, gid, groups = spec.user
+    with Stage("making", "session keyring"):
+        _new_keyring()
+    if seccomp is not None:
+        with Stage("installing", "seccomp filter"):
+            seccomp.install()
+    with Stage("dropping", "capabilities"):
+        caps.limit_bounding_set(capabilities, last_capability)
+    with Stage("changing to", f"user {uid}:{gid}"):
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    with Stage("setting", "capabilities"):
+        held = capabilities if uid == 0 else 0
+        _sys.capset(held, held, 0)
+
+
+def _new_keyring() -> None:
+    try:
+        _sys.join_new_session_keyring()
+    except OSError as error:
+        # a kernel without keys, too many keys, an outer container's filter: keyctl is refused to the step in any case
+        if error.errno not in {errno.ENOSYS, errno.EDQUOT, errno.EPERM}:
+            raise
+
+
+def _reset_signals() -> None:
+    for number in (*_IGNORED_BY_PYTHON, *_IGNORED_BY_SERVER):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _execute(spec: SandboxSpec) -> tuple[int, str]:
+    """Returns only if it fails: the status a shell gives, and the reason."""
+    environment = {name: value for name, _, value in (variable.partition("=") for variable in spec.env)}
+    last = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for path in _candidates(spec.argv[0], environment.get("PATH", _DEFAULT_PATH)):
+        try:
+            os.execve(path, spec.argv, environment)  # noqa: S606  (no shell is wanted)
+        except OSError as error:
+            if not _is_missing(error) or _is_missing(last):
+                last = error
+    return (NOT_FOUND if _is_missing(last) else NOT_EXECUTABLE), (last.strerror or "").lower()
+
+
+def _is_missing(error: OSError) -> bool:
+    return error.errno in {errno.ENOENT, errno.ENOTDIR}
+
+
+def _candidates(program: str, path: str) -> list[str]:
+    if "/" in program:
+        return [program]
+    return [os.path.join(directory or ".", program) for directory in path.split(":")]

@@ -1,0 +1,333 @@
+"""The mounts of a step are made: first those that every step has, on a staging place, then root and the step's own.
+
+::
+
+    prepare     staging tmpfs over the host's /proc of this namespace, with  root/  proc/…  dev/…  sys/…  below it
+    enter       the step's root is attached on  root/ ;  proc, dev and sys move into it;  pivot_root;  host detached
+    furnish     the step's own mounts, and mount points that were missing
+    restore     mount points that were made are removed again
+
+Invariants: targets inside the root are resolved there (openat2, RESOLVE_IN_ROOT, no magic links), and /proc, /dev and
+/sys never over a symlink, so an image can't lead a mount elsewhere; nothing of the image is looked at before the host's
+tree is out of reach, but for these three names; a directory in which a mount point was made gets its time back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+from builder.sandbox import _sys
+from builder.sandbox.mounts import (
+    BASE_TARGETS,
+    DEVICE_DIRECTORIES,
+    DEVICE_LINKS,
+    DEVICES,
+    HARDENED,
+    BaseMount,
+    Devices,
+    Filesystem,
+    Mask,
+    OwnMount,
+    ReadOnly,
+    Seal,
+    Texts,
+    Tree,
+)
+
+# hidden from bind sources in return; nothing under the host's /proc is one
+_STAGING = "/proc"
+_SHM = "/dev/shm"  # noqa: S108  (POSIX's name)
+_LINK_LIMIT = 40
+_CONFINED = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
+
+
+class StageError(Exception):
+    """A stage of the set-up failed; the message names it."""
+
+
+class Stage:
+    """An ``OSError`` inside becomes a `StageError` that says what was being done and to what."""
+
+    __slots__ = ("_doing", "_what")
+
+    def __init__(self, doing: str, what: str) -> None:
+        self._doing = doing
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            name = errno.errorcode.get(error.errno or 0, str(error.errno))
+            reason = (error.strerror or "").lower()
+            raise StageError(f'error {self._doing} "{self._what}": {name} ({reason})') from error
+
+
+class MadePoint(NamedTuple):
+    """A mount point that was not there: in the directory ``parent``, whose time was and became these."""
+
+    target: str
+    parent: int
+    is_directory: bool
+    before_ns: int
+    after_ns: int
+
+
+class Root:
+    """The root of a step while it is being furnished; belongs to the step's first process, in its namespaces."""
+
+    def __init__(self) -> None:
+        self._staged: dict[str, int] = {}
+        self._root = -1
+        self._made: list[MadePoint] = []
+
+    def prepare(self, mounts: Sequence[BaseMount]) -> None:
+        """/proc, /dev and /sys of the step lie ready.
+
+        Raises:
+            StageError: the first mount that can't be made, by name.
+        """
+        sources = {
+            mount: _sys.open_tree(os.fsencode(mount.source), recursive=False)
+            for mount in mounts
+            if isinstance(mount, Tree)
+        }
+        devices = [mount for mount in mounts if isinstance(mount, Devices)]
+        nodes = _host_devices() if any(mount.bound for mount in devices) else {}
+        with Stage("staging on", _STAGING):
+            _attach(_sys.new_mount(b"tmpfs", (), HARDENED), _STAGING)
+            for target in ("/root", *BASE_TARGETS):
+                os.mkdir(_STAGING + target)
+        for mount in mounts:
+            match mount:
+                case Filesystem():
+                    with Stage(f'mounting "{mount.kind}" at', mount.target):
+                        fd = _new_filesystem(mount)
+                        _attach(fd, _STAGING + mount.target)
+                        self._keep(fd, mount.target)
+                case Tree():
+                    with Stage(f'mounting "{mount.kind}" at', mount.target):
+                        os.makedirs(_STAGING + mount.target, exist_ok=True)
+                        _attach_tree(sources[mount], mount.attributes, _STAGING + mount.target)
+                case Devices():
+                    with Stage("furnishing", "/dev"):
+                        _make_devices(_STAGING + "/dev", nodes)
+                case Mask() | ReadOnly() | Seal():
+                    with Stage("covering", mount.target):
+                        _cover(mount)
+
+    def _keep(self, fd: int, target: str) -> None:
+        if target in BASE_TARGETS:
+            self._staged[target] = fd
+        else:
+            os.close(fd)
+
+    def enter(self, root_fd: int, own: Sequence[OwnMount], fds: Sequence[int]) -> dict[Tree, int]:
+        """The step's root is the root of this namespace, the host's is detached; returns the sources of ``own``.
+
+        Raises:
+            StageError: a source can't be opened, or the root can't be entered.
+        """
+        self._root = root_fd
+        sources: dict[Tree, int] = {}
+        for mount in own:
+            if isinstance(mount, Tree):
+                with Stage(f"opening {mount.kind} source", mount.source):
+                    sources[mount] = _open_source(mount, fds)
+        with Stage("attaching", "root"):
+            _attach(root_fd, f"{_STAGING}/root")
+        for target, fd in self._staged.items():
+            with Stage("mounting at", target):
+                self._attach_inside(fd, target, is_directory=True)
+                os.close(fd)
+        with Stage("changing to", "root"):
+            os.fchdir(root_fd)
+            _sys.pivot_root(b".", b".")
+            _sys.umount(b".", _sys.MNT_DETACH)
+            os.chdir("/")
+        return sources
+
+    def furnish(self, own: Sequence[OwnMount], sources: dict[Tree, int], attributes: int) -> None:
+        """Every mount of ``own`` lies at its target inside the root; the root itself carries ``attributes``.
+
+        Raises:
+            StageError: the first that can't, by name.
+        """
+        for mount in own:
+            match mount:
+                case Texts():
+                    with Stage("mounting", "files of /etc"):
+                        self._attach_texts(mount)
+                case Filesystem():
+                    with Stage(f'mounting "{mount.kind}" at', mount.target):
+                        self._attach_inside(_new_filesystem(mount), mount.target, is_directory=True)
+                case Tree():
+                    with Stage(f'mounting "{mount.kind}" at', mount.target):
+                        fd = sources[mount]
+                        self._attach_inside(fd, mount.target, is_directory=_is_directory(fd))
+        if attributes:
+            with Stage("changing", "root"):
+                _sys.mount_setattr(self._root, attributes, recursive=False)
+
+    @property
+    def has_made_points(self) -> bool:
+        """Whether there is anything for `restore` to do."""
+        return bool(self._made)
+
+    def restore(self) -> None:
+        """Mount points that were made, and are as they were made, are gone; their directories have their times back."""
+        for point in reversed(self._made):
+            try:
+                _sys.umount(os.fsencode(point.target), _sys.MNT_DETACH)
+                _remove(point)
+            except OSError:
+                # the step has put something there, or moved it: then it is the step's
+                continue
+
+    def _attach_inside(self, mount_fd: int, target: str, *, is_directory: bool) -> None:
+        target_fd = self._resolve(target, is_directory=is_directory)
+        _sys.move_mount(mount_fd, target_fd)
+        os.close(target_fd)
+
+    def _attach_texts(self, texts: Texts) -> None:
+        store = _sys.new_mount(b"tmpfs", (), HARDENED)
+        # before Linux 6.15 only what is attached can be copied from
+        _attach(store, _SHM)
+        for place, (_target, text) in enumerate(texts.files):
+            fd = os.open(str(place), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=store)
+            os.write(fd, os.fsencode(text))
+            os.close(fd)
+        for place, (target, _text) in enumerate(texts.files):
+            copy = _sys.open_tree(b"%d" % place, recursive=False, dir_fd=store)
+            _sys.mount_setattr(copy, HARDENED | _sys.MOUNT_ATTR_RDONLY, recursive=False)
+            self._attach_inside(copy, target, is_directory=False)
+            os.close(copy)
+        os.close(store)
+        _sys.umount(os.fsencode(_SHM), _sys.MNT_DETACH)
+
+    def _resolve(self, target: str, *, is_directory: bool) -> int:
+        """What ``target`` names inside the root, made where it is missing; the caller closes it."""
+        confinement = _confinement(target)
+        for _ in range(_LINK_LIMIT):
+            try:
+                return _sys.openat2(self._root, os.fsencode(target), os.O_PATH, confinement)
+            except FileNotFoundError:
+                target = self._make(target, is_directory=is_directory)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+    def _make(self, target: str, *, is_directory: bool) -> str:
+        """The mount point is there, or a dangling link stands in its way; returns where to look next."""
+        directory, name = os.path.split(target.rstrip("/"))
+        parent = self._resolve(directory or "/", is_directory=True)
+        try:
+            link = os.readlink(name, dir_fd=parent)
+        except FileNotFoundError:
+            before = os.fstat(parent).st_mtime_ns
+            if is_directory:
+                os.mkdir(name, 0o755, dir_fd=parent)
+            else:
+                os.mknod(name, stat.S_IFREG | 0o644, dir_fd=parent)
+            self._made.append(MadePoint(target, parent, is_directory, before, os.fstat(parent).st_mtime_ns))
+            return target
+        os.close(parent)
+        return os.path.join(directory, link)
+
+
+def _open_source(tree: Tree, fds: Sequence[int]) -> int:
+    fd = fds[tree.fd] if tree.fd is not None else _sys.open_tree(os.fsencode(tree.source), recursive=True)
+    _sys.mount_setattr(fd, tree.attributes, recursive=True)
+    return fd
+
+
+def _attach(mount_fd: int, path: str) -> None:
+    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    _sys.move_mount(mount_fd, target)
+    os.close(target)
+
+
+def _attach_tree(mount_fd: int, attributes: int, path: str) -> None:
+    _sys.mount_setattr(mount_fd, attributes, recursive=True)
+    _attach(mount_fd, path)
+    os.close(mount_fd)
+
+
+def _host_devices() -> dict[str, int]:
+    nodes: dict[str, int] = {}
+    for name in DEVICES:
+        with Stage("opening", f"/dev/{name}"):
+            nodes[name] = _sys.open_tree(b"/dev/" + name.encode(), recursive=False)
+    return nodes
+
+
+def _make_devices(dev: str, nodes: dict[str, int]) -> None:
+    """The nodes of /dev: copies of the host's where ``nodes`` has them, else made."""
+    for name, (major, minor) in DEVICES.items():
+        if name in nodes:
+            os.mknod(f"{dev}/{name}", stat.S_IFREG | 0o666)
+            _attach_tree(nodes[name], _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC, f"{dev}/{name}")
+        else:
+            os.mknod(f"{dev}/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
+    for link, target in DEVICE_LINKS.items():
+        os.symlink(target, f"{dev}/{link}")
+    for name in DEVICE_DIRECTORIES:
+        os.mkdir(f"{dev}/{name}", 0o755)
+
+
+def _cover(cover: Mask | ReadOnly | Seal) -> None:
+    """The staged ``cover.target``, where there is one, is covered."""
+    path = _STAGING + cover.target
+    try:
+        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    read_only = HARDENED | _sys.MOUNT_ATTR_RDONLY
+    if isinstance(cover, Seal):
+        _sys.mount_setattr(target, read_only, recursive=False)
+    elif isinstance(cover, ReadOnly):
+        _attach_tree(_sys.open_tree(path.encode(), recursive=True), read_only, path)
+    elif _is_directory(target):
+        _attach_tree(_sys.new_mount(b"tmpfs", ((b"mode", b"755"),), HARDENED), read_only, path)
+    else:
+        null = _sys.open_tree(f"{_STAGING}/dev/null".encode(), recursive=False)
+        _attach_tree(null, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC, path)
+    os.close(target)
+
+
+def _remove(point: MadePoint) -> None:
+    name = os.path.basename(point.target.rstrip("/"))
+    now = os.fstat(point.parent)
+    if point.is_directory:
+        os.rmdir(name, dir_fd=point.parent)
+    elif os.stat(name, dir_fd=point.parent, follow_symlinks=False).st_size == 0:
+        os.unlink(name, dir_fd=point.parent)
+    untouched = now.st_mtime_ns == point.after_ns
+    os.utime(".", ns=(now.st_atime_ns, point.before_ns if untouched else now.st_mtime_ns), dir_fd=point.parent)
+
+
+def _is_directory(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def _confinement(target: str) -> int:
+    """How ``target`` may be reached: the kernel's own places never over a symlink of the image."""
+    if target.split("/", 2)[1] in {"proc", "sys", "dev"}:
+        return _CONFINED | _sys.RESOLVE_NO_SYMLINKS
+    return _CONFINED
+
+
+def _new_filesystem(mount: Filesystem) -> int:
+    options = tuple((name.encode(), None if value is None else value.encode()) for name, value in mount.options)
+    try:
+        return _sys.new_mount(mount.kind.encode(), options, mount.attributes)
+    except OSError as error:
+        if not (mount.last_is_optional and error.errno == errno.EINVAL):
+            raise
+        return _sys.new_mount(mount.kind.encode(), options[:-1], mount.attributes)

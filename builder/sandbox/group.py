@@ -1,0 +1,207 @@
+"""The control groups of one step: limits set, members moved, use counted.
+
+Invariants: a limit that is asked for and can't be held is a `CgroupError`; what a group counted is read once all its
+members are gone; out of memory is what the kernel counted (memory.oom_control, memory.events), never a guess. Facts:
+Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from builder.sandbox import cgroup
+from builder.sandbox.cgroup import INIT_PIDS, CgroupError, fields, read
+from builder.sandbox.spec import Limits, Oom
+
+# a version 1 limit that is none: the largest page-aligned number
+_UNLIMITED = 1 << 62
+_V2 = 2
+
+Directories = Mapping[str, tuple[int, str]]
+
+
+class Usage(NamedTuple):
+    """What a group counted; None where nothing counts."""
+
+    cpu_user_ns: int | None = None
+    cpu_system_ns: int | None = None
+    memory_peak_bytes: int | None = None
+    pids_peak: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    oom: Oom | None = None
+
+
+class Group:
+    """The groups of one step, one per hierarchy; `close` removes them."""
+
+    def __init__(
+        self,
+        directories: Directories,
+        shared: Sequence[str],
+        extend: Callable[[frozenset[str]], Directories],
+        notes: tuple[str, ...],
+    ) -> None:
+        """``directories``: controller → version and path; ``shared``: groups to be joined that belong to others.
+
+        ``extend`` makes directories for further controllers, as far as it can.
+        """
+        self._directories = dict(directories)
+        self._extend = extend
+        self.notes = notes
+        joined = (*self._paths(), *shared)
+        self.join_fds = tuple(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in joined)
+
+    def views(self) -> tuple[tuple[str, str], ...]:
+        """The directories a step may see of itself, by the names below /sys/fs/cgroup; one by the empty name for v2."""
+        names: dict[str, list[str]] = {}
+        for controller, (version, path) in self._directories.items():
+            names.setdefault(path, []).append("" if version == _V2 else controller)
+        return tuple((",".join(filter(None, controllers)), path) for path, controllers in names.items())
+
+    def release_joins(self) -> None:
+        """The descriptors for joining are closed."""
+        for fd in self.join_fds:
+            os.close(fd)
+        self.join_fds = ()
+
+    def limit(self, limits: Limits) -> None:
+        """The members are held to ``limits``.
+
+        Raises:
+            CgroupError: one can't be held.
+        """
+        needed = cgroup.needed_controllers(limits)
+        if needed - self._directories.keys():
+            self._join_further(needed - self._directories.keys())
+        for path in self._paths():
+            version = next(version for version, known in self._directories.values() if known == path)
+            controllers = frozenset(name for name, (_v, known) in self._directories.items() if known == path)
+            for name, value in cgroup.plan_limits(version, limits, controllers):
+                _set(path, name, value, optional="sw" in name and limits.memory_swap_bytes is None)
+
+    def usage(self) -> Usage:
+        """What the step has used; complete once all its processes are gone."""
+        user_ns, system_ns = self._cpu()
+        read_bytes, written_bytes = self._io()
+        pids_peak = self._number("pids", "pids.peak", "pids.peak")
+        return Usage(
+            cpu_user_ns=user_ns,
+            cpu_system_ns=system_ns,
+            memory_peak_bytes=self._number("memory", "memory.max_usage_in_bytes", "memory.peak"),
+            pids_peak=None if pids_peak is None else max(0, pids_peak - INIT_PIDS),
+            read_bytes=read_bytes,
+            written_bytes=written_bytes,
+            oom=self._oom(),
+        )
+
+    def close(self) -> bool:
+        """The groups are removed; False while the kernel still counts a member."""
+        self.release_joins()
+        for controller, (_version, path) in tuple(self._directories.items()):
+            if cgroup.remove(path):
+                del self._directories[controller]
+        return not self._directories
+
+    def _paths(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path for _version, path in self._directories.values()))
+
+    def _join_further(self, missing: frozenset[str]) -> None:
+        paths = self._paths()
+        members = read(f"{paths[0]}/cgroup.procs").split() if paths else []
+        further = self._extend(missing)
+        self._directories.update(further)
+        unheld = missing - further.keys()
+        if unheld or not members:
+            raise CgroupError(f"no cgroup can hold a limit on {', '.join(sorted(unheld or missing))} here")
+        for path in dict.fromkeys(path for _version, path in further.values()):
+            for pid in members:
+                _set(path, "cgroup.procs", pid)
+
+    def _number(self, controller: str, v1_file: str, v2_file: str) -> int | None:
+        if controller not in self._directories:
+            return None
+        version, path = self._directories[controller]
+        text = read(f"{path}/{v2_file if version == _V2 else v1_file}").strip()
+        return int(text) if text.isdigit() else None
+
+    def _cpu(self) -> tuple[int | None, int | None]:
+        version, path = self._directories.get("cpuacct") or self._unified()
+        if version == _V2:
+            counted = fields(read(f"{path}/cpu.stat"))
+            if "user_usec" in counted:
+                return counted["user_usec"] * 1000, counted.get("system_usec", 0) * 1000
+        elif version:
+            user, system = (read(f"{path}/cpuacct.usage_{name}").strip() for name in ("user", "sys"))
+            if user.isdigit() and system.isdigit():
+                return int(user), int(system)
+        return None, None
+
+    def _io(self) -> tuple[int | None, int | None]:
+        version, path = self._directories.get("blkio") or self._directories.get("io") or (0, "")
+        if not version:
+            return None, None
+        if version == _V2:
+            return parse_io_v2(read(f"{path}/io.stat"))
+        return parse_io_v1(read(f"{path}/blkio.throttle.io_service_bytes"))
+
+    def _unified(self) -> tuple[int, str]:
+        return next((entry for entry in self._directories.values() if entry[0] == _V2), (0, ""))
+
+    def _oom(self) -> Oom | None:
+        if "memory" not in self._directories:
+            return None
+        version, path = self._directories["memory"]
+        events = fields(read(f"{path}/{'memory.events' if version == _V2 else 'memory.oom_control'}"))
+        if not events.get("oom_kill"):
+            return None
+        peak = self._number("memory", "memory.max_usage_in_bytes", "memory.peak") or 0
+        return Oom(_memory_limit_v2(path) if version == _V2 else _memory_limit_v1(path), peak)
+
+
+def parse_io_v1(text: str) -> tuple[int, int]:
+    """Bytes read and written over all devices. cgroup-v1/blkio-controller.rst."""
+    rows = [line.split() for line in text.splitlines()]
+    read_bytes, written = (sum(int(row[2]) for row in rows if row[1:2] == [name]) for name in ("Read", "Write"))
+    return read_bytes, written
+
+
+def parse_io_v2(text: str) -> tuple[int, int]:
+    """Bytes read and written over all devices. cgroup-v2.rst, io.stat."""
+    read_bytes, written = (sum(map(int, re.findall(rf"\b{name}=(\d+)", text))) for name in ("rbytes", "wbytes"))
+    return read_bytes, written
+
+
+def _memory_limit_v1(path: str) -> int:
+    """The lowest limit from ``path`` upwards; 0 where there is none, and the whole machine ran out."""
+    limit = fields(read(f"{path}/memory.stat")).get("hierarchical_memory_limit", 0)
+    return limit if limit < _UNLIMITED else 0
+
+
+def _memory_limit_v2(path: str) -> int:
+    limits: list[int] = []
+    while os.path.exists(f"{path}/memory.max"):
+        text = read(f"{path}/memory.max").strip()
+        if text.isdigit():
+            limits.append(int(text))
+        path = os.path.dirname(path)
+    return min(limits, default=0)
+
+
+def _set(path: str, name: str, value: str, *, optional: bool = False) -> None:
+    """The file ``name`` of the group took ``value``; a kernel without an ``optional`` one is left alone."""
+    try:
+        fd = os.open(f"{path}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return
+        raise CgroupError(f"cgroup file {name!r} can't be opened: {(error.strerror or '').lower()}") from error
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        raise CgroupError(f"cgroup file {name!r} doesn't take {value}: {(error.strerror or '').lower()}") from error
+    finally:
+        os.close(fd)

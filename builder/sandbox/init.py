@@ -1,0 +1,168 @@
+"""The first process of a step: furnishes the step's root, lets the command loose, reaps until it ends.
+
+It is process 1 of the step's pid namespace, so whatever the step leaves behind dies with it. The command is its child:
+the program of a step is not process 1, signals do to it what they do elsewhere. It is made ready, with its child,
+before a step is known, and waits for its order.
+
+Invariants: runs in a clone of the server and returns never; a failure is reported once, with its stage, over
+``report``; nothing in the step can trace this process or look at what it holds, since it is not dumpable and holds more
+capabilities than any step.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+from builder.sandbox import _sys, command, network, protocol
+from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.furnish import Root, Stage, StageError
+from builder.sandbox.mounts import BaseMount, plan_own
+from builder.sandbox.spec import SandboxSpec
+from unionfs import wire
+
+_FORWARDED = frozenset(
+    (
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+        signal.SIGCONT,
+    )
+)
+# ioctl_tty(2); not in the termios module of every version
+_TIOCSPTLCK = 0x4004_5431
+_TIOCGPTN = 0x8004_5430
+_AWAITED = _FORWARDED | {signal.SIGCHLD}
+
+
+class Preparation(NamedTuple):
+    """What is known before a step is: ``join_fds`` are the groups' cgroup.procs."""
+
+    mounts: tuple[BaseMount, ...]
+    join_fds: tuple[int, ...]
+    own_network: bool
+    filter_for: Callable[[int], _sys.SeccompFilter | None]
+    last_capability: int
+
+
+def run(preparation: Preparation, report: socket.socket) -> NoReturn:
+    """The life of a step's first process; ``report`` leads to the server."""
+    try:
+        _die_with_server(report)
+        _run(preparation, report)
+    except StageError as error:
+        wire.send(report, {"event": protocol.FAILED, "error": str(error), "status": SETUP_FAILED})
+    except BaseException as error:  # noqa: BLE001  (the end of a process: the server gets to know in any case)
+        wire.send(report, {"event": protocol.FAILED, "error": f"sandbox failed: {error!r}", "status": SETUP_FAILED})
+    finally:
+        os._exit(0)
+
+
+def _run(preparation: Preparation, report: socket.socket) -> None:
+    root = Root()
+    to_command = _prepare(preparation, report, root)
+    received = wire.receive(report)
+    if received is None:
+        return
+    order, fds = protocol.parse_order(received.message, received.fds)
+    spec = order.spec
+    with Stage("setting", "hostname"):
+        socket.sethostname(spec.hostname)
+    own = plan_own(spec, order.files)
+    sources = root.enter(fds.root, own, fds.mounts)
+    root.furnish(own, sources, order.root_attributes)
+    stdio = _open_console(spec, fds.step) if spec.tty else _stdio(fds)
+    wire.send(to_command[0], {"spec": spec.to_json(), "capabilities": order.capabilities}, stdio)
+    for fd in {*stdio, *received.fds} - {fds.root}:
+        os.close(fd)
+    ended = _reap_until(to_command[1])
+    if root.has_made_points:
+        _end_all_others()
+        root.restore()
+    wire.send(report, {"event": protocol.EXITED, "wait_status": ended})
+
+
+def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[socket.socket, int]:
+    """Everything that doesn't depend on the step is done; returns the way to the command's process, and its id."""
+    with Stage("joining", "cgroup"):
+        for fd in preparation.join_fds:
+            os.write(fd, b"0")
+    if preparation.join_fds:
+        with Stage("entering", "cgroup namespace"):
+            _sys.unshare(_sys.CLONE_NEWCGROUP)
+    if preparation.own_network:
+        with Stage("raising", "lo"):
+            network.bring_loopback_up()
+    os.umask(0)
+    _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    ours, theirs = socket.socketpair()
+    pid = os.fork()  # noqa: TID251  (the server and all its forks have one thread)
+    if pid == 0:
+        ours.close()
+        command.run(theirs, report, preparation.filter_for, preparation.last_capability)
+    theirs.close()
+    root.prepare(preparation.mounts)
+    return ours, pid
+
+
+def _die_with_server(report: socket.socket) -> None:
+    """This process is killed when the server is; the server may be gone already, then its end of ``report`` is."""
+    _sys.prctl(_sys.PR_SET_PDEATHSIG, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(report, 0)
+    if poll.poll(0):
+        os._exit(0)
+
+
+def _stdio(fds: protocol.RunDescriptors) -> tuple[int, ...]:
+    """The step's stdio, with /dev/null of the step's own where there is none."""
+    return tuple(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) if fd is None else fd for fd in fds.stdio)
+
+
+def _open_console(spec: SandboxSpec, step_fd: int) -> tuple[int, ...]:
+    """A new terminal of the step's own devpts is its stdio, the other end is with pybuild."""
+    with Stage("opening", "/dev/ptmx"):
+        master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
+        terminal = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        os.fchown(terminal, spec.user.uid, -1)
+    with socket.socket(fileno=os.dup(step_fd)) as step:
+        wire.send(step, {"event": protocol.CONSOLE}, [master])
+    os.close(master)
+    return terminal, os.dup(terminal), os.dup(terminal)
+
+
+def _reap_until(pid: int) -> int:
+    """The wait status of the command; what else ends meanwhile is reaped, signals go to the command."""
+    while True:
+        received = signal.sigwait(_AWAITED)
+        if received != signal.SIGCHLD:
+            os.kill(pid, received)
+            continue
+        ended, status = os.waitpid(-1, os.WNOHANG)
+        while ended:
+            if ended == pid:
+                return status
+            ended, status = os.waitpid(-1, os.WNOHANG)
+
+
+def _end_all_others() -> None:
+    """Only this process is left in its pid namespace."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+        while True:
+            os.waitpid(-1, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return

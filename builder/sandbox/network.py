@@ -1,0 +1,121 @@
+"""What a step sees of the network: its loopback device, and the three files under /etc that speak of it.
+
+Invariants: the texts are pure functions of what the host's files say; a step in a network namespace of its own is never
+given a resolver on a loopback address, since that would be its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+
+from builder.sandbox.spec import SandboxSpec, SpecError
+
+RESOLV_CONF = "/etc/resolv.conf"
+# what systemd-resolved writes for those who can't ask its stub on 127.0.0.53 (systemd-resolved.service(8))
+_UPSTREAM_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
+_PUBLIC_RESOLVERS = ("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844")
+
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+
+def bring_loopback_up() -> None:
+    """The loopback device of this network namespace is up. netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+
+
+def resolv_conf(host_text: str, *, dns: Sequence[str] = (), host_network: bool) -> str:
+    """The text of the step's /etc/resolv.conf, from the host's.
+
+    ``dns`` replaces the host's resolvers. In a namespace of its own a step can't reach resolvers on loopback addresses;
+    they are left out, and where none remains public ones stand in, as docker does. resolv.conf(5).
+    """
+    lines = host_text.splitlines()
+    if dns:
+        lines = [line for line in lines if not _is_nameserver(line)]
+        lines += [f"nameserver {address}" for address in dns]
+    elif not host_network:
+        lines = [line for line in lines if not _is_loopback_nameserver(line)]
+        if not any(map(_is_nameserver, lines)):
+            lines += [f"nameserver {address}" for address in _PUBLIC_RESOLVERS]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def hosts(hostname: str, extra_hosts: Sequence[str] = ()) -> str:
+    """The text of the step's /etc/hosts: loopback names, the step's own, then ``name:address`` each.
+
+    Raises:
+        SpecError: an entry is no ``name:address``.
+    """
+    lines = [
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        f"127.0.1.1\t{hostname}",
+    ]
+    for entry in extra_hosts:
+        name, separator, address = entry.replace("=", ":", 1).partition(":")
+        address = address.strip("[]")
+        if not (name and separator and _is_address(address)):
+            raise SpecError(f"extra host {entry!r} is no name:address")
+        lines.append(f"{address}\t{name}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def etc_files(spec: SandboxSpec) -> dict[str, str]:
+    """The files that lie over the step's own: path → text. A path that ``spec`` binds itself is left out."""
+    host_network = spec.network == "host"
+    texts = {
+        RESOLV_CONF: resolv_conf(_host_resolv_conf(host_network=host_network), dns=spec.dns, host_network=host_network),
+        "/etc/hosts": hosts(spec.hostname, spec.extra_hosts),
+        "/etc/hostname": f"{spec.hostname}\n",
+    }
+    bound = {bind.target for bind in spec.binds}
+    return {path: text for path, text in texts.items() if path not in bound}
+
+
+def _host_resolv_conf(*, host_network: bool) -> str:
+    text = _read(RESOLV_CONF)
+    servers = list(_nameservers(text))
+    if not host_network and servers and all(map(_is_loopback, servers)):
+        return _read(_UPSTREAM_RESOLV_CONF) or text
+    return text
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _nameservers(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if _is_nameserver(line):
+            yield line.split()[1]
+
+
+def _is_nameserver(line: str) -> bool:
+    words = line.split()
+    return len(words) > 1 and words[0] == "nameserver"
+
+
+def _is_loopback_nameserver(line: str) -> bool:
+    return _is_nameserver(line) and _is_loopback(line.split()[1])
+
+
+def _is_loopback(address: str) -> bool:
+    return _is_address(address) and ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,188 @@
+"""The processes of a step, seen from the server: made ready, ordered to run, watched, killed, counted.
+
+Invariants: a `Child` owns its processes, its groups and its sockets, and gives all of them back in `finish`; no method
+waits for a step; a result is made after the last process of the step is dead, so what it says is final.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from typing import NamedTuple
+
+from builder.sandbox import _sys, caps, init, mounts, network, protocol, seccomp
+from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.slice import Slice
+from builder.sandbox.spec import SandboxResult, SandboxSpec
+from unionfs import wire
+
+_SIGNALLED = 128
+
+
+class Kind(NamedTuple):
+    """What has to be known of a step to make its processes ready."""
+
+    own_network: bool = True
+    insecure: bool = False
+    cgroup_parent: str | None = None
+
+    @classmethod
+    def of(cls, spec: SandboxSpec) -> Kind:
+        """The kind of child ``spec`` needs."""
+        return cls(spec.network != "host", spec.security == "insecure", spec.cgroup_parent)
+
+    @property
+    def namespaces(self) -> int:
+        """Flags of clone(2); the cgroup namespace is entered later, by init in its groups, or it would show ours."""
+        flags = _sys.CLONE_NEWNS | _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC | _sys.CLONE_NEWUTS
+        return flags | _sys.CLONE_NEWNET if self.own_network else flags
+
+
+class Machine:
+    """What is the same for all steps of a server."""
+
+    def __init__(self, groups: Slice) -> None:
+        self.groups = groups
+        self.last_capability = caps.last_capability()
+        self.held_capabilities = caps.held()
+        self._calls = seccomp.read_table()
+        self._filters: dict[int, _sys.SeccompFilter | None] = {}
+        self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
+
+    def filter_for(self, capabilities: int) -> _sys.SeccompFilter | None:
+        """The filter for a step with these capabilities; None on a machine whose calls are not known."""
+        if capabilities not in self._filters:
+            program = seccomp.compile_filter(caps.names_of(capabilities), _sys.MACHINE, self._calls)
+            self._filters[capabilities] = _sys.SeccompFilter(program) if program else None
+        return self._filters[capabilities]
+
+
+class Child:
+    """The processes of one step, from before it is known to after its end."""
+
+    def __init__(self, machine: Machine, kind: Kind) -> None:
+        """The processes are getting ready.
+
+        Raises:
+            OSError: no process could be made.
+        """
+        self.kind = kind
+        self._machine = machine
+        self._failure: tuple[str, int] | None = None
+        self._wait_status: int | None = None
+        self._device_control = kind.insecure or machine.groups.controls_devices
+        self._group = machine.groups.make(kind.cgroup_parent, confine_devices=not kind.insecure)
+        self.report, theirs = socket.socketpair()
+        try:
+            self.pid = self._clone(theirs)
+            self.pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            self.report.close()
+            self._group.close()
+            raise
+        finally:
+            theirs.close()
+            self._group.release_joins()
+
+    def _clone(self, theirs: socket.socket) -> int:
+        preparation = init.Preparation(
+            mounts=mounts.plan_base(
+                insecure=self.kind.insecure, device_control=self._device_control, cgroups=self._group.views()
+            ),
+            join_fds=self._group.join_fds,
+            own_network=self.kind.own_network,
+            filter_for=self._machine.filter_for,
+            last_capability=self._machine.last_capability,
+        )
+        pid = _sys.clone(self.kind.namespaces)
+        if pid == 0:
+            self.report.close()
+            init.run(preparation, theirs)
+        return pid
+
+    def order(self, spec: SandboxSpec, fds: protocol.RunDescriptors) -> None:
+        """The step runs; the descriptors stay the caller's.
+
+        Raises:
+            CgroupError: a limit can't be held.
+            SpecError: a capability or a host is not known.
+        """
+        capabilities = caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop)
+        attributes = _sys.MOUNT_ATTR_RDONLY if spec.read_only_root else 0
+        attributes |= 0 if self._device_control else _sys.MOUNT_ATTR_NODEV
+        order = protocol.Order(
+            spec, network.etc_files(spec), capabilities & self._machine.held_capabilities, attributes
+        )
+        self._group.limit(spec.limits)
+        # a child that has failed already is told by its report
+        with contextlib.suppress(OSError):
+            wire.send(self.report, protocol.order_message(order, fds), fds.given())
+
+    def read_report(self) -> bool:
+        """The next thing the step's processes have said is known; False when they will say no more.
+
+        Called when there is something: a frame that has begun is waited for, its sender is one of ours.
+        """
+        received = wire.receive(self.report)
+        if received is None:
+            return False
+        message = received.message
+        if message["event"] == protocol.FAILED:
+            self._failure = str(message["error"]), int(message["status"])
+        elif message["event"] == protocol.EXITED:
+            self._wait_status = int(message["wait_status"])
+        return True
+
+    def signal(self, number: int) -> None:
+        """The command gets the signal, if it runs."""
+        with contextlib.suppress(OSError, ValueError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """Every process of the step is dying: a pid namespace ends with its first process. pid_namespaces(7)."""
+        self.signal(signal.SIGKILL)
+
+    def finish(self) -> SandboxResult:
+        """The result of a step whose first process has ended; the groups are still to be closed."""
+        _pid, status, usage = os.wait4(self.pid, 0)
+        os.close(self.pidfd)
+        self._drain()
+        self.report.close()
+        used = self._group.usage()
+        number, status = self._status(status)
+        return SandboxResult(
+            status=status,
+            signal=number,
+            oom=used.oom,
+            cpu_user_ns=round(usage.ru_utime * 1e9) if used.cpu_user_ns is None else used.cpu_user_ns,
+            cpu_system_ns=round(usage.ru_stime * 1e9) if used.cpu_system_ns is None else used.cpu_system_ns,
+            memory_peak_bytes=used.memory_peak_bytes,
+            pids_peak=used.pids_peak,
+            read_bytes=used.read_bytes,
+            written_bytes=used.written_bytes,
+            error=self._failure[0] if self._failure else None,
+            notes=self._group.notes,
+        )
+
+    def close_group(self) -> bool:
+        """The groups are removed; False while the kernel still counts a member."""
+        return self._group.close()
+
+    def _drain(self) -> None:
+        readable = select.poll()
+        readable.register(self.report, select.POLLIN)
+        with contextlib.suppress(OSError, wire.WireError):
+            while readable.poll(0) and self.read_report():
+                pass
+
+    def _status(self, init_status: int) -> tuple[int | None, int]:
+        """The signal, if one ended the command, and what a shell would show."""
+        if self._failure is not None:
+            return None, self._failure[1]
+        if self._wait_status is None and init_status == 0:
+            return None, SETUP_FAILED
+        code = os.waitstatus_to_exitcode(init_status if self._wait_status is None else self._wait_status)
+        return (-code, _SIGNALLED - code) if code < 0 else (None, code)

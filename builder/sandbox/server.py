@@ -1,0 +1,216 @@
+"""The sandbox server: one process of one thread that forks the steps of a build.
+
+Started before pybuild has threads, run as ``python -m builder.sandbox.server FD``; FD is a stream socket that speaks
+``builder.sandbox.protocol``. It has a session of its own, so that a terminal's Ctrl-C reaches pybuild alone, and a
+mount namespace of its own, so that what steps mount propagates nowhere.
+
+Invariants: the loop never waits for one peer; one child of the kind last asked for stands ready when nothing else is to
+be done; when the control socket ends, every step is killed and cleaned up before the server ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from builder.sandbox import _sys, protocol
+from builder.sandbox.cgroup import CgroupError
+from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.runtime import Child, Kind, Machine
+from builder.sandbox.slice import Slice
+from builder.sandbox.spec import SandboxResult, SpecError
+from unionfs import wire
+
+_RETRY_MS = 5
+# after a step has started, before the next child is made ready: let the step have the processor first
+_PREPARE_AFTER_MS = 3
+_TITLE = b"pybuild-sandbox"
+
+
+class Server:
+    """The steps of one build."""
+
+    def __init__(self, control: socket.socket, machine: Machine) -> None:
+        self._control = control
+        self._machine = machine
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._children: dict[Child, socket.socket | None] = {}
+        self._lingering: list[Child] = []
+        self._spare: Child | None = None
+        self._wanted = Kind()
+        self._ended = False
+        self._watch(control.fileno(), self._on_control)
+
+    def serve(self) -> None:
+        """Returns when pybuild has closed the control socket and the last step is gone."""
+        while not self._ended or self._children:
+            ready = self._poll.poll(self._patience_ms())
+            for fd, _events in ready:
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler()
+            if not ready and self._spare is None and not self._ended:
+                self._prepare()
+            self._lingering = [child for child in self._lingering if not child.close_group()]
+        self._machine.groups.close()
+
+    def _patience_ms(self) -> int | None:
+        if self._spare is None and not self._ended:
+            return _PREPARE_AFTER_MS if self._children else 0
+        return _RETRY_MS if self._lingering else None
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, select.POLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def _on_control(self) -> None:
+        received = _receive(self._control)
+        if received is None:
+            self._end()
+            return
+        try:
+            if received.message.get("op") == protocol.PREPARE:
+                self._wanted = Kind(own_network=received.message.get("network") != "host")
+                self._drop_spare(self._wanted)
+            elif received.message.get("op") == protocol.RUN and received.fds:
+                self._run(received)
+        finally:
+            for fd in received.fds:
+                os.close(fd)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._unwatch(self._control.fileno())
+        for child in self._children:
+            child.kill()
+
+    def _prepare(self) -> None:
+        try:
+            self._spare = self._make_child(self._wanted)
+        except (OSError, CgroupError):
+            # nobody waits for it; the step that needs one tries again, and is told
+            self._wanted = Kind()
+
+    def _drop_spare(self, kind: Kind) -> None:
+        if self._spare is not None and self._spare.kind != kind:
+            self._spare.kill()
+            self._spare = None
+
+    def _make_child(self, kind: Kind) -> Child:
+        child = Child(self._machine, kind)
+        self._children[child] = None
+        self._watch(child.pidfd, lambda: self._on_end(child))
+        self._watch(child.report.fileno(), lambda: self._on_report(child))
+        return child
+
+    def _run(self, received: wire.Received) -> None:
+        client = socket.socket(fileno=os.dup(received.fds[0]))
+        child: Child | None = None
+        try:
+            spec, fds = protocol.parse_run(received.message, received.fds)
+            kind = self._wanted = Kind.of(spec)
+            self._drop_spare(kind)
+            child, self._spare = self._spare or self._make_child(kind), None
+            child.order(spec, fds)
+        except (SpecError, CgroupError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            _tell(client, SandboxResult(status=SETUP_FAILED, error=reason or str(error)))
+            client.close()
+            if child is not None:
+                child.kill()
+            return
+        self._children[child] = client
+        self._watch(client.fileno(), lambda: self._on_client(child, client))
+
+    def _on_report(self, child: Child) -> None:
+        try:
+            more = child.read_report()
+        except (OSError, wire.WireError):
+            more = False
+        if not more:
+            self._unwatch(child.report.fileno())
+
+    def _on_client(self, child: Child, client: socket.socket) -> None:
+        received = _receive(client)
+        if received is None:
+            self._unwatch(client.fileno())
+            child.kill()
+            return
+        for fd in received.fds:
+            os.close(fd)
+        number = received.message.get("signal")
+        if received.message.get("op") == protocol.SIGNAL and isinstance(number, int):
+            child.signal(number)
+
+    def _on_end(self, child: Child) -> None:
+        self._unwatch(child.pidfd)
+        self._unwatch(child.report.fileno())
+        client = self._children.pop(child)
+        if child is self._spare:
+            # it failed before it was needed: the next step makes its own, and its failure is told
+            self._spare = None
+        result = child.finish()
+        if not child.close_group():
+            self._lingering.append(child)
+        if client is not None:
+            self._unwatch(client.fileno())
+            _tell(client, result)
+            client.close()
+
+
+def _receive(sock: socket.socket) -> wire.Received | None:
+    try:
+        return wire.receive(sock)
+    except (OSError, wire.WireError):
+        return None
+
+
+def _tell(client: socket.socket, result: SandboxResult) -> None:
+    with contextlib.suppress(OSError):
+        wire.send(client, {"event": protocol.RESULT, **result.to_json()})
+
+
+def _settle() -> None:
+    """This process hears no terminal and no stray signal, and its mounts propagate nothing outwards."""
+    with contextlib.suppress(PermissionError):
+        os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # a step sees this in its process table, and the command line of an interpreter tells of the host
+    _sys.set_title(_TITLE)
+    _sys.unshare(_sys.CLONE_NEWNS)
+    _sys.mount_propagation(b"/", _sys.MS_REC | _sys.MS_SLAVE)
+
+
+def main(control_fd: int) -> int:
+    """Serves one build over ``control_fd``; the status of the process."""
+    control = socket.socket(fileno=control_fd)
+    os.set_inheritable(control_fd, False)
+    try:
+        _settle()
+        machine = Machine(Slice.of_this_process())
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        wire.send(control, {"event": protocol.FAILED, "error": f"sandbox can't be set up: {reason}"})
+        return 1
+    wire.send(control, {"event": protocol.READY})
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    Server(control, machine).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

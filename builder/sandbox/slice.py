@@ -1,0 +1,163 @@
+"""The part of the cgroup trees that one sandbox server owns: where the groups of its steps are made.
+
+Invariants: made on first use, in each hierarchy at the first base that takes it; `close` leaves nothing; where no group
+can be made, none is, and the notes of the step's `Group` say what it does without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+from builder.sandbox import cgroup
+from builder.sandbox.cgroup import CgroupError, Hierarchy, write
+from builder.sandbox.group import Group
+
+# joined by every step, for what they count; the others only where a limit asks for them, since joining costs
+_ALWAYS = frozenset(("memory", "pids", "cpuacct", "blkio", "io"))
+# free in version 2, where one directory serves all
+_ALWAYS_V2 = _ALWAYS | {"cpu", "cpuset"}
+_V2 = 2
+
+
+class Slice:
+    """The groups of one server."""
+
+    def __init__(self, hierarchies: Sequence[Hierarchy], name: str) -> None:
+        self._hierarchies = hierarchies
+        self._name = name
+        self._is_pure_v2 = all(hierarchy.version == _V2 for hierarchy in hierarchies)
+        self._parents: dict[Hierarchy, str | None] = {}
+        self._made: list[tuple[int, str]] = []
+        self._count = 0
+        self._devices: str | None = None
+
+    @classmethod
+    def of_this_process(cls) -> Slice:
+        """The slice of this process, over all hierarchies that are mounted; what dead ones left is removed."""
+        hierarchies = cgroup.parse_hierarchies(cgroup.read("/proc/self/cgroup"), cgroup.read("/proc/self/mountinfo"))
+        cgroup.sweep(hierarchies)
+        return cls(hierarchies, cgroup.owner_name())
+
+    @property
+    def controls_devices(self) -> bool:
+        """Whether a group here can hold steps to the devices of a container."""
+        return self._device_group() is not None
+
+    def make(self, parent: str | None, *, confine_devices: bool) -> Group:
+        """A fresh group for one step, without limits; ``parent`` is a path below the roots of the hierarchies.
+
+        Raises:
+            CgroupError: ``parent`` leads outside, or can't be made.
+        """
+        self._count += 1
+        number = self._count
+        directories = self._make_directories(_ALWAYS_V2 if self._is_pure_v2 else _ALWAYS, parent, number)
+        lacking = "memory" not in directories
+        notes = ("no cgroup for memory can be made here: use is not counted",) if lacking else ()
+        devices = self._device_group() if confine_devices else None
+        return Group(
+            directories,
+            (devices,) if devices else (),
+            lambda controllers: self._make_directories(controllers, parent, number),
+            notes,
+        )
+
+    def close(self) -> None:
+        """Every group of this server is gone, with what lives in it."""
+        for version, path in reversed(self._made):
+            cgroup.remove_tree(version, path)
+        self._made.clear()
+        self._parents.clear()
+        self._devices = None
+
+    def _make_directories(
+        self, controllers: frozenset[str], parent: str | None, number: int
+    ) -> dict[str, tuple[int, str]]:
+        """A directory for ``number`` in each hierarchy that has some of ``controllers``."""
+        directories: dict[str, tuple[int, str]] = {}
+        for hierarchy in self._hierarchies:
+            wanted = hierarchy.controllers & controllers - directories.keys()
+            # without controllers too, version 2 counts processor time and kills
+            if wanted or self._is_pure_v2:
+                base = self._parent(hierarchy) if parent is None else self._given_parent(hierarchy, parent)
+                path = None if base is None else f"{base}/{number if parent is None else f'{self._name}-{number}'}"
+                usable = wanted if base is None or hierarchy.version != _V2 else _enable(base, wanted)
+                if path is not None and _make(path):
+                    directories.update(dict.fromkeys(usable or ("",), (hierarchy.version, path)))
+        return directories
+
+    def _parent(self, hierarchy: Hierarchy) -> str | None:
+        if hierarchy not in self._parents:
+            self._parents[hierarchy] = self._make_parent(hierarchy)
+        return self._parents[hierarchy]
+
+    def _make_parent(self, hierarchy: Hierarchy) -> str | None:
+        """The server's directory: at the first base whose children get every controller, else at the first that can."""
+        bases = cgroup.bases_of(hierarchy)
+        if hierarchy.version == _V2:
+            wanted = hierarchy.controllers & _ALWAYS_V2
+            bases = tuple(sorted(bases, key=lambda base: len(wanted - _enable(base, wanted))))
+        for base in bases:
+            path = f"{base}/{self._name}"
+            if _make(path):
+                self._made.append((hierarchy.version, path))
+                return path
+        return None
+
+    def _given_parent(self, hierarchy: Hierarchy, parent: str) -> str | None:
+        if ".." in parent.split("/"):
+            raise CgroupError(f"cgroup parent {parent!r} leads outside")
+        path = hierarchy.root
+        for name in filter(None, parent.split("/")):
+            if hierarchy.version == _V2:
+                _enable(path, hierarchy.controllers & _ALWAYS_V2)
+            path = f"{path}/{name}"
+            if not os.path.isdir(path):
+                if not _make(path):
+                    raise CgroupError(f"cgroup parent {parent!r} can't be made in {hierarchy.root}")
+                self._made.append((hierarchy.version, path))
+        return path
+
+    def _device_group(self) -> str | None:
+        if self._devices is None:
+            self._devices = self._make_device_group() or ""
+        return self._devices or None
+
+    def _make_device_group(self) -> str | None:
+        for hierarchy in self._hierarchies:
+            if "devices" in hierarchy.controllers:
+                path = self._parent(hierarchy)
+                rules = (("devices.deny", "a"), *(("devices.allow", rule) for rule in cgroup.DEVICE_RULES))
+                if path is not None and all(write(f"{path}/{name}", rule) for name, rule in rules):
+                    return path
+        return None
+
+
+def _make(path: str) -> bool:
+    """The group at ``path`` is there, ready for processes."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        # version 1 takes no process before both are set (cpuset(7))
+        if os.path.exists(f"{path}/{name}") and not cgroup.read(f"{path}/{name}").strip():
+            write(f"{path}/{name}", cgroup.read(f"{os.path.dirname(path)}/{name}").strip())
+    return True
+
+
+def _enable(base: str, controllers: frozenset[str]) -> frozenset[str]:
+    """Those of ``controllers`` that groups below ``base`` have, after asking for them. cgroup-v2.rst."""
+    control = f"{base}/cgroup.subtree_control"
+    enabled = frozenset(cgroup.read(control).split())
+    offered = frozenset(cgroup.read(f"{base}/cgroup.controllers").split())
+    for controller in sorted((controllers - enabled) & offered):
+        # refused with EBUSY where processes live in ``base`` itself, which version 2 doesn't allow beside controllers
+        with contextlib.suppress(OSError):
+            if write(control, f"+{controller}"):
+                enabled |= {controller}
+    return enabled & controllers

@@ -1,0 +1,252 @@
+"""What one step is to run in, and what came of it: values that cross to the sandbox server as JSON.
+
+Invariants: values are immutable and complete: users are numbers, paths are absolute, nothing is looked up later;
+``from_json(to_json(value)) == value``; a document that breaks its type is a `SpecError` that names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+HOSTNAME = "pybuildsandbox"
+DEFAULT_SHM_BYTES = 64 << 20
+
+Network = Literal["none", "host"]
+Security = Literal["sandbox", "insecure"]
+T = TypeVar("T")
+
+
+class SpecError(Exception):
+    """A specification is malformed or contradicts itself."""
+
+
+class User(NamedTuple):
+    """Who the command is; supplementary groups are numbers too."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+
+class Bind(NamedTuple):
+    """A piece of the host, or a mount descriptor, at ``target``.
+
+    ``source`` is a host path, or empty where ``fd`` is the index of a descriptor handed over with the step.
+    ``kind`` is only a word for messages: bind, cache, secret, ssh.
+    """
+
+    source: str
+    target: str
+    read_only: bool = True
+    kind: str = "bind"
+    fd: int | None = None
+
+
+class Tmpfs(NamedTuple):
+    """A fresh memory filesystem at ``target``; without a size, half of the memory."""
+
+    target: str
+    size_bytes: int | None = None
+    mode: int = 0o1777
+
+
+class Ulimit(NamedTuple):
+    """A resource limit by the name of ``ulimit``'s table: nofile, nproc, core …; -1 is no limit. setrlimit(2)."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class Limits(NamedTuple):
+    """What the step may use; None means no limit. Sources: the flags of ``docker run`` of the same names.
+
+    ``memory_swap_bytes`` counts memory and swap together, -1 is no limit; ``cpus`` is quota over period.
+    """
+
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    pids: int | None = None
+    shm_bytes: int = DEFAULT_SHM_BYTES
+    ulimits: tuple[Ulimit, ...] = ()
+
+    @property
+    def needs_cgroup(self) -> bool:
+        """Whether a limit is asked for that only a cgroup can hold."""
+        wanted = (self.memory_bytes, self.memory_swap_bytes, self.cpus, self.cpu_shares, self.cpuset_cpus, self.pids)
+        return any(value is not None for value in wanted)
+
+
+class SandboxSpec(NamedTuple):
+    """One step.
+
+    ``env`` holds ``NAME=value``; ``cap_add`` and ``cap_drop`` are names without ``CAP_``, or ``ALL``;
+    ``extra_hosts`` are ``name:address``; ``cgroup_parent`` is a path below the cgroup root, None for the builder's own.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: User = User()
+    hostname: str = HOSTNAME
+    network: Network = "none"
+    binds: tuple[Bind, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    limits: Limits = Limits()
+    security: Security = "sandbox"
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    read_only_root: bool = False
+    cgroup_parent: str | None = None
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    tty: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The document `from_json` reads."""
+        document = self._asdict()
+        document["user"] = self.user._asdict()
+        document["binds"] = [bind._asdict() for bind in self.binds]
+        document["tmpfs"] = [tmpfs._asdict() for tmpfs in self.tmpfs]
+        document["limits"] = {
+            **self.limits._asdict(),
+            "ulimits": [ulimit._asdict() for ulimit in self.limits.ulimits],
+        }
+        return document
+
+
+class Oom(NamedTuple):
+    """The step's memory ran out: at which limit, and the most it ever used."""
+
+    limit_bytes: int
+    peak_bytes: int
+
+
+class SandboxResult(NamedTuple):
+    """How a step ended.
+
+    ``status`` is what a shell would show: the exit status, or 128 + ``signal``; 125 where the sandbox itself failed,
+    126 and 127 where the command could not be run. ``error`` names the stage that failed. ``notes`` tell what the
+    sandbox had to do without. A number is None where nobody counted.
+    """
+
+    status: int
+    signal: int | None = None
+    oom: Oom | None = None
+    cpu_user_ns: int = 0
+    cpu_system_ns: int = 0
+    memory_peak_bytes: int | None = None
+    pids_peak: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The document `result_from_json` reads."""
+        return {**self._asdict(), "oom": self.oom._asdict() if self.oom else None}
+
+
+def spec_from_json(document: Mapping[str, Any]) -> SandboxSpec:
+    """The specification of ``document``.
+
+    Raises:
+        SpecError: a field is missing, unknown, of another type or out of range.
+    """
+    fields = dict(document)
+    limits = dict(_typed(fields, "limits", dict, default={}))
+    limits["ulimits"] = _records(Ulimit, limits.get("ulimits", ()))
+    spec = _record(
+        SandboxSpec,
+        {
+            **fields,
+            "user": _user(_typed(fields, "user", dict, default={})),
+            "binds": _records(Bind, fields.get("binds", ())),
+            "tmpfs": _records(Tmpfs, fields.get("tmpfs", ())),
+            "limits": _record(Limits, limits),
+            **{name: _strings(fields, name) for name in _STRING_LISTS},
+        },
+    )
+    check(spec)
+    return spec
+
+
+def result_from_json(document: Mapping[str, Any]) -> SandboxResult:
+    """The result of ``document``; raises `SpecError` where it is none."""
+    oom = document.get("oom")
+    return _record(
+        SandboxResult,
+        {**document, "oom": _record(Oom, oom) if oom else None, "notes": tuple(document.get("notes", ()))},
+    )
+
+
+_STRING_LISTS = ("argv", "env", "cap_add", "cap_drop", "extra_hosts", "dns")
+
+
+def check(spec: SandboxSpec) -> None:
+    """Nothing in ``spec`` contradicts itself.
+
+    Raises:
+        SpecError: the first thing that does.
+    """
+    if not spec.argv or not spec.argv[0]:
+        raise SpecError("argv is empty")
+    for text in (*spec.argv, *spec.env, spec.cwd):
+        if "\0" in text:
+            raise SpecError(f"{text!r} holds a zero byte")
+    for name, value, allowed in (
+        ("network", spec.network, ("none", "host")),
+        ("security", spec.security, ("sandbox", "insecure")),
+    ):
+        if value not in allowed:
+            raise SpecError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+    for path in (spec.cwd, *(bind.target for bind in spec.binds), *(tmpfs.target for tmpfs in spec.tmpfs)):
+        if not path.startswith("/"):
+            raise SpecError(f"path {path!r} is not absolute")
+    _check_limits(spec.limits)
+
+
+def _check_limits(limits: Limits) -> None:
+    for name in ("memory_bytes", "cpus", "cpu_shares", "pids", "shm_bytes"):
+        value = getattr(limits, name)
+        if value is not None and value <= 0:
+            raise SpecError(f"{name} is {value}, expected more than 0")
+    swap = limits.memory_swap_bytes
+    if swap is not None and swap != -1:
+        if limits.memory_bytes is None:
+            raise SpecError("memory_swap_bytes is given without memory_bytes")
+        if swap < limits.memory_bytes:
+            raise SpecError(f"memory_swap_bytes is {swap}, less than memory_bytes ({limits.memory_bytes})")
+
+
+def _user(fields: Mapping[str, Any]) -> User:
+    return _record(User, {**fields, "groups": tuple(fields.get("groups", ()))})
+
+
+def _records(kind: Callable[..., T], documents: Sequence[Mapping[str, Any]]) -> tuple[T, ...]:
+    return tuple(_record(kind, document) for document in documents)
+
+
+def _record(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise SpecError(str(error)) from error
+
+
+def _typed(fields: Mapping[str, Any], name: str, kind: type, *, default: Any) -> Any:
+    value = fields.get(name, default)
+    if not isinstance(value, kind):
+        raise SpecError(f"{name} is {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def _strings(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value: Any = fields.get(name, ())
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in cast("list[Any]", value)):
+        raise SpecError(f"{name} is no list of strings")
+    return tuple(cast("list[str]", value))
