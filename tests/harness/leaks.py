@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NamedTuple
 GRACE_SECONDS = 2.0
 TOKEN = "PYBUILD_TEST_SESSION"
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-CGROUP_WORD = "pybuild"
+CGROUP_NAME = re.compile(r"pybuild-\d+-(?P<pid>\d+)-\d+")
 
 
 class Snapshot(NamedTuple):
@@ -85,10 +86,14 @@ def _processes(*, everywhere: bool) -> frozenset[tuple[int, str]]:
 
 
 def _cgroups() -> frozenset[str]:
+    """Groups whose sandbox server is dead: those of a living one are in use, here or by somebody else."""
     found = []
     for directory, names, _files in os.walk(CGROUP_ROOT):
-        found += [os.path.join(directory, name) for name in names if CGROUP_WORD in name]
-        names[:] = [name for name in names if CGROUP_WORD not in name]
+        for name in names:
+            match = CGROUP_NAME.fullmatch(name)
+            if match and not os.path.exists(f"/proc/{match['pid']}"):
+                found.append(os.path.join(directory, name))
+        names[:] = [name for name in names if CGROUP_NAME.fullmatch(name) is None]
     return frozenset(found)
 
 
