@@ -6,7 +6,6 @@ import os
 import sys
 
 from loopback import Loopback
-
 from unionfs.mountspec import MountSpec
 from unionfs.ops import Notifier
 from unionfs.server import serve

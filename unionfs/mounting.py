@@ -93,6 +93,58 @@ def attach(mount_fd: int, mount_point: bytes) -> None:
         raise MountError(f"mount point {os.fsdecode(mount_point)!r}: {_lower(error)}") from error
 
 
+def mount_for_user(mount_point: bytes, options: MountOptions) -> int:
+    """The device of a mount that fusermount3 has attached at ``mount_point``; the caller owns it.
+
+    The kernel's INIT waits in it; whoever looks at the mount point before it is answered waits too.
+
+    Raises:
+        MountError: fusermount3 is missing or refuses.
+    """
+    import socket  # only a plain user needs these two
+    import subprocess
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        command = ["fusermount3", "-o", _fusermount_options(options), "--", os.fsdecode(mount_point)]
+        environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+        except OSError as error:
+            raise MountError(f"fusermount3: {_lower(error)}", "install the package fuse3, or mount as root") from error
+        if done.returncode != 0:
+            raise MountError(done.stderr.decode(errors="replace").strip().removeprefix("fusermount3: "))
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        return fds[0]
+
+
+def unmount_command(mount_point: bytes) -> list[str]:
+    """The program that unmounts ``mount_point``, lazily: files that are open stay usable."""
+    if os.geteuid() == 0:
+        return ["umount", "-l", "--", os.fsdecode(mount_point)]
+    return ["fusermount3", "-u", "-z", "--", os.fsdecode(mount_point)]
+
+
+def _fusermount_options(options: MountOptions) -> str:
+    words = [f"fsname={_quoted(options.source)}", f"subtype={options.subtype}", "default_permissions"]
+    flags = ("allow_other", "nosuid", "nodev", "noexec", "noatime")
+    words += [flag for flag in flags if getattr(options, flag)]
+    words += ["ro"] if options.read_only else []
+    words += [f"context={_quoted(options.context)}"] if options.context is not None else []
+    return ",".join(words)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(",", "\\,")
+
+
 def _refused(reason: str, error: OSError) -> MountError:
     return MountError(f"mount of a FUSE file system: {reason}", _MOUNT_HINTS.get(error.errno or 0, ""))
 

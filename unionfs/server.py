@@ -37,6 +37,7 @@ from unionfs.transport.direct.connection import Connection, Settings
 from unionfs.transport.direct.notify import KernelNotifier
 from unionfs.transport.loop import Loop, spins_worth_it
 from unionfs.types import Passthrough
+from unionfs.union import Union
 
 Filesystem = Callable[[MountSpec, Notifier], FilesystemOps]
 """Makes the filesystem of a specification; ``OSError`` or ``UnionError`` when it cannot."""
@@ -149,8 +150,6 @@ def serve(fd: int, make_filesystem: Filesystem) -> None:
 
 def make_union(spec: MountSpec, notifier: Notifier) -> FilesystemOps:
     """The union that ``spec`` describes."""
-    from unionfs.union import Union
-
     return Union(BranchStack(spec.branches), spec.options, notifier)
 
 

@@ -1,0 +1,121 @@
+"""``unionmount``: mounts a union of directories.
+
+Returns 0 once the union answers requests, 1 with one line on stderr when it cannot be mounted, 2 when the words on
+the command line make no sense.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NamedTuple
+
+from unionfs import daemon
+from unionfs.cli.options import Transport, parse_options
+from unionfs.daemon import DaemonCall
+from unionfs.errors import UnionError
+from unionfs.mounting import MountError
+from unionfs.mountspec import MountSpec
+
+_USAGE = """\
+usage: unionmount dirs=BRANCH[=rw|ro|nfsro][:BRANCH…] MOUNTPOINT
+       unionmount -o OPTION[,OPTION…] MOUNTPOINT
+       unionmount SOURCE MOUNTPOINT -o OPTION[,OPTION…]
+
+  -o OPTIONS  dirs=, lowerdir=, upperdir=, delete=, copyup=, create=, ro, … (docs/unionmount.md)
+  -f          stay in the foreground
+  -d          stay in the foreground and log every request
+  -h, --help  show this
+"""
+
+
+class UsageError(Exception):
+    """The words on the command line are no call of the command."""
+
+
+class _Words(NamedTuple):
+    """The command line, sorted by kind."""
+
+    options: list[str]
+    positional: list[str]
+    foreground: bool
+    trace: bool
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or "-h" in words or "--help" in words:
+        print(_USAGE, end="", file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    try:
+        call, foreground = _call(words)
+        if foreground:
+            daemon.run(call, daemon.to_stderr, lambda: None)
+        else:
+            daemon.start(call)
+    except UsageError as error:
+        print(f"unionmount: {error}\nhint: unionmount --help", file=sys.stderr)
+        return 2
+    except (UnionError, OSError) as error:
+        print(f"unionmount: {error}", file=sys.stderr)
+        if isinstance(error, MountError) and error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _call(arguments: list[str]) -> tuple[DaemonCall, bool]:
+    words = _sort(arguments)
+    if not words.positional:
+        raise UsageError("mount point is missing")
+    *sources, mount_point = words.positional
+    if len(sources) > 1:
+        raise UsageError(f"expected at most a source and a mount point, got {' '.join(words.positional)!r}")
+    options = [source for source in sources if source.startswith("dirs=")] + words.options
+    request = parse_options(options, privileged=os.geteuid() == 0)
+    call = DaemonCall(
+        MountSpec(request.branches, request.union),
+        _directory(mount_point),
+        request.mount,
+        through_pyfuse3=request.transport is Transport.PYFUSE3,
+        timeout_seconds=request.timeout_seconds,
+        trace=words.trace,
+    )
+    return call, words.foreground or words.trace
+
+
+def _sort(arguments: list[str]) -> _Words:
+    options: list[str] = []
+    positional: list[str] = []
+    flags: set[str] = set()
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--":
+            positional.extend(rest)
+        elif word in {"-f", "-d"}:
+            flags.add(word)
+        elif word == "-o":
+            value = next(rest, None)
+            if value is None:
+                raise UsageError("option -o needs a list of options")
+            options.append(value)
+        elif word.startswith("-o"):
+            options.append(word[2:])
+        elif word.startswith("-") and len(word) > 1:
+            raise UsageError(f"option {word!r} is unknown")
+        else:
+            positional.append(word)
+    return _Words(options, positional, "-f" in flags, "-d" in flags)
+
+
+def _directory(text: str) -> bytes:
+    path = os.path.realpath(os.fsencode(text))
+    if not os.path.isdir(path):
+        reason = "not a directory" if os.path.lexists(path) else "no such directory"
+        raise MountError(f"mount point {text!r}: {reason}")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""The process behind one ``unionmount``: a union, its transport, its control socket and its signals.
+
+::
+
+    start ─ fork ─→ child: device → union → mount → INIT answered → attached → control socket → serves
+      ↑ waits                                                            │
+      └──── {"ready": true}, or {"failed": "why not", "hint": "…"} ←─────┘
+
+Invariants: the parent returns only once the union answers; when anything before that fails, nothing is mounted and
+nothing runs. The daemon ends when the mount is gone. SIGTERM, SIGINT and SIGHUP unmount; the second of them ends the
+daemon at once, with the mount answering ENOTCONN until it is unmounted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from unionfs import wire
+from unionfs.branch import BranchStack
+from unionfs.control import ControlError, ControlSocket
+from unionfs.errors import UnionError
+from unionfs.mountinfo import read_mounts
+from unionfs.mounting import MountError, MountOptions, unmount_command
+from unionfs.mountspec import MountSpec, encode_branches
+from unionfs.ops import Notifier
+from unionfs.transport.direct.connection import Settings
+from unionfs.transport.direct.mount import DirectMount
+from unionfs.transport.loop import spins_worth_it
+from unionfs.types import Passthrough
+from unionfs.union import Union
+
+Log = Callable[[str], None]
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class DaemonError(UnionError):
+    """The daemon ended before its union answered."""
+
+
+class Mount(Protocol):
+    """One mount that is being served, by whichever transport."""
+
+    def trace(self, log: Log) -> None:
+        """Each request is logged from now on."""
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """``ready`` is called whenever ``fd`` can be read, while `run` runs."""
+
+    def run(self) -> None:
+        """Serves until the kernel has let the mount go, or until `stop`."""
+
+    def stop(self) -> None:
+        """`run` returns soon, although the mount may be there still."""
+
+    def statistics(self) -> wire.Message:
+        """What was served so far."""
+        ...
+
+    def close(self) -> None:
+        """Every descriptor and the filesystem are closed. Idempotent."""
+
+
+class DaemonCall(NamedTuple):
+    """What a daemon is to serve, and where."""
+
+    spec: MountSpec
+    mount_point: bytes
+    """Absolute, without symbolic links."""
+    mount: MountOptions
+    through_pyfuse3: bool = False
+    timeout_seconds: float = 1.0
+    trace: bool = False
+
+
+def start(call: DaemonCall) -> None:
+    """The union is mounted, answers, and is served by a process in the background.
+
+    Raises:
+        UnionError, OSError: nothing is mounted.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    pid = os.fork()  # noqa: TID251 - the daemon, single-threaded here
+    if pid == 0:
+        ours.close()
+        _background(call, theirs)
+    theirs.close()
+    with ours:
+        received = wire.receive(ours)
+    if received is None:
+        raise DaemonError("daemon ended before the union answered")
+    if "failed" in received.message:
+        os.waitpid(pid, 0)
+        raise MountError(received.message["failed"], received.message["hint"])
+
+
+def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
+    """The union is mounted, ``ready`` called, and served until the mount is gone.
+
+    Raises:
+        UnionError, OSError: before ``ready``; nothing is mounted.
+    """
+    with contextlib.ExitStack() as stack:
+        made: list[Union] = []
+
+        def make(notifier: Notifier) -> Union:
+            made.append(Union(BranchStack(call.spec.branches), call.spec.options, notifier))
+            return made[0]
+
+        mount = _mount(call, make, log)
+        stack.callback(mount.close)
+        if call.trace:
+            mount.trace(log)
+        control = _control(call.mount_point, made[0], mount, log)
+        if control is not None:
+            stack.callback(control.close)
+            mount.watch(control.fileno(), control.serve)
+        stack.enter_context(_Signals(mount, call.mount_point, log))
+        ready()
+        mount.run()
+
+
+def _mount(call: DaemonCall, make: Callable[[Notifier], Union], log: Log) -> Mount:
+    options = call.spec.options
+    if call.through_pyfuse3:
+        from unionfs.transport.pyfuse import PyfuseMount  # needs the extra pybuild[pyfuse3]
+
+        return PyfuseMount(call.mount_point, call.mount, make, call.timeout_seconds, log)
+    settings = Settings(
+        passthrough=options.passthrough is not Passthrough.OFF,
+        timeout_seconds=call.timeout_seconds,
+        volatile=options.volatile,
+        spins=spins_worth_it(),
+    )
+    return DirectMount(call.mount_point, call.mount, make, settings, log)
+
+
+def _control(mount_point: bytes, union: Union, mount: Mount, log: Log) -> ControlSocket | None:
+    """The socket for ``unionctl``; a mount that can have none is useful without."""
+    device = next((entry.device for entry in reversed(read_mounts()) if entry.mount_point == mount_point), None)
+    if device is None:
+        log(f"control socket: {os.fsdecode(mount_point)!r} is not among the mounts")
+        return None
+    try:
+        return ControlSocket(device, _Control(union, mount).answer)
+    except ControlError as error:
+        log(str(error))
+        return None
+
+
+class _Control:
+    """Answers ``unionctl``."""
+
+    def __init__(self, union: Union, mount: Mount) -> None:
+        self._union = union
+        self._mount = mount
+
+    def answer(self, message: wire.Message) -> wire.Message:
+        action = {"list": self._list, "stats": self._stats}.get(message["do"])
+        if action is None:
+            return {"error": f"action {message['do']!r} is unknown to this daemon"}
+        return action()
+
+    def _list(self) -> wire.Message:
+        stack = self._union.stack
+        return {"branches": encode_branches(stack.branches), "generation": stack.generation}
+
+    def _stats(self) -> wire.Message:
+        return self._mount.statistics()
+
+
+class _Signals:
+    """While entered, the first signal unmounts and the second ends the daemon."""
+
+    def __init__(self, mount: Mount, mount_point: bytes, log: Log) -> None:
+        self._mount = mount
+        self._mount_point = mount_point
+        self._log = log
+        self._unmounting: int | None = None
+        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in _ENDING:
+            self._before[number] = signal.signal(number, self._note)
+        self._mount.watch(self._read_fd, self._received)
+
+    def __exit__(self, *_exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._unmounting is not None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._unmounting, 0)
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write_fd, b".")
+
+    def _received(self) -> None:
+        os.read(self._read_fd, 64)
+        if self._unmounting is not None:
+            self._mount.stop()
+            return
+        # a program of its own: to unmount is to wait for answers from here
+        command = unmount_command(self._mount_point)
+        try:
+            self._unmounting = os.posix_spawnp(command[0], command, os.environ)
+        except OSError as error:
+            self._log(f"{command[0]}: {error.strerror}")
+            self._mount.stop()
+
+
+def _background(call: DaemonCall, parent: socket.socket) -> NoReturn:
+    """The life of the daemon."""
+    status = 1
+    try:
+        os.setsid()
+        run(call, _to_syslog, lambda: _detach(parent))
+        status = 0
+    except MountError as error:
+        _tell(parent, {"failed": str(error), "hint": error.hint})
+    except (UnionError, OSError) as error:
+        _tell(parent, {"failed": str(error), "hint": ""})
+    except BaseException:  # noqa: BLE001 - the last thing before the end
+        import traceback
+
+        _to_syslog(traceback.format_exc())
+        _tell(parent, {"failed": f"daemon failed unexpectedly: {traceback.format_exc(limit=-1)}", "hint": ""})
+    finally:
+        os._exit(status)
+
+
+def _detach(parent: socket.socket) -> None:
+    """The parent may go; nothing of its terminal is held any longer."""
+    os.chdir("/")
+    null_fd = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null_fd, fd)
+    os.close(null_fd)
+    _tell(parent, {"ready": True})
+    parent.close()
+
+
+def _tell(parent: socket.socket, message: wire.Message) -> None:
+    with contextlib.suppress(OSError):
+        wire.send(parent, message)
+
+
+def _to_syslog(text: str) -> None:
+    import syslog  # only what goes wrong is logged
+
+    syslog.openlog("unionmount", syslog.LOG_PID, syslog.LOG_DAEMON)
+    for line in text.splitlines():
+        syslog.syslog(syslog.LOG_WARNING, line)
+
+
+def to_stderr(text: str) -> None:
+    """``text`` is on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
