@@ -13,7 +13,8 @@ may therefore lack content; it is compared with its diff ID once, before it is u
 (one that an archive filled: it is unpacked once more). A record of the build cache may be written as soon as
 ``commit_layer`` has returned: the blob is on disk by then.
 
-Invariants: ``layers/`` is private (0700), since what lies in it may be setuid; a stack lists only layers that are there.
+Invariants: ``layers/`` is private (0700), since what lies in it may be setuid; a stack lists only layers that were
+there when it was made.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Snapshotter:
         new = chain_id(parent, diff_id)
         chain = (*(() if parent is None else self._record(parent).chain), new)
         record = LayerRecord(diff_id, chain, origin, self._boot_id(), size, epoch)
-        place, target = active.path.parent, self._path(new).parent
+        place, target = active.path.parent, self.path(new).parent
         try:
             with open(place / "layer.json", "xb", buffering=0) as file:
                 file.write(record.to_bytes())
@@ -128,7 +129,7 @@ class Snapshotter:
         except OSError as error:
             raise store_error(target, error) from error
         self._sound.add(new)
-        return Layer(new, diff_id, self._path(new), chain)
+        return Layer(new, diff_id, self.path(new), chain)
 
     def remove(self, active: Active) -> None:
         """The branch is gone. Idempotent; nothing happens after a commit."""
@@ -154,12 +155,33 @@ class Snapshotter:
         Raises:
             StoreError: the layer is not there.
         """
-        return tuple(self._path(each) for each in reversed(self._record(chain).chain))
+        return tuple(self.path(each) for each in reversed(self._record(chain).chain))
+
+    def path(self, chain: ChainId) -> Path:
+        """The branch directory of the layer, whether it is there or not."""
+        return self._root / chain.hex / "fs"
 
     def layer(self, chain: ChainId) -> Layer | None:
         """The layer as it lies, None when it is not there."""
         record = self._read(chain)
-        return None if record is None else Layer(chain, record.diff_id, self._path(chain), record.chain)
+        return None if record is None else Layer(chain, record.diff_id, self.path(chain), record.chain)
+
+    def differs(self, chain: ChainId) -> bool:
+        """Whether the directory is known not to hold what its diff ID says; it is packed once more to tell.
+
+        Of a layer that an archive filled nothing is known: False.
+        """
+        from layers.pack import write_layer
+
+        record = self._record(chain)
+        if record.origin != PACKED:
+            return False
+        try:
+            root_before = self.root_attributes(record.chain[-2] if len(record.chain) > 1 else None)
+            packed = write_layer(self.path(chain), None, epoch=record.epoch, root_before=root_before)
+        except (LayersError, OSError):
+            return True
+        return packed.diff_id != record.diff_id
 
     def root_attributes(self, chain: ChainId | None) -> RootAttributes:
         """Mode and owner of the root of a stack; of an empty one those a root has when nothing says otherwise."""
@@ -185,7 +207,7 @@ class Snapshotter:
         grave = self._root / _ACTIVE / temporary_name(self._store.claim())
         try:
             grave.parent.mkdir(mode=0o700, exist_ok=True)
-            self._path(chain).parent.rename(grave)
+            self.path(chain).parent.rename(grave)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -232,31 +254,17 @@ class Snapshotter:
         if chain in self._sound:
             return True
         record = self._read(chain)
-        if record is None or not self._path(chain).is_dir():
+        if record is None or not self.path(chain).is_dir():
             return False
         if record.boot == self._boot_id():
             return True
-        if record.origin == PACKED and self._repacks(chain, record):
-            path = self._path(chain).parent / "layer.json"
+        if record.origin == PACKED and not self.differs(chain):
+            path = self.path(chain).parent / "layer.json"
             temporary = self._store.root / "tmp" / temporary_name(self._store.claim())
             replace_file(path, record._replace(boot=self._boot_id()).to_bytes(), temporary)
             return True
         self.drop(chain)
         return False
-
-    def _repacks(self, chain: ChainId, record: LayerRecord) -> bool:
-        from layers.pack import write_layer
-
-        parent = record.chain[-2] if len(record.chain) > 1 else None
-        try:
-            root_before = self.root_attributes(parent)
-            packed = write_layer(self._path(chain), None, epoch=record.epoch, root_before=root_before)
-        except (LayersError, OSError):
-            return False
-        return packed.diff_id == record.diff_id
-
-    def _path(self, chain: ChainId) -> Path:
-        return self._root / chain.hex / "fs"
 
     def _read(self, chain: ChainId) -> LayerRecord | None:
         try:
