@@ -34,7 +34,7 @@ from layers.registry.errors import CredentialsError, printable
 from layers.registry.settings import RegistrySettings
 
 _HUB_KEY = "https://index.docker.io/v1/"
-_HUB_HOSTS = frozenset({DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io"})
+_HUB_HOSTS = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")
 _TOKEN_USER = "<token>"  # noqa: S105 - the user name by which helpers mark an identity token, no secret
 _NOT_FOUND = "credentials not found"
 
@@ -105,7 +105,7 @@ def store(
         _call_helper(helper, "store", payload, registry, settings.patience.helper_seconds)
         return f"docker-credential-{helper}"
     auths = _section(config, "auths")
-    for old in _matching(auths, registry):
+    for old in list(_matching(auths, registry)):
         del auths[old]
     auths[key] = _written_entry(credentials)
     config["auths"] = auths
@@ -173,7 +173,7 @@ def _keys(auths: Mapping[str, Any], registry: str, repository: str) -> Iterator[
 
 def _matching(entries: Mapping[str, Any], registry: str) -> Iterator[str]:
     """Keys that mean the registry as a whole; docker writes ``https://index.docker.io/v1/`` and the like."""
-    wanted = _HUB_HOSTS if registry == DEFAULT_REGISTRY else {registry}
+    wanted = _HUB_HOSTS if registry == DEFAULT_REGISTRY else (registry,)
     yield from [key for key in wanted if key in entries]
     for key in entries:
         host = key.removeprefix("https://").removeprefix("http://")

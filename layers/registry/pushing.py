@@ -120,6 +120,9 @@ class _Sender:
         """What will be sent, in the store."""
         if self._compressor is None or media.layer_compression(blob.media_type) != "none":
             return blob
+        known = compressed.find(self._store, blob.digest, self._compressor.name)
+        if known is not None and self._store.blobs.size(known.digest) == known.size:
+            return known
         return compressed.compress(
             self._store,
             blob,
