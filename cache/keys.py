@@ -127,6 +127,7 @@ def run_key(
     ulimits: Iterable[str] = (),
     devices: Iterable[str] = (),
     stdin: bytes | str = b"",
+    epoch: int | None = None,
 ) -> CacheKey:
     """The key of RUN. ``env`` is ``K=V`` with the ARGs in scope and without the proxies of the build.
 
@@ -148,6 +149,7 @@ def run_key(
         ("security", security),
         ("ulimits", tuple(sorted(ulimits))),
         ("devices", tuple(devices)),
+        *_epoch_parts(epoch),
     ]
     return key(f"run/{strength}", parts)
 
@@ -163,6 +165,7 @@ def copy_key(
     flags: Iterable[str] = (),
     identities: Sequence[tuple[str, str]] = (),
     details: Sequence[tuple[str, Value]] = (),
+    epoch: int | None = None,
 ) -> CacheKey:
     """The key of COPY and ADD. ``parent`` is None for ``--link``, whose result doesn't depend on it.
 
@@ -179,12 +182,19 @@ def copy_key(
         *((f"target {path}", digest) for path, digest in identities),
         *details,
         ("sources", tuple((type(source).__name__, *source) for source in sources)),
+        *_epoch_parts(epoch),
     ]
     return key(f"copy/{strength}", parts)
 
 
 def directory_key(
-    strength: str, *, parent: StepInput, path: str, user: str, identities: Sequence[tuple[str, str]] = ()
+    strength: str,
+    *,
+    parent: StepInput,
+    path: str,
+    user: str,
+    identities: Sequence[tuple[str, str]] = (),
+    epoch: int | None = None,
 ) -> CacheKey:
     """The key of WORKDIR, which makes ``path`` and its parents for ``user``."""
     parts: list[tuple[str, Value]] = [
@@ -192,8 +202,14 @@ def directory_key(
         ("path", path),
         ("user", user),
         *((f"target {name}", digest) for name, digest in identities),
+        *_epoch_parts(epoch),
     ]
     return key(f"directory/{strength}", parts)
+
+
+def _epoch_parts(epoch: int | None) -> tuple[tuple[str, Value], ...]:
+    """The time (seconds) that later times in the layer become; without one, the key is as if there was no such part."""
+    return () if epoch is None else (("source date epoch", epoch),)
 
 
 def _parent_parts(strength: str, parent: StepInput) -> tuple[tuple[str, Value], ...]:

@@ -1,0 +1,152 @@
+"""A build as a Python call: ``await build(options, …)``, or `build_or_reuse` where no event loop runs.
+
+A build whose steps are all in the cache is finished synchronously, by `build_or_reuse`, without trio being imported;
+anything else is taken up by `build`.
+
+Invariants: events come in the order of `builder.events`; when a call returns or raises, its servers have ended; a name
+is given to an image only when the image is whole in the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from builder.assemble import assemble
+from builder.bases import Base
+from builder.context import open_context
+from builder.dockerfile.source import Source
+from builder.events import Emit, Journal, Outcome
+from builder.exporting import Exports, export_local, plan_exports
+from builder.graph import Graph, StepId
+from builder.lookup import Lookup
+from builder.options import BuildOptions
+from builder.planning import Plan, find_local_bases, make_graph, read_plan
+from builder.results import StepResult
+from builder.session import Session
+from builder.steps.keys import KeyInputs
+from layers.digest import Digest
+
+if TYPE_CHECKING:
+    from builder.executor import StepReport
+
+
+class BuildResult(NamedTuple):
+    """A finished build. ``names`` are the names given; ``pushed`` the digests of pushed manifests by name."""
+
+    image_id: Digest
+    manifest_digest: Digest
+    names: tuple[str, ...]
+    pushed: Mapping[str, str]
+    steps: tuple[StepReport, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """What ``--metadata-file`` holds: buildx's keys, and what each step used."""
+        steps = [
+            {**step._asdict(), "usage": None if step.usage is None else step.usage._asdict()} for step in self.steps
+        ]
+        return {
+            "containerimage.config.digest": str(self.image_id),
+            "containerimage.digest": str(self.manifest_digest),
+            "image.name": ",".join(self.names),
+            "pybuild.pushed": dict(self.pushed),
+            "pybuild.steps": steps,
+        }
+
+
+class Preparation(NamedTuple):
+    """A build up to the point where something must be run: ``known`` are the results that are there."""
+
+    options: BuildOptions
+    plan: Plan
+    exports: Exports
+    bases: Mapping[str, Base]
+    graph: Graph
+    lookup: Lookup
+    known: Mapping[StepId, StepResult]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every step has its result."""
+        return len(self.known) == len(self.graph.steps)
+
+
+def build_or_reuse(
+    options: BuildOptions,
+    *,
+    root: str,
+    emit: Emit,
+    sources: dict[str, Source],
+    tick: Callable[[], None] = lambda: None,
+) -> BuildResult:
+    """The image of ``options``, built as far as it is not in the cache of ``root``.
+
+    ``sources`` gets the texts that an error's place refers to; ``tick`` is called ten times a second while steps run.
+    Not to be called where an event loop runs.
+
+    Raises:
+        BuildError: the build failed; nothing was given a name.
+    """
+    journal = Journal(emit, time.monotonic_ns)
+    with Session(root, journal.notice) as session:
+        plan = read_plan(options, sources)
+        exports = plan_exports(options)
+        journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)
+        known, missing = find_local_bases(plan, options, session.store)
+        if not missing and not options.pull:
+            preparation = prepare(options, plan, exports, known, session, journal)
+            if preparation.is_complete and not exports.need_network:
+                _tell_cached(preparation, journal)
+                return finish(preparation, preparation.known, session, journal)
+        import trio
+
+        from builder import building
+
+        return trio.run(building.build_with_signals, options, plan, exports, session, journal, tick)
+
+
+def prepare(
+    options: BuildOptions, plan: Plan, exports: Exports, bases: Mapping[str, Base], session: Session, journal: Journal
+) -> Preparation:
+    """The graph, and what of it is in the cache."""
+    graph = make_graph(plan, bases, options)
+    for warning in graph.warnings:
+        place = "" if warning.source is None else f" ({warning.source})"
+        journal.notice(f"{warning.rule}: {warning.message}{place}")
+    inputs = KeyInputs(
+        platform=plan.platform,
+        network=options.network,
+        extra_hosts=options.extra_hosts,
+        epoch=graph.source_date_epoch,
+        context=open_context(options.context, plan.path),
+        session=session,
+    )
+    lookup = Lookup(session, plan, inputs, bases)
+    known = {} if options.no_cache else lookup.find_all(graph)
+    return Preparation(options, plan, exports, bases, graph, lookup, known)
+
+
+def _tell_cached(preparation: Preparation, journal: Journal) -> None:
+    for step in preparation.graph.steps:
+        journal.start(step.title).finish(Outcome.CACHED)
+
+
+def finish(
+    preparation: Preparation,
+    results: Mapping[StepId, StepResult],
+    session: Session,
+    journal: Journal,
+    steps: tuple[StepReport, ...] = (),
+) -> BuildResult:
+    """The image is in the store, has its names, and lies where ``-o`` says."""
+    image = assemble(preparation.graph, results, preparation.options.labels)
+    step = journal.start("exporting to image")
+    try:
+        export_local(session.store, image, preparation.exports, step)
+    except BaseException as error:
+        step.finish(Outcome.FAILED, str(error))
+        raise
+    step.finish(Outcome.DONE)
+    names = tuple(name.name for name in preparation.exports.names)
+    return BuildResult(image.image_id, image.manifest.digest, names, {}, steps)

@@ -1,0 +1,53 @@
+"""The images a build starts from: what is known of each, from the store or from a registry.
+
+On the cached-build path. Invariants: a base is named by the digest of its manifest; the store is asked first, a
+registry only for what it lacks (or where ``--pull`` says so).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from builder.graph import BaseImage, BaseRef
+from builder.results import LayerResult, StepResult
+from cache.keys import from_key
+from layers.config import ImageConfig
+from layers.descriptor import Descriptor
+from layers.manifest import Manifest
+from layers.platform import Platform
+from layers.reference import Reference
+from layers.store import Store
+
+
+class Base(NamedTuple):
+    """One base; its layers need not be here yet."""
+
+    ref: BaseRef
+    descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig
+
+    @property
+    def image(self) -> BaseImage:
+        """What making the graph needs to know."""
+        return BaseImage(self.config, str(self.descriptor.digest))
+
+    @property
+    def result(self) -> StepResult:
+        """The result of the step that pulls it."""
+        rootfs = self.config.rootfs
+        layers = zip(rootfs.diff_ids, rootfs.chain_ids, self.manifest.layers, strict=True)
+        key = from_key(str(self.descriptor.digest), str(self.ref.platform.normalised()))
+        return StepResult(key.digest, tuple(LayerResult(*layer) for layer in layers))
+
+
+def find_in_store(ref: BaseRef, store: Store) -> Base | None:
+    """The base as the store has it under its name and for its platform, None when it has not."""
+    image = store.resolve(Reference.parse(ref.reference), ref.platform)
+    if image is None or not _fits(image.config.platform, ref.platform):
+        return None
+    return Base(ref, image.descriptor, image.manifest, image.config)
+
+
+def _fits(have: Platform, wanted: Platform) -> bool:
+    return have.normalised()[:2] == wanted.normalised()[:2]

@@ -1,0 +1,133 @@
+"""The asynchronous part of a build: bases from registries, steps in sandboxes, pushes.
+
+Invariants: SIGINT and SIGTERM cancel the build, and what was begun is undone before `Interrupted` is raised; a second
+signal does not interrupt the undoing, which takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import trio
+
+from builder import api
+from builder.bases import Base
+from builder.dockerfile.source import Source
+from builder.errors import BuildError, Interrupted
+from builder.events import Emit, Journal, Outcome
+from builder.executor import Executor
+from builder.exporting import Exports, plan_exports
+from builder.graph import BaseRef
+from builder.options import BuildOptions
+from builder.planning import Plan, find_local_bases, needed_bases, read_plan
+from builder.pushing import push_all
+from builder.schedule import run_graph
+from builder.session import Session
+from builder.steps import pull
+from builder.steps.run import Environment, make_scaffold
+
+_LEAST_JOBS = 4
+"""Steps mostly wait for programs and disks, so a few run at a time on a small machine as well."""
+_TICK_SECONDS = 0.1
+
+
+async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[str, Source]) -> api.BuildResult:
+    """The image of ``options``; as `builder.api.build_or_reuse`, inside an event loop of trio."""
+    journal = Journal(emit, time.monotonic_ns)
+    with Session(root, journal.notice) as session:
+        plan = read_plan(options, sources)
+        return await build_plan(options, plan, plan_exports(options), session, journal)
+
+
+async def build_with_signals(
+    options: BuildOptions, plan: Plan, exports: Exports, session: Session, journal: Journal, tick: Callable[[], None]
+) -> api.BuildResult:
+    """As `build_plan`, for a program: ``tick`` is called ten times a second, and signals end the build.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came.
+    """
+    result: list[api.BuildResult] = []
+    failure: list[Exception] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(_tick, tick)
+            try:
+                result.append(await build_plan(options, plan, exports, session, journal))
+            except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery's group
+                failure.append(error)
+            nursery.cancel_scope.cancel()
+    if failure:
+        raise failure[0]
+    if not result:
+        raise Interrupted
+    return result[0]
+
+
+async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _number in signals:
+        scope.cancel()
+
+
+async def _tick(tick: Callable[[], None]) -> None:
+    while True:
+        await trio.sleep(_TICK_SECONDS)
+        tick()
+
+
+async def build_plan(
+    options: BuildOptions, plan: Plan, exports: Exports, session: Session, journal: Journal
+) -> api.BuildResult:
+    """The image of ``plan``, in the store, exported and pushed.
+
+    Raises:
+        BuildError: the build failed.
+    """
+    await trio.to_thread.run_sync(session.snapshotter.sweep)
+    bases = await _find_bases(plan, options, session, journal)
+    preparation = await trio.to_thread.run_sync(api.prepare, options, plan, exports, bases, session, journal)
+    environment = Environment(
+        servers=session.servers,
+        scaffold=make_scaffold(Path(session.root) / "scaffold"),
+        limits=options.limits,
+        network=options.network,
+        extra_hosts=options.extra_hosts,
+    )
+    executor = Executor(session, preparation.lookup, journal, environment, no_cache=options.no_cache)
+    jobs = options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
+    for step_id in preparation.known:
+        executor.tell_cached(preparation.graph.steps[step_id])
+    results = await run_graph(preparation.graph, preparation.known, executor.execute, jobs=jobs)
+    result = api.finish(preparation, results, session, journal, tuple(executor.reports))
+    pushed = await push_all(session, exports.pushes, journal)
+    return result._replace(pushed=pushed)
+
+
+async def _find_bases(plan: Plan, options: BuildOptions, session: Session, journal: Journal) -> dict[str, Base]:
+    """All bases by key, from the store or, for what it lacks, from registries."""
+    known: dict[str, Base] = {}
+    if not options.pull:
+        known, _ = await trio.to_thread.run_sync(find_local_bases, plan, options, session.store)
+    while refs := needed_bases(plan, known, options):
+        for ref in refs:
+            known[ref.key] = await _resolve(ref, journal)
+    return known
+
+
+async def _resolve(ref: BaseRef, journal: Journal) -> Base:
+    step = journal.start(f"[internal] load metadata for {ref.canonical}")
+    try:
+        base = await pull.resolve(ref)
+    except BuildError as error:
+        step.finish(Outcome.FAILED, error.message)
+        raise
+    except trio.Cancelled:
+        step.finish(Outcome.CANCELLED)
+        raise
+    step.finish(Outcome.DONE)
+    return base

@@ -1,0 +1,94 @@
+"""What is no longer needed goes: results of steps, and the layers and blobs nobody refers to.
+
+Invariants: what an image or a remaining record needs stays; a record goes before its layer, so that a kill in between
+leaves layers without records (which the next pruning takes) and never records without layers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+from builder.session import Session
+from layers.digest import ChainId, Digest
+from layers.gc import Collected, collect
+
+_SECOND_NS = 1_000_000_000
+_BLOCK_BYTES = 512
+"""Unit of ``st_blocks``, stat(2)."""
+
+
+class Pruned(NamedTuple):
+    """What went, or would go."""
+
+    results: int
+    layers: int
+    freed_bytes: int
+
+
+class DiskUse(NamedTuple):
+    """Bytes on disk below the root directory."""
+
+    blobs: int
+    layers: int
+    other: int
+    total: int
+
+
+def collect_garbage(session: Session, *, dry_run: bool = False, forgotten: frozenset[str] = frozenset()) -> Collected:
+    """Layers and blobs that neither an image nor a record of the cache needs are gone.
+
+    Records of the results ``forgotten`` (chain ids) count as gone already.
+    """
+    live = [result.chain_id for result in session.cache.results() if result.chain_id not in forgotten]
+    return collect(session.store, live_chains=[ChainId(Digest(chain)) for chain in live], dry_run=dry_run)
+
+
+def prune(
+    session: Session,
+    *,
+    everything: bool = False,
+    unused_seconds: int | None = None,
+    keep_bytes: int | None = None,
+    dry_run: bool = False,
+) -> Pruned:
+    """The results that the limits name are forgotten, and what only they needed is gone.
+
+    What images need stays on disk even when its record goes.
+    """
+    plan = session.cache.prune(
+        unused_since_ns=None if unused_seconds is None else time.time_ns() - unused_seconds * _SECOND_NS,
+        keep_bytes=keep_bytes,
+        everything=everything,
+        dry_run=dry_run,
+    )
+    collected = collect_garbage(session, dry_run=dry_run, forgotten=frozenset(plan.chain_ids))
+    return Pruned(len(plan.chain_ids), len(collected.chains), collected.freed_bytes)
+
+
+def disk_use(session: Session) -> DiskUse:
+    """What the parts of the root directory take."""
+    blobs = _tree_bytes(os.path.join(session.root, "blobs"))
+    layers = _tree_bytes(os.path.join(session.root, "layers"))
+    total = _tree_bytes(session.root)
+    return DiskUse(blobs, layers, total - blobs - layers, total)
+
+
+def _tree_bytes(directory: str) -> int:
+    """Bytes on disk of a tree; files with several names count once."""
+    total = 0
+    seen: set[int] = set()
+    todo = [directory]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                elif status.st_nlink > 1:
+                    if status.st_ino in seen:
+                        continue
+                    seen.add(status.st_ino)
+                total += status.st_blocks * _BLOCK_BYTES
+    return total

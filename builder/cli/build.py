@@ -1,0 +1,125 @@
+"""``pybuild build``: reads the command line, builds, prints the image's id.
+
+On the cached-build path: a build whose steps all hit imports no event loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from builder.api import BuildResult, build_or_reuse
+from builder.cli.arguments import ArgumentParser, parse_assignments, parse_bytes, parse_output
+from builder.dockerfile.source import Source
+from builder.errors import BuildError, UsageError, render
+from builder.options import BuildOptions, StepLimits, default_root
+from builder.progress import create_progress
+
+
+def command_build(words: Sequence[str]) -> int:
+    """Exit status of one build; the image's id is on stdout with ``-q``."""
+    arguments = _parser().parse_args(words)
+    options = _options(arguments)
+    mode = "quiet" if arguments.quiet else arguments.progress
+    progress = create_progress(mode, sys.stderr, time.monotonic_ns)
+    sources: dict[str, Source] = {}
+    try:
+        result = build_or_reuse(options, root=arguments.root, emit=progress, sources=sources, tick=progress.tick)
+    except BuildError as error:
+        progress.close()
+        sys.stderr.write(render(error, sources) + "\n")
+        return error.exit_status
+    except BaseException:
+        progress.close()
+        raise
+    progress.close()
+    _write_results(arguments, result)
+    return 0
+
+
+def _write_results(arguments: argparse.Namespace, result: BuildResult) -> None:
+    if arguments.quiet:
+        sys.stdout.write(f"{result.image_id}\n")
+    if arguments.iidfile is not None:
+        _write_file(arguments.iidfile, str(result.image_id))
+    if arguments.metadata_file is not None:
+        _write_file(arguments.metadata_file, json.dumps(result.metadata(), indent=2) + "\n")
+
+
+def _write_file(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _options(arguments: argparse.Namespace) -> BuildOptions:
+    environment = dict(os.environ)
+    build_args = parse_assignments(arguments.build_arg, environment)
+    epoch = build_args.get("SOURCE_DATE_EPOCH", environment.get("SOURCE_DATE_EPOCH"))
+    if epoch is not None and not epoch.isdecimal():
+        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {epoch!r}")
+    return BuildOptions(
+        context=arguments.context,
+        dockerfile=arguments.file,
+        tags=tuple(arguments.tag),
+        build_args=build_args,
+        labels=parse_assignments(arguments.label, {}),
+        target=arguments.target,
+        platform=arguments.platform,
+        no_cache=arguments.no_cache,
+        pull=arguments.pull,
+        push=arguments.push,
+        outputs=tuple(arguments.output),
+        network=arguments.network,
+        limits=StepLimits(
+            memory_bytes=arguments.memory,
+            memory_swap_bytes=arguments.memory_swap,
+            cpus=arguments.cpus,
+            cpu_shares=arguments.cpu_shares,
+            pids=arguments.pids_limit,
+            shm_bytes=arguments.shm_size,
+        ),
+        extra_hosts=tuple(arguments.add_host),
+        jobs=arguments.jobs,
+        source_date_epoch=None if epoch is None else int(epoch),
+    )
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "pybuild build", "Build an image from a Dockerfile.", "pybuild -t hello -f Dockerfile --build-arg WHO=world ."
+    )
+    parser.add_argument("context", help="directory with the files that COPY and ADD may take")
+    parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name of the result")
+    parser.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile; - reads it from stdin")
+    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="value of an ARG")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label of the result")
+    parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
+    parser.add_argument("--platform", metavar="OS/ARCH", help="platform of the bases, when not the machine's own")
+    parser.add_argument("--no-cache", action="store_true", help="run every step, and remember the results")
+    parser.add_argument("--pull", action="store_true", help="ask the registry for newer bases")
+    parser.add_argument("--push", action="store_true", help="send the result to the registries in its names")
+    parser.add_argument(
+        "-o", "--output", action="append", default=[], type=parse_output, metavar="type=TYPE,dest=PATH",
+        help="write the result elsewhere too: oci, docker, local, tar, image, registry",
+    )  # fmt: skip
+    parser.add_argument("--progress", choices=("auto", "plain", "tty", "rawjson", "quiet", "none"), default="auto")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image id")
+    parser.add_argument("--iidfile", metavar="FILE", help="write the image id to FILE")
+    parser.add_argument("--metadata-file", metavar="FILE", help="write digests and what each step used to FILE as JSON")
+    parser.add_argument("--network", choices=("default", "none", "host"), default="default", help="network of RUN")
+    parser.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="line in /etc/hosts")
+    parser.add_argument("-m", "--memory", type=parse_bytes, metavar="SIZE", help="most memory of a RUN step")
+    parser.add_argument("--memory-swap", type=parse_bytes, metavar="SIZE", help="most memory and swap of a RUN step")
+    parser.add_argument("--cpus", type=float, metavar="N", help="most processors a RUN step may keep busy")
+    parser.add_argument("-c", "--cpu-shares", type=int, metavar="N", help="weight of a RUN step, 1024 is usual")
+    parser.add_argument("--pids-limit", type=int, metavar="N", help="most processes of a RUN step")
+    parser.add_argument("--shm-size", type=parse_bytes, default=64 << 20, metavar="SIZE", help="size of /dev/shm")
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="most steps at a time")
+    parser.add_argument(
+        "--root", default=default_root(dict(os.environ)), metavar="DIR", help="where images and cache live"
+    )
+    return parser

@@ -1,0 +1,88 @@
+"""``pybuild cache ls|du|prune``: what builds have stored."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from builder.cleaning import prune
+from builder.cli.arguments import parse_bytes, parse_duration
+from builder.cli.images import create_parser
+from builder.cli.tables import format_duration, print_table
+from builder.errors import UsageError
+from builder.progress.plain import format_bytes
+from builder.session import Session
+
+_SECOND_NS = 1_000_000_000
+
+
+def command_cache(words: Sequence[str]) -> int:
+    """Exit status of the sub-command."""
+    if not words or words[0] in {"-h", "--help"}:
+        sys.stdout.write("usage: pybuild cache ls|du|prune [OPTIONS]\n\nexample:\n  pybuild cache prune --older 7d\n")
+        return 0 if words else 2
+    command = _COMMANDS.get(words[0])
+    if command is None:
+        raise UsageError(f"cache has no command {words[0]!r}", hints=(f"there are {', '.join(_COMMANDS)}",))
+    return command(words[1:])
+
+
+def _ls(words: Sequence[str]) -> int:
+    parser = create_parser("cache ls", "List the results of steps.", "pybuild cache ls --format json")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
+    arguments = parser.parse_args(words)
+    with Session(arguments.root) as session:
+        results = session.cache.results()
+    if arguments.format == "json":
+        sys.stdout.writelines(json.dumps(result._asdict()) + "\n" for result in results)
+        return 0
+    now_ns = time.time_ns()
+    rows = [
+        (
+            result.chain_id.removeprefix("sha256:")[:12],
+            format_bytes(result.size_bytes),
+            format_duration((now_ns - result.last_used_ns) // _SECOND_NS) + " ago",
+            result.description,
+        )
+        for result in sorted(results, key=lambda result: -result.last_used_ns)
+    ]
+    print_table(("RESULT", "SIZE", "LAST USED", "STEP"), rows)
+    return 0
+
+
+def _du(words: Sequence[str]) -> int:
+    parser = create_parser("cache du", "Show what the root directory takes on disk.", "pybuild cache du")
+    arguments = parser.parse_args(words)
+    from builder.cleaning import disk_use
+
+    with Session(arguments.root) as session:
+        use = disk_use(session)
+    print_table(("WHAT", "SIZE"), [(name, format_bytes(size)) for name, size in use._asdict().items()])
+    return 0
+
+
+def _prune(words: Sequence[str]) -> int:
+    parser = create_parser("cache prune", "Remove results that were not used.", "pybuild cache prune --older 7d")
+    parser.add_argument("-a", "--all", action="store_true", help="all results that no image needs")
+    parser.add_argument("--older", type=parse_duration, metavar="TIME", help="results unused for so long: 12h, 7d")
+    parser.add_argument("--keep-storage", type=parse_bytes, metavar="SIZE", help="the longest unused, down to SIZE")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="only tell")
+    arguments = parser.parse_args(words)
+    if not (arguments.all or arguments.older is not None or arguments.keep_storage is not None):
+        raise UsageError("nothing was said to be pruned", hints=("--all, --older TIME or --keep-storage SIZE",))
+    with Session(arguments.root) as session:
+        pruned = prune(
+            session,
+            everything=arguments.all,
+            unused_seconds=arguments.older,
+            keep_bytes=arguments.keep_storage,
+            dry_run=arguments.dry_run,
+        )
+    word = "would be freed" if arguments.dry_run else "freed"
+    sys.stdout.write(f"{pruned.results} results, {pruned.layers} layers, {format_bytes(pruned.freed_bytes)} {word}\n")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"ls": _ls, "du": _du, "prune": _prune}

@@ -1,0 +1,192 @@
+"""Runs one step: its key, a result that is there already, or the work and the layer it leaves.
+
+Invariants: a step is run by one build at a time (the lock of its key), and who waited takes the other's result; a
+record is added only after the layer is stored; what a failed or cancelled step wrote is removed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import trio
+
+from builder.assemble import format_time
+from builder.errors import BuildError
+from builder.events import Journal, Outcome, StepJournal, Usage
+from builder.graph import Copy, MakeDirectory, Pull, Run, Step, StepId
+from builder.lookup import Lookup
+from builder.results import EMPTY, LayerResult, StepResult
+from builder.session import Session
+from builder.steps import copy, directory, pull, run
+from builder.steps.keys import StepKeys
+from cache.records import CacheRecord
+from layers.digest import ChainId, Digest
+from layers.snapshotter import Active, CommittedLayer, commit_layer
+
+
+class StepReport(NamedTuple):
+    """What a step cost, for the metadata file."""
+
+    title: str
+    cached: bool
+    duration_ns: int
+    usage: Usage | None = None
+
+
+class _Obtained(NamedTuple):
+    result: StepResult
+    cached: bool
+    usage: Usage | None = None
+
+
+class Executor:
+    """Executes the steps of one build; its tasks run on one trio thread."""
+
+    def __init__(
+        self, session: Session, lookup: Lookup, journal: Journal, environment: run.Environment, *, no_cache: bool
+    ) -> None:
+        self._session = session
+        self._lookup = lookup
+        self._journal = journal
+        self._environment = environment
+        self._no_cache = no_cache
+        self.reports: list[StepReport] = []
+
+    def tell_cached(self, step: Step) -> None:
+        """``step`` has been told and noted as one whose result was there."""
+        self._journal.start(step.title).finish(Outcome.CACHED)
+        self.reports.append(StepReport(step.title, cached=True, duration_ns=0))
+
+    async def execute(self, step: Step, results: Mapping[StepId, StepResult]) -> StepResult:
+        """The result of ``step``, whose base and inputs are in ``results``.
+
+        Raises:
+            BuildError: the step cannot be done; the error knows its lines.
+        """
+        journal = self._journal.start(step.title)
+        started_ns = time.monotonic_ns()
+        try:
+            obtained = await self._obtain(step, results, journal)
+        except trio.Cancelled:
+            journal.finish(Outcome.CANCELLED)
+            raise
+        except BuildError as error:
+            journal.finish(Outcome.FAILED, error.message)
+            raise error.at(step.source) from error.__cause__
+        except BaseException as error:
+            journal.finish(Outcome.FAILED, str(error))
+            raise
+        journal.finish(Outcome.CACHED if obtained.cached else Outcome.DONE, None, obtained.usage)
+        duration_ns = time.monotonic_ns() - started_ns
+        self.reports.append(StepReport(step.title, obtained.cached, duration_ns, obtained.usage))
+        return obtained.result
+
+    async def _obtain(self, step: Step, results: Mapping[StepId, StepResult], journal: StepJournal) -> _Obtained:
+        operation = step.operation
+        found = await trio.to_thread.run_sync(self._lookup.find_trivial, step)
+        if found is not None:
+            return _Obtained(found, cached=True)
+        if isinstance(operation, Pull):
+            base = self._lookup.base(operation)
+            await pull.pull(self._session, base, journal)
+            return _Obtained(base.result, cached=False)
+        keys = await trio.to_thread.run_sync(self._lookup.keys, step, results)
+        found = await self._find(step, results, keys)
+        if found is not None:
+            return _Obtained(found, cached=True)
+        async with self._locked(keys) as waited:
+            found = await self._find(step, results, keys) if waited else None
+            if found is not None:
+                return _Obtained(found, cached=True)
+            return await self._work(step, results, keys, journal)
+
+    async def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
+        if self._no_cache:
+            return None
+        return await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
+
+    @asynccontextmanager
+    async def _locked(self, keys: StepKeys) -> AsyncIterator[bool]:
+        """No other build works on the step inside the block; whether one did before."""
+        lock = self._session.cache.lock(keys.definition, cancelled=_is_cancelled)
+        waited = await trio.to_thread.run_sync(lock.__enter__)
+        try:
+            yield waited
+        finally:
+            lock.__exit__(None, None, None)
+
+    async def _work(
+        self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys, journal: StepJournal
+    ) -> _Obtained:
+        parent = EMPTY if step.base is None else results[step.base]
+        chain = None if parent.chain_id is None else ChainId(Digest(parent.chain_id))
+        snapshotter = self._session.snapshotter
+        started_ns = time.time_ns()
+        active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, chain)
+        try:
+            lower = () if chain is None else snapshotter.view(chain)
+            usage = await self._perform(step, run.Root(active.path, lower), results, journal)
+            layer = await trio.to_thread.run_sync(self._commit, active)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(snapshotter.remove, active)
+            raise
+        for note in layer.notes:
+            self._journal.notice(f"{step.title}: {note}")
+        record = self._record(step, keys, layer, parent, started_ns)
+        records = [record]
+        if keys.content is not None:
+            content = await trio.to_thread.run_sync(keys.content)
+            records.append(record._replace(key=content.digest, kind=content.domain, parts=content.parts))
+        await trio.to_thread.run_sync(self._session.cache.add, *records)
+        made = LayerResult(layer.diff_id, layer.chain_id, layer.descriptor, record.created)
+        return _Obtained(StepResult(keys.definition.digest, (*parent.layers, made)), cached=False, usage=usage)
+
+    async def _perform(
+        self, step: Step, root: run.Root, results: Mapping[StepId, StepResult], journal: StepJournal
+    ) -> Usage | None:
+        operation = step.operation
+        if isinstance(operation, Run):
+            return await run.run(step, operation, root, self._environment, journal.output)
+        if isinstance(operation, Copy):
+            await trio.to_thread.run_sync(self._copy, operation, root, results)
+        elif isinstance(operation, MakeDirectory):
+            await trio.to_thread.run_sync(directory.apply, operation, root.lower, root.upper)
+        return None
+
+    def _copy(self, operation: Copy, root: run.Root, results: Mapping[StepId, StepResult]) -> None:
+        with self._lookup.open_source(operation, results) as tree:
+            copy.apply(operation, tree, root.lower, root.upper, check=trio.from_thread.check_cancelled)
+
+    def _commit(self, active: Active) -> CommittedLayer:
+        return commit_layer(self._session.store, active, active.parent, self._lookup.epoch)
+
+    def _record(
+        self, step: Step, keys: StepKeys, layer: CommittedLayer, parent: StepResult, started_ns: int
+    ) -> CacheRecord:
+        ended_ns = time.time_ns()
+        return CacheRecord(
+            key=keys.definition.digest,
+            kind=keys.definition.domain,
+            chain_id=layer.chain_id,
+            parent_chain_id=parent.chain_id or "",
+            diff_id=layer.diff_id,
+            media_type=layer.descriptor.media_type,
+            digest=layer.descriptor.digest,
+            size_bytes=layer.descriptor.size,
+            created=format_time(ended_ns),
+            created_ns=ended_ns,
+            duration_ns=ended_ns - started_ns,
+            identity=self._lookup.identity(step),
+            description=step.title,
+            parts=keys.definition.parts,
+        )
+
+
+def _is_cancelled() -> bool:
+    """False, in a thread of a task that goes on; raises trio.Cancelled in one of a task that was cancelled."""
+    trio.from_thread.check_cancelled()
+    return False

@@ -1,0 +1,123 @@
+"""Where the finished image goes: names in the store, archives, directories; what of it needs a registry.
+
+On the cached-build path. Invariants: options are checked before anything is built; a file appears under its name only
+when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import IO, NamedTuple
+
+from builder.assemble import AssembledImage
+from builder.errors import BuildError, UsageError
+from builder.events import StepJournal
+from builder.options import BuildOptions
+from layers.descriptor import Descriptor
+from layers.errors import FormatError
+from layers.reference import Reference
+from layers.store import Store, StoredImage
+
+
+class Output(NamedTuple):
+    """One ``-o`` that writes a file: ``kind`` is oci or docker, the destination ``-`` is stdout."""
+
+    kind: str
+    destination: str
+
+
+class Exports(NamedTuple):
+    """What becomes of the image. ``pushes`` are the names to be sent to their registries."""
+
+    names: tuple[Reference, ...]
+    outputs: tuple[Output, ...]
+    pushes: tuple[Reference, ...]
+
+    @property
+    def need_network(self) -> bool:
+        """Whether a registry takes part."""
+        return bool(self.pushes)
+
+
+def plan_exports(options: BuildOptions) -> Exports:
+    """What ``options`` ask for.
+
+    Raises:
+        UsageError: a name is none, has a digest, or is missing where one is needed.
+    """
+    names = [_parse_name(name) for name in options.tags]
+    outputs: list[Output] = []
+    push = options.push
+    for fields in options.outputs:
+        if fields["type"] in {"image", "registry"}:
+            names += [_parse_name(name) for name in fields.get("name", "").split(",") if name]
+            push = push or fields["type"] == "registry" or fields.get("push") == "true"
+        else:
+            outputs.append(Output(fields["type"], fields["dest"]))
+    if push and not names:
+        raise UsageError("nothing to push: the image has no name", hints=("-t NAME gives it one",))
+    unique = tuple(dict.fromkeys(names))
+    return Exports(unique, tuple(outputs), unique if push else ())
+
+
+def _parse_name(text: str) -> Reference:
+    try:
+        reference = Reference.parse(text)
+    except FormatError as error:
+        raise UsageError(str(error)) from error
+    if reference.digest is not None:
+        raise UsageError(f"name {text!r} has a digest, a result cannot be named by one")
+    return reference
+
+
+def export_local(store: Store, image: AssembledImage, exports: Exports, step: StepJournal) -> None:
+    """The image is in ``store`` under its names, and in the files and directories of the outputs."""
+    store.blobs.put(image.config_bytes)
+    descriptor = store.blobs.put(image.manifest.raw)._replace(
+        media_type=image.manifest.media_type, platform=image.config.platform
+    )
+    _tell(step, f"writing image {image.image_id}")
+    for name in exports.names:
+        store.tag(name, descriptor)
+        _tell(step, f"naming to {name.canonical}")
+    for output in exports.outputs:
+        _write(store, image, descriptor, exports, output)
+        _tell(step, f"writing {output.kind} to {output.destination}")
+
+
+def _tell(step: StepJournal, text: str) -> None:
+    step.output(1, text.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def _write(store: Store, image: AssembledImage, descriptor: Descriptor, exports: Exports, output: Output) -> None:
+    from layers.archive import write_docker_archive, write_oci_archive
+
+    names = [name.name for name in exports.names]
+    listed: list[str | None] = [*names] or [None]
+    with destination(output) as out:
+        if output.kind == "oci":
+            write_oci_archive(store, [(descriptor, name) for name in listed], out)
+        else:
+            stored = StoredImage(tuple(names), descriptor, image.manifest, image.config)
+            write_docker_archive(store, [(stored, names)], out)
+
+
+@contextmanager
+def destination(output: Output) -> Generator[IO[bytes]]:
+    """A stream that becomes the file of ``output`` when the block ends well, and leaves nothing when it does not."""
+    if output.destination == "-":
+        yield sys.stdout.buffer
+        return
+    partial = f"{output.destination}.{os.getpid()}.partial"
+    try:
+        with open(partial, "xb") as file:
+            yield file
+        os.rename(partial, output.destination)
+    except OSError as error:
+        raise BuildError(f"output {output.destination!r}: {os.strerror(error.errno or 0).lower()}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)

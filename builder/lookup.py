@@ -1,0 +1,136 @@
+"""Keys of steps, and results that are there already.
+
+On the cached-build path; synchronous.  Invariants: a result is a hit only when its layer lies on the very root the
+step would run on (the chain id is derived from the step's own parent, never taken from a record), and both the
+unpacked layer and its blob are in the store; a hit by content is remembered under the definition key as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from builder.bases import Base
+from builder.graph import Copy, Graph, Pull, Scratch, Step, StepId
+from builder.planning import Plan
+from builder.results import EMPTY, LayerResult, StepResult
+from builder.selection import SourceTree
+from builder.session import Session
+from builder.steps import keys as step_keys
+from builder.steps.keys import StepKeys
+from cache.keys import CacheKey
+from cache.records import CacheRecord, Difference
+from layers.descriptor import Descriptor
+from layers.digest import ChainId, Digest, chain_id
+
+_TITLE = re.compile(r"\[(?P<place>.*?\d*)/\d+\] (?P<instruction>\w+)")
+
+
+class Lookup:
+    """Finds the results of the steps of one build."""
+
+    def __init__(self, session: Session, plan: Plan, inputs: step_keys.KeyInputs, bases: Mapping[str, Base]) -> None:
+        self._session = session
+        self._inputs = inputs
+        self._bases = {str(base.descriptor.digest): base for base in bases.values()}
+        self._dockerfile = "-" if plan.path is None else os.path.abspath(plan.path)
+
+    @property
+    def epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH of the build in seconds, None when there is none."""
+        return self._inputs.epoch
+
+    def base(self, operation: Pull) -> Base:
+        """The base that ``operation`` pulls."""
+        return self._bases[operation.manifest_digest]
+
+    def identity(self, step: Step) -> str:
+        """What is the same for all versions of the step: Dockerfile, stage, position, instruction."""
+        match = _TITLE.match(step.title)
+        place = f"{match['place']} {match['instruction']}" if match else step.title
+        return f"{self._dockerfile} [{place}]"
+
+    def keys(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys:
+        """The keys of ``step``; raises BuildError where its sources are wrong."""
+        return step_keys.create_keys(step, results, self._inputs)
+
+    def open_source(self, operation: Copy, results: Mapping[StepId, StepResult]) -> AbstractContextManager[SourceTree]:
+        """The tree that ``operation`` takes files from."""
+        return step_keys.open_source(operation, results, self._inputs)
+
+    def find_trivial(self, step: Step) -> StepResult | None:
+        """The result of a step that has no record: an empty root, a base that is here. None for other steps."""
+        if isinstance(step.operation, Scratch):
+            return EMPTY
+        if isinstance(step.operation, Pull):
+            result = self.base(step.operation).result
+            return result if self._has_layers(result) else None
+        return None
+
+    def find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
+        """The result that is there under one of ``keys``."""
+        parent = EMPTY if step.base is None else results[step.base]
+        record, result = self._find_key(keys.definition, keys.definition, parent)
+        if result is None and keys.content is not None:
+            content = keys.content()
+            record, result = self._find_key(content, keys.definition, parent)
+            if record is not None and result is not None:
+                self._session.cache.add(_under(record, keys.definition))
+        if record is not None and result is not None:
+            self._session.cache.touch((record,))
+        return result
+
+    def explain(self, step: Step, keys: StepKeys) -> Difference | None:
+        """The first part of the key that differs from the nearest earlier record of the step."""
+        key = keys.definition if keys.content is None else keys.content()
+        return self._session.cache.explain(self.identity(step), key)
+
+    def find_all(self, graph: Graph) -> dict[StepId, StepResult]:
+        """The results of all steps that are there, as far as every step before them is."""
+        results: dict[StepId, StepResult] = {}
+        for step in graph.steps:
+            needed = step.inputs if step.base is None else (step.base, *step.inputs)
+            if any(one not in results for one in needed):
+                continue
+            result = self.find_trivial(step)
+            if result is None and not isinstance(step.operation, Pull):
+                result = self.find(step, results, self.keys(step, results))
+            if result is not None:
+                results[step.id] = result
+        return results
+
+    def _find_key(
+        self, key: CacheKey, definition: CacheKey, parent: StepResult
+    ) -> tuple[CacheRecord | None, StepResult | None]:
+        record = self._session.cache.find(key)
+        if record is None:
+            return None, None
+        layer = LayerResult(
+            diff_id=record.diff_id,
+            chain_id=_chain(parent, record.diff_id),
+            descriptor=Descriptor(record.media_type, Digest(record.digest), record.size_bytes),
+            created=record.created,
+        )
+        result = StepResult(definition.digest, (*parent.layers, layer))
+        return record, result if self._has_layer(layer) else None
+
+    def _has_layers(self, result: StepResult) -> bool:
+        """Whether a base is here with all its blobs; an empty image is."""
+        here = all(self._session.store.blobs.size(layer.descriptor.digest) is not None for layer in result.layers)
+        return here and (result.chain_id is None or self._session.snapshotter.has(ChainId(Digest(result.chain_id))))
+
+    def _has_layer(self, layer: LayerResult) -> bool:
+        blob = self._session.store.blobs.size(layer.descriptor.digest)
+        return blob is not None and self._session.snapshotter.has(ChainId(Digest(layer.chain_id)))
+
+
+def _chain(parent: StepResult, diff_id: str) -> str:
+    below = None if parent.chain_id is None else ChainId(Digest(parent.chain_id))
+    return chain_id(below, Digest(diff_id))
+
+
+def _under(record: CacheRecord, key: CacheKey) -> CacheRecord:
+    """``record`` once more, under ``key``."""
+    return record._replace(key=key.digest, kind=key.domain, parts=key.parts)

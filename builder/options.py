@@ -1,0 +1,49 @@
+"""What one build is asked for, as a value. On the cached-build path: nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class StepLimits(NamedTuple):
+    """What each RUN step may use; None means no limit. Sources: the flags of ``docker build`` of the same names."""
+
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    pids: int | None = None
+    shm_bytes: int = 64 << 20
+
+
+class BuildOptions(NamedTuple):
+    """One build.
+
+    ``context`` is a directory; ``dockerfile`` a path, None for ``Dockerfile`` in the context, ``-`` for stdin;
+    ``outputs`` are the fields of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own.
+    """
+
+    context: str
+    dockerfile: str | None = None
+    tags: tuple[str, ...] = ()
+    build_args: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
+    target: str | None = None
+    platform: str | None = None
+    no_cache: bool = False
+    pull: bool = False
+    push: bool = False
+    outputs: tuple[Mapping[str, str], ...] = ()
+    network: str = "default"
+    limits: StepLimits = StepLimits()
+    extra_hosts: tuple[str, ...] = ()
+    jobs: int | None = None
+    source_date_epoch: int | None = None
+
+
+def default_root(environment: Mapping[str, str]) -> str:
+    """Where images, layers and cache live: ``$XDG_DATA_HOME/pybuild``."""
+    data = environment.get("XDG_DATA_HOME") or os.path.join(environment.get("HOME") or "/root", ".local", "share")
+    return os.path.join(data, "pybuild")

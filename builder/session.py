@@ -1,0 +1,59 @@
+"""What one build works on: store, cache and layers of one root directory.
+
+On the cached-build path. Invariants: opened once, closed with the block; the servers start only when a step runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cache.records import BuildCache
+from layers.snapshotter import Snapshotter
+from layers.store import Store
+
+if TYPE_CHECKING:
+    from builder.servers import Servers
+
+
+def warn_on_stderr(text: str) -> None:
+    """``text`` is a line on stderr."""
+    sys.stderr.write(f"WARN: {text}\n")
+
+
+class Session:
+    """The opened services; use it as a context manager."""
+
+    def __init__(self, root: str, warn: Callable[[str], None] = warn_on_stderr) -> None:
+        self.root = root
+        self.store = Store(root)
+        self.snapshotter = Snapshotter(self.store)
+        self.cache = BuildCache(root, warn)
+        self._servers: Servers | None = None
+
+    @property
+    def servers(self) -> Servers:
+        """The union and sandbox servers, which start at their first use."""
+        if self._servers is None:
+            from builder.servers import Servers
+
+            self._servers = Servers()
+        return self._servers
+
+    def close(self) -> None:
+        """Nothing is open and no server runs. Idempotent."""
+        if self._servers is not None:
+            self._servers.close()
+            self._servers = None
+        self.cache.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

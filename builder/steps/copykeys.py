@@ -1,0 +1,162 @@
+"""What decides the result of COPY and ADD, as keys.
+
+On the cached-build path. Invariants: two operations with equal keys put the same files in place, up to times; whatever
+can't be told without reading the target's files is taken as making a difference.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from builder import paths
+from builder.errors import ContextError, UnsupportedError
+from builder.graph import Copy
+from builder.identities import names_identity
+from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
+from cache.contenthash import FileMemory, TreeEntry, fingerprint
+from cache.framing import Value
+from cache.keys import CacheKey, KeyedSource, StepInput, copy_key
+
+
+def keyed_sources(
+    operation: Copy, tree: SourceTree, memory: FileMemory | None = None, *, check: Callable[[], None] = lambda: None
+) -> tuple[KeyedSource, ...]:
+    """Content hashes of what the sources of ``operation`` select in ``tree``.
+
+    ``memory`` (``BuildCache.files``) spares reading unchanged files. ``check`` is called often and may raise.
+    Raises ContextError for a missing source and for files that can't be read, UnsupportedError for remote sources.
+    """
+    refuse_remote(operation)
+    sources: list[KeyedSource] = []
+    try:
+        for selected in select(tree, operation):
+            digest = fingerprint(_entries(tree, selected, operation), memory, check=check).digest
+            name = None if selected.is_directory else os.fsdecode(selected.name)
+            sources.append(KeyedSource(digest, name))
+    except OSError as error:
+        raise unreadable(tree, error) from error
+    return tuple(sources)
+
+
+def key(
+    strength: str,
+    operation: Copy,
+    *,
+    parent: StepInput,
+    sources: Sequence[KeyedSource | StepInput],
+    branches: Sequence[Path],
+    epoch: int | None = None,
+) -> CacheKey:
+    """The key of ``operation`` on ``branches`` (top first), the files of the step ``parent``.
+
+    ``sources`` are those of ``keyed_sources``; or, in a definition key, the step the files come from.
+    """
+    by_step = any(isinstance(source, StepInput) for source in sources)
+    details: list[tuple[str, Value]] = [("inline files", tuple((file.name, file.content) for file in operation.inline))]
+    if by_step:
+        details += [("source patterns", operation.sources), ("excludes", operation.excludes)]
+    if operation.parents:
+        details.append(("kept paths", operation.sources))
+    flags = [name for name in ("link", "parents", "unpack", "unpack_remote") if getattr(operation, name)]
+    return copy_key(
+        strength,
+        parent=None if operation.link else parent,
+        destination=operation.destination,
+        sources=[_nameless(source, operation, sources, branches) for source in sources],
+        owner=operation.chown or None,
+        mode=operation.chmod or None,
+        flags=flags,
+        identities=identity_digests(operation.chown, branches),
+        details=details,
+        epoch=epoch,
+    )
+
+
+def identity_digests(owner: str, branches: Sequence[Path]) -> tuple[tuple[str, str], ...]:
+    """Name and digest of the files that say who ``owner`` is; none when it is a number."""
+    if not owner or not names_identity(owner):
+        return ()
+    from builder.rootfs import GROUP, PASSWD, open_root
+
+    with open_root(branches) as root:
+        contents = [(path, None if root is None else root.read_file(path)) for path in (PASSWD, GROUP)]
+    return tuple(
+        (paths.shown(path), "" if content is None else sha256(content).hexdigest()) for path, content in contents
+    )
+
+
+def refuse_remote(operation: Copy) -> None:
+    """Raises UnsupportedError when the operation has sources that would have to be fetched."""
+    remote = [source.url for source in operation.http] + [source.remote for source in operation.git]
+    if remote:
+        raise UnsupportedError(f"ADD does not fetch {remote[0]!r}: sources from the network are not offered")
+
+
+def unreadable(tree: SourceTree, error: OSError) -> ContextError:
+    """The error for a file of ``tree`` that can't be read."""
+    name = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename or b"a file")
+    return ContextError(f"{name!r} in {tree.title} can't be read: {(error.strerror or str(error)).lower()}")
+
+
+def _entries(tree: SourceTree, selected: Selected, operation: Copy) -> Iterator[TreeEntry]:
+    """The files that count for ``selected``: with the kept directories on the way, without a directory's own."""
+    if selected.kept:
+        for path, entry in kept_directories(tree, selected):
+            yield _Placed(entry, path)
+        yield _Placed(selected.entry, selected.kept)
+    elif not selected.is_directory:
+        yield selected.entry
+    if selected.is_directory:
+        yield from entries_below(tree, selected, operation)
+
+
+class _Placed:
+    """An entry under another path (``cache.contenthash.TreeEntry``)."""
+
+    def __init__(self, entry: SourceEntry, path: bytes) -> None:
+        self.path = path
+        self.mode = entry.mode
+        self.uid = entry.uid
+        self.gid = entry.gid
+        self.size = entry.size
+        self.rdev = entry.rdev
+        self.nlink = entry.nlink
+        self.file_id = entry.file_id
+        self.state = entry.state
+        self.readlink = entry.readlink
+        self.xattrs = entry.xattrs
+        self.open = entry.open
+
+
+def _nameless(
+    source: KeyedSource | StepInput,
+    operation: Copy,
+    sources: Sequence[KeyedSource | StepInput],
+    branches: Sequence[Path],
+) -> KeyedSource | StepInput:
+    """``source`` without its name where the result can't have the name: one file that becomes ``destination``."""
+    if isinstance(source, StepInput) or source.name is None or len(sources) + len(operation.inline) > 1:
+        return source
+    if operation.destination.endswith("/") or operation.unpack or _may_be_directory(operation.destination, branches):
+        return source
+    return source._replace(name=None)
+
+
+def _may_be_directory(path: str, branches: Sequence[Path]) -> bool:
+    """Whether ``path`` might lead to a directory; False is certain, whatever whiteouts the branches hold."""
+    parts = os.fsdecode(paths.clean(path)).split("/")
+    for branch in branches:
+        place = str(branch)
+        for number, part in enumerate(parts, start=1):
+            place = f"{place}/{part}"
+            try:
+                mode = os.lstat(place).st_mode
+            except OSError:
+                break
+            if stat.S_ISLNK(mode) or (number == len(parts) and stat.S_ISDIR(mode)):
+                return True
+    return not any(parts)

@@ -1,0 +1,254 @@
+"""RUN: a command in a sandbox, on the union of its parent's layers and a fresh branch.
+
+::
+
+    pybuild                    union server               sandbox server
+      mount(branches) ───────────▶ detached mount
+      run(spec, descriptor) ────────────────────────────────▶ init attaches it, runs the command
+      ◀── output over pipes ──────────────────────────────────┤
+      ◀── result ─────────────────────────────────────────────┘
+      ◀── ended: every byte is in the branch ─┘
+
+Invariants: the fresh branch is the only thing that outlives the step; a cancelled step is killed with all its
+processes, and the end of the mount is awaited in any case, so that nobody writes to a branch that is being packed or
+removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from builder.errors import StepFailed, UnsupportedError
+from builder.events import Usage
+from builder.graph import Run, Step
+from builder.options import StepLimits
+from builder.progress.plain import format_bytes, visible_text
+from builder.rootfs import RootFs
+from builder.sandbox.client import Running
+from builder.sandbox.spec import Limits, Network, SandboxResult, SandboxSpec, User
+from builder.servers import Servers
+from unionfs.branch import Branch, BranchStack
+from unionfs.types import Access, UnionOptions
+from unionfs.union import Union
+
+Output = Callable[[int, bytes], None]
+
+_READ_BYTES = 64 << 10
+_TAIL_LINES = 20
+MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
+"""The layer is made durable when it is packed; until then nothing of the branch is promised to anybody."""
+
+
+class Environment(NamedTuple):
+    """What RUN steps of one build share. ``scaffold`` is a branch of empty mount points (see `make_scaffold`)."""
+
+    servers: Servers
+    scaffold: Path
+    limits: StepLimits
+    network: str
+    extra_hosts: tuple[str, ...]
+
+
+class Root(NamedTuple):
+    """The branches of a step's root: ``upper`` is written, ``lower`` are the parent's layers, top first."""
+
+    upper: Path
+    lower: tuple[Path, ...]
+
+
+def make_scaffold(directory: Path) -> Path:
+    """``directory`` holds the places that are mounted over in every step, all empty.
+
+    As the bottom branch it gives each root its mount points, and none of them can end up in a layer.
+    """
+    for name in ("proc", "sys", "dev", "etc"):
+        (directory / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name in ("resolv.conf", "hosts", "hostname"):
+        (directory / "etc" / name).touch(mode=0o644)
+    return directory
+
+
+async def run(step: Step, operation: Run, root: Root, environment: Environment, output: Output) -> Usage:
+    """The command has ended with status 0 and what it wrote is in ``root.upper``; what it used.
+
+    Raises:
+        StepFailed: any other status, or the sandbox could not be set up.
+        UnsupportedError: the instruction asks for what this builder does not offer.
+    """
+    _refuse_unsupported(step, operation)
+    user, home = await trio.to_thread.run_sync(resolve_user, operation.user, root)
+    spec = _spec(operation, user, home, environment)
+    tail = _Tail(output)
+    result = await run_in_sandbox(spec, root, environment, tail)
+    if result.status or result.error:
+        raise _failure(step, operation, result, tail)
+    return usage_of(result)
+
+
+async def run_in_sandbox(spec: SandboxSpec, root: Root, environment: Environment, output: Output) -> SandboxResult:
+    """The result of the sandbox; its mount is gone, and ``root.upper`` is still."""
+    servers = environment.servers
+    mount = await trio.to_thread.run_sync(
+        lambda: servers.union.mount(branches_of(root, environment.scaffold), MOUNT_OPTIONS)
+    )
+    try:
+        async with AsyncExitStack() as reading:
+            with ExitStack() as ends:
+                ends.callback(os.close, mount.fd)
+                stdout = _pipe(ends, reading)
+                stderr = _pipe(ends, reading)
+                running = await trio.to_thread.run_sync(
+                    lambda: servers.sandbox.run(
+                        spec, root_fd=mount.fd, stdin=None, stdout=stdout.write_fd, stderr=stderr.write_fd
+                    )
+                )
+            return await _follow(running, {1: stdout.reader, 2: stderr.reader}, output)
+    finally:
+        with trio.CancelScope(shield=True):
+            await _wait_for_end(mount.ended)
+
+
+def branches_of(root: Root, scaffold: Path) -> list[Branch]:
+    """The branches that make ``root`` with the mount points of ``scaffold``, top first."""
+    lower = (*root.lower, scaffold)
+    return [Branch(os.fsencode(root.upper)), *(Branch(os.fsencode(path), Access.RO) for path in lower)]
+
+
+class _Pipe(NamedTuple):
+    """A pipe the step writes to."""
+
+    reader: trio.lowlevel.FdStream
+    write_fd: int
+
+
+def _pipe(ends: ExitStack, reading: AsyncExitStack) -> _Pipe:
+    """A pipe whose write end is closed with ``ends`` and whose read end with ``reading``."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    ends.callback(os.close, write_fd)
+    reader = trio.lowlevel.FdStream(read_fd)
+    reading.push_async_callback(reader.aclose)
+    return _Pipe(reader, write_fd)
+
+
+async def _follow(running: Running, readers: dict[int, trio.lowlevel.FdStream], output: Output) -> SandboxResult:
+    """The result, once the command has ended and all it wrote was given to ``output``."""
+
+    async def read(number: int, reader: trio.lowlevel.FdStream) -> None:
+        while data := await reader.receive_some(_READ_BYTES):
+            output(number, data)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for number, reader in readers.items():
+                nursery.start_soon(read, number, reader)
+            await trio.lowlevel.wait_readable(running.fd)
+        return running.result()
+    finally:
+        running.close()
+
+
+async def _wait_for_end(ended: int) -> None:
+    """The mount whose ``ended`` this is has ended; the descriptor is closed."""
+    async with trio.lowlevel.FdStream(ended) as stream:
+        while await stream.receive_some(_READ_BYTES):
+            pass
+
+
+class _Tail:
+    """Hands output on and keeps its last lines for a message."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._lines: deque[bytes] = deque(maxlen=_TAIL_LINES)
+        self._partial = {1: b"", 2: b""}
+
+    def __call__(self, stream: int, data: bytes) -> None:
+        self._output(stream, data)
+        *lines, rest = (self._partial[stream] + data).split(b"\n")
+        self._lines.extend(lines)
+        self._partial[stream] = rest[-_READ_BYTES:]
+
+    def lines(self) -> tuple[str, ...]:
+        """The last lines of both streams, in the order they ended."""
+        last = [*self._lines, *(rest for rest in self._partial.values() if rest)][-_TAIL_LINES:]
+        return tuple(visible_text(line.decode("utf-8", "replace")) for line in last)
+
+
+def resolve_user(user: str, root: Root) -> tuple[User, str]:
+    """Who ``user`` is in the image, and that one's home directory."""
+    branches = (Branch(os.fsencode(path), Access.RO) for path in root.lower)
+    with contextlib.closing(Union(BranchStack((Branch(os.fsencode(root.upper), Access.RW), *branches)))) as union:
+        found = RootFs(union).resolve_user(user)
+    return User(found.uid, found.gid, found.groups), found.home
+
+
+def _spec(operation: Run, user: User, home: str, environment: Environment) -> SandboxSpec:
+    names = {pair.partition("=")[0] for pair in operation.env}
+    defaults = () if "HOME" in names else (f"HOME={home}",)
+    proxies = tuple(pair for pair in operation.proxy_env if pair.partition("=")[0] not in names)
+    limits = environment.limits
+    return SandboxSpec(
+        argv=operation.argv,
+        env=(*operation.env, *defaults, *proxies),
+        cwd=operation.cwd,
+        user=user,
+        network=sandbox_network(operation.network, environment.network),
+        extra_hosts=environment.extra_hosts,
+        security="insecure" if operation.security == "insecure" else "sandbox",
+        limits=Limits(
+            memory_bytes=limits.memory_bytes,
+            memory_swap_bytes=limits.memory_swap_bytes,
+            cpus=limits.cpus,
+            cpu_shares=limits.cpu_shares,
+            pids=limits.pids,
+            shm_bytes=limits.shm_bytes,
+        ),
+    )
+
+
+def sandbox_network(instruction: str, build: str) -> Network:
+    """The network of a step; ``default`` of the instruction is the build's, and the build's default is the host's."""
+    wanted = build if instruction == "default" else instruction
+    return "none" if wanted == "none" else "host"
+
+
+def _refuse_unsupported(step: Step, operation: Run) -> None:
+    refused = [f"--mount=type={_mount_kind(mount)}" for mount in operation.mounts]
+    if operation.security == "insecure":
+        refused.append("--security=insecure")
+    refused += [f"--device={device}" for device in operation.devices]
+    if operation.script is not None:
+        refused.append("a here-document that begins with #!")
+    if refused:
+        raise UnsupportedError(f"RUN does not offer {refused[0]}", source=step.source)
+
+
+def _mount_kind(mount: object) -> str:
+    return type(mount).__name__.removesuffix("Mount").lower()
+
+
+def usage_of(result: SandboxResult) -> Usage:
+    """What the step used, as events tell it."""
+    return Usage(result.cpu_user_ns, result.cpu_system_ns, result.memory_peak_bytes, result.pids_peak)
+
+
+def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail) -> StepFailed:
+    command = operation.shell_text
+    if result.oom is not None:
+        limit, peak = (format_bytes(number) for number in result.oom)
+        message = f"process {command!r} did not complete: out of memory at the limit of {limit} (peak {peak})"
+    elif result.error is not None:
+        message = f"process {command!r} could not be run: {result.error}"
+    elif result.signal is not None:
+        message = f"process {command!r} was killed by signal {result.signal}"
+    else:
+        message = f"process {command!r} did not complete successfully: exit code: {result.status}"
+    return StepFailed(message, status=result.status or 1, source=step.source, output=tail.lines())
