@@ -16,8 +16,9 @@ _ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 _LARGEST = 0o7777
 _SHIFTS = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 4, "w": 2, "x": 1}
-_SPECIAL = {"u": 0o4000, "g": 0o2000}
-_STICKY = 0o1000
+_SPECIAL = {"u": 0o4000, "g": 0o2000, "o": 0o1000}
+_SPECIAL_LETTER = {"u": "s", "g": "s", "o": "t"}
+_SET_ID = 0o6000
 _ANY_EXECUTE = 0o111
 
 
@@ -69,19 +70,16 @@ def _change(mode: int, change: Change, *, directory: bool) -> int:
     mask = bits = 0
     for user in change.who:
         shift = _SHIFTS[user]
-        mask |= 0o7 << shift | _SPECIAL.get(user, 0)
+        mask |= 0o7 << shift | _SPECIAL[user]
         bits |= _permissions(mode, change.what, directory=directory) << shift
-        if "s" in change.what:
-            bits |= _SPECIAL.get(user, 0)
-    if "t" in change.what:
-        mask |= _STICKY
-        bits |= _STICKY
+        if _SPECIAL_LETTER[user] in change.what:
+            bits |= _SPECIAL[user]
     if change.operator == "+":
         return mode | bits
     if change.operator == "-":
         return mode & ~bits
     # chmod(1): a directory keeps its set-id bits unless they are named
-    kept = mode & (_SPECIAL["u"] | _SPECIAL["g"]) if directory and "s" not in change.what else 0
+    kept = mode & _SET_ID if directory and "s" not in change.what else 0
     return mode & ~mask | bits | kept
 
 

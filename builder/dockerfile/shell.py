@@ -304,7 +304,7 @@ class _Reader:
         replacement = self.read("}", raw_escapes=True, words=None)
         value = self._lookup(name)
         if value is None and self._rules.keep_unset:
-            return f"${{{name}/{pattern}/{replacement}}}"
+            return f"${{{name}{'//' if every else '/'}{pattern}/{replacement}}}"
         try:
             return globs.replace(value or "", pattern, replacement, every=every)
         except ValueError as error:

@@ -1,9 +1,9 @@
 """The reference frontend's own test data, run against this project's language.
 
-    python tests/conformance/reference_dockerfile.py CHECKOUT
+    python tests/conformance/reference_dockerfile.py BUILDKIT [PATTERNMATCHER]
 
-``CHECKOUT`` is a working copy of the repository that holds ``frontend/dockerfile`` (moby/buildkit); its data is read
-where it lies.  Every row that differs is printed; the exit status says whether there was one.
+The arguments are working copies of moby/buildkit and of moby/patternmatcher; their data is read where it lies.
+Every row that differs is printed; the exit status says whether there was one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from builder.dockerfile import lexer, parser, shell, words
+from builder.dockerfile import ignore, lexer, parser, shell, words
 from builder.dockerfile.source import Source
 from builder.errors import BuildError
 
@@ -79,21 +79,24 @@ def dump(keyword: str, flags: tuple[str, ...], rest: str, escape: str) -> str:
 def arguments(keyword: str, rest: str, escape: str) -> list[str]:
     """The words of an instruction before they are understood."""
     if keyword in {"ENV", "LABEL"}:
-        found = words.split_quoted(rest, escape)
-        if found and "=" not in found[0]:
-            return [*words.split_first(rest), ""]
-        return [part for word in found for part in (*word.split("=", 1), "=")]
+        return pairs(rest, escape)
     if keyword == "ARG":
         return words.split_quoted(rest, escape)
     if keyword == "HEALTHCHECK":
         kind, text = words.split_first(rest)
         return ([kind] if kind else []) + text_or_array(text)
-    if keyword in {"ADD", "COPY", "VOLUME"}:
+    if keyword in {"ADD", "COPY", "VOLUME", "EXPOSE", "FROM"}:
         array = words.parse_json_array(rest)
         return words.split_blanks(rest) if array is None else array
-    if keyword in {"EXPOSE", "FROM"}:
-        return words.split_blanks(rest)
     return text_or_array(rest) if keyword in {"CMD", "ENTRYPOINT", "RUN", "SHELL"} else [rest]
+
+
+def pairs(rest: str, escape: str) -> list[str]:
+    """Names, values and what stands between them."""
+    found = words.split_quoted(rest, escape)
+    if found and "=" not in found[0]:
+        return [*words.split_first(rest), ""]
+    return [part for word in found for part in (*word.split("=", 1), "=")]
 
 
 def text_or_array(text: str) -> list[str]:
@@ -128,7 +131,32 @@ def check_refused(folder: Path) -> Iterator[tuple[str, object, object]]:
         yield case.name, "error", got
 
 
-def main(checkout: Path) -> int:
+GO_STRING = r'"((?:[^"\\]|\\.)*)"'
+ONE_PATTERN = re.compile(rf"\{{{GO_STRING}, {GO_STRING}, (true|false)(, filepath\.ErrBadPattern|, nil)?\}}")
+SEVERAL_PATTERNS = re.compile(rf"\{{\[\]string\{{([^}}]*(?:\}}[^}}]*)*?)\}}, {GO_STRING}, (true|false)\}}")
+
+
+def check_ignore(data: Path) -> Iterator[tuple[str, object, object]]:
+    """One row per case of the tables in the test's source."""
+    for number, line in enumerate(data.read_text().splitlines(), start=1):
+        found = SEVERAL_PATTERNS.search(line)
+        expected: object
+        if found:
+            patterns = [json.loads(f'"{text}"') for text in re.findall(GO_STRING, found.group(1))]
+            name, expected = found.group(2), found.group(3) == "true"
+        elif found := ONE_PATTERN.search(line):
+            patterns, name = [json.loads(f'"{found.group(1)}"')], found.group(2)
+            expected = "error" if "Bad" in (found.group(4) or "") else found.group(3) == "true"
+        else:
+            continue
+        try:
+            got: object = ignore.Matcher(patterns).excluded(json.loads(f'"{name}"'))
+        except BuildError:
+            got = "error"
+        yield f"{data.name}:{number} {patterns} {name}", expected, got
+
+
+def main(checkout: Path, patternmatcher: Path | None) -> int:
     """Print the differences and a line of counts per file of data."""
     frontend = checkout / "frontend" / "dockerfile"
     suites = {
@@ -137,6 +165,8 @@ def main(checkout: Path) -> int:
         "statements": check_statements(frontend / "parser" / "testfiles"),
         "refused": check_refused(frontend / "parser" / "testfiles-negative"),
     }
+    if patternmatcher is not None:
+        suites["ignore"] = check_ignore(patternmatcher / "patternmatcher_test.go")
     failures = 0
     for name, rows in suites.items():
         total = right = 0
@@ -152,4 +182,4 @@ def main(checkout: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None))
