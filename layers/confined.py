@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from layers.errors import ArchiveError
 from layers.lowerview import LowerEntry, LowerView
@@ -105,8 +105,10 @@ class ConfinedTree:
         self._real.clear()
 
     # -- the walk -----------------------------------------------------------------------------------------------------
-    def _walk(self, parts: Sequence[bytes], *, create: bool) -> Parts | None:
+    def _walk(self, parts: Parts, *, create: bool) -> Parts | None:
         """The physical path of a directory; None when something on the way is no directory, or missing."""
+        if parts in self._real:
+            return parts
         real: Parts = ()
         pending = list(reversed(parts))
         links = 0
@@ -167,13 +169,11 @@ class ConfinedTree:
         return True
 
     def _is_real_directory(self, parts: Parts) -> bool:
-        for count in range(1, len(parts) + 1):
-            path = parts[:count]
-            if path in self._real:
-                continue
-            if self._enter(path, create=False) != b"":
-                return False
-        return True
+        """Whether the path leads there without a link. What is known to be real has real parents."""
+        known = len(parts)
+        while known and parts[:known] not in self._real:
+            known -= 1
+        return all(self._enter(parts[:count], create=False) == b"" for count in range(known + 1, len(parts) + 1))
 
     def _note_real(self, path: Parts) -> None:
         if len(self._real) >= _MOST_REMEMBERED:
