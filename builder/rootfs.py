@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Self
 
@@ -275,6 +276,28 @@ class RootFs:
         """The trail is ``depth`` long at most."""
         while len(self._trail) > depth:
             self._union.forget(self._trail.pop()[1], 1)
+
+
+@contextmanager
+def open_root(branches: Sequence[Path]) -> Generator[RootFs | None]:
+    """The merged view of ``branches``, top first, read-only, inside the block; None when there are none.
+
+    Raises UnionError when a branch is missing.
+    """
+    if not branches:
+        yield None
+        return
+    from unionfs.branch import Branch, BranchStack
+    from unionfs.types import Access, UnionOptions
+    from unionfs.union import Union
+
+    stack = BranchStack(tuple(Branch(os.fsencode(path), Access.RO) for path in branches))
+    union = Union(stack, UnionOptions(read_only=True))
+    try:
+        with RootFs(union) as root:
+            yield root
+    finally:
+        union.close()
 
 
 def _common(one: list[bytes], other: Iterable[bytes]) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from builder import paths
+from builder.filecopy import copy_content
 from builder.rootfs import RootFs
 from unionfs.whiteout import OPAQUE_NAME, is_own_xattr, is_reserved
 
@@ -140,9 +141,8 @@ class Upper:
         """The written file has its metadata; the caller closes the descriptor."""
         os.fchown(descriptor, attributes.uid, attributes.gid)
         os.fchmod(descriptor, attributes.mode)
-        for name, value in attributes.xattrs:
-            if not is_own_xattr(name):
-                os.setxattr(descriptor, name, value)
+        if attributes.xattrs:
+            _set_xattrs(descriptor, attributes.xattrs)
         if attributes.times_ns is not None:
             os.utime(descriptor, ns=attributes.times_ns)
 
@@ -188,6 +188,57 @@ class Upper:
         finally:
             os.close(source_fd)
 
+    def link_at(self, path: bytes) -> bytes | None:
+        """Target of the symbolic link at ``path``, None for anything else. What is above ``path`` are directories."""
+        mode = self.mode_at(path)
+        if mode is None or not stat.S_ISLNK(mode):
+            return None
+        directory, _, name = path.rpartition(b"/")
+        try:
+            fd = self._open_beneath(directory)
+        except FileNotFoundError:
+            pass
+        else:
+            try:
+                return os.readlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                pass
+            finally:
+                os.close(fd)
+        return None if self._view is None else self._view.readlink(path)
+
+    def bring_up(self, path: bytes) -> None:
+        """The file at ``path`` lies in the branch, as it is below. Raises FileNotFoundError when there is none."""
+        view = self._view
+        directory, name = self._place(path)
+        try:
+            os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            found = None if view is None else view.lstat(path)
+            if view is None or found is None:
+                raise
+        else:
+            return
+        attributes = self._attributes_below(path)
+        if stat.S_ISLNK(found.mode):
+            self.put_symlink(path, view.readlink(path), attributes)
+        elif not stat.S_ISREG(found.mode):
+            self.put_node(path, stat.S_IFMT(found.mode), found.rdev, attributes)
+        else:
+            self._bring_up_file(path, view.open_file(path), attributes)
+
+    def _bring_up_file(self, path: bytes, source: int, attributes: Attributes) -> None:
+        """The regular file open as ``source``, which is closed, lies at ``path``."""
+        try:
+            target = self.put_file(path)
+            try:
+                copy_content(source, target, os.fstat(source), lambda: None)
+                self.finish_file(target, attributes)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
     def replace(self, path: bytes) -> None:
         """Nothing lies at ``path``, whose parent is a directory: not in the branch, and from below nothing shows."""
         parent, _, name = path.rpartition(b"/")
@@ -229,10 +280,8 @@ class Upper:
         os.chown(name, attributes.uid, attributes.gid, dir_fd=directory.fd, follow_symlinks=False)
         if not link:
             os.chmod(name, attributes.mode, dir_fd=directory.fd)
-        path = b"/proc/self/fd/%d/%s" % (directory.fd, name)
-        for xattr, value in attributes.xattrs:
-            if not is_own_xattr(xattr):
-                os.setxattr(path, xattr, value, follow_symlinks=False)
+        if attributes.xattrs:
+            _set_xattrs(b"/proc/self/fd/%d/%s" % (directory.fd, name), attributes.xattrs)
         if attributes.times_ns is not None:
             os.utime(name, ns=attributes.times_ns, dir_fd=directory.fd, follow_symlinks=False)
 
@@ -343,11 +392,24 @@ def _apply(descriptor: int, attributes: Attributes) -> None:
     """Metadata of an open directory."""
     os.fchown(descriptor, attributes.uid, attributes.gid)
     os.fchmod(descriptor, attributes.mode)
-    for name, value in attributes.xattrs:
-        if not is_own_xattr(name):
-            os.setxattr(descriptor, name, value)
+    _set_xattrs(descriptor, attributes.xattrs)
     if attributes.times_ns is not None:
         os.utime(descriptor, ns=attributes.times_ns)
+
+
+def _set_xattrs(file: int | bytes, xattrs: tuple[tuple[bytes, bytes], ...]) -> None:
+    """The attributes are set, as far as this file system and this process may have them; capabilities always."""
+    for name, value in xattrs:
+        if is_own_xattr(name):
+            continue
+        try:
+            if isinstance(file, int):
+                os.setxattr(file, name, value)
+            else:
+                os.setxattr(file, name, value, follow_symlinks=False)
+        except OSError as error:
+            if name == b"security.capability" or error.errno not in {errno.EPERM, errno.EOPNOTSUPP}:
+                raise
 
 
 def _not_a_directory(path: bytes) -> NotADirectoryError:

@@ -1,0 +1,237 @@
+"""COPY and ADD: files of the build context or of another step are put into a fresh branch.
+
+    destination      source               result
+    ends in ``/``    file                 ``destination/NAME``
+    is a directory   file                 ``destination/NAME``
+    anything else    file                 ``destination``
+    any              directory            its content in ``destination``, which is made if need be
+    any              archive (ADD)        its content in ``destination``, which is made if need be
+
+Invariants: only the branch is written; a directory that is there keeps its metadata when it is the destination and
+gets the source's below it; a file replaces a file or link, never a directory, and a directory replaces nothing; links
+are copied as links; names of one file stay names of one file; owners are root's or the source's unless ``--chown``
+says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder import paths
+from builder.errors import BuildError
+from builder.filecopy import copy_content
+from builder.graph import Copy, InlineFile
+from builder.identities import UnknownIdentityError
+from builder.modes import Mode, parse_mode
+from builder.rootfs import open_root
+from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
+from builder.steps.copykeys import refuse_remote, unreadable
+from builder.steps.directory import resolve_owner
+from builder.upper import Attributes, ReservedNameError, Upper
+from cache.contenthash import carried_xattr
+from layers.errors import ArchiveError
+
+_DIRECTORY_MODE = 0o755
+_INLINE_MODE = 0o644
+
+
+def apply(
+    operation: Copy,
+    tree: SourceTree,
+    branches: Sequence[Path],
+    upper: Path,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """What ``operation`` selects in ``tree`` is in the directory ``upper``, the fresh branch above ``branches``.
+
+    ``branches`` are top first. Blocks its thread; ``check`` is called for every file and ends the work by raising.
+    Raises ContextError (sources), BuildError (target), UnsupportedError (remote sources).
+    """
+    refuse_remote(operation)
+    with _explained(operation, tree), open_root(branches) as root:
+        owner = resolve_owner(operation.chown, root) if operation.chown else None
+        linked = operation.link or root is None
+        place = paths.clean(operation.destination) if linked or root is None else root.resolve(operation.destination)
+        with Upper(upper, None if operation.link else root) as layer:
+            copier = _Copier(operation, tree, layer, place, owner, check)
+            for selected in select(tree, operation):
+                copier.copy(selected)
+            for inline in operation.inline:
+                copier.write(inline)
+
+
+class _Copier:
+    """One operation at work: where it copies to and how."""
+
+    def __init__(
+        self,
+        operation: Copy,
+        tree: SourceTree,
+        layer: Upper,
+        place: bytes,
+        owner: tuple[int, int] | None,
+        check: Callable[[], None],
+    ) -> None:
+        self._operation = operation
+        self._tree = tree
+        self._layer = layer
+        self._place = place
+        self._owner = owner
+        self._check = check
+        self._mode: Mode | None = parse_mode(operation.chmod) if operation.chmod else None
+        self._made = Attributes(_DIRECTORY_MODE, *(owner or (0, 0)))
+        self._names: dict[tuple[int, int], bytes] = {}
+
+    def copy(self, selected: Selected) -> None:
+        """``selected`` is in its place."""
+        self._names.clear()
+        if selected.kept:
+            self._copy_kept(selected)
+        elif selected.is_directory:
+            self._make_destination(self._place)
+            self._copy_below(selected)
+        elif not (self._operation.unpack and self._unpack(selected)):
+            self._put(selected.entry, self._file_place(selected.name))
+
+    def write(self, inline: InlineFile) -> None:
+        """The here-document is a file in its place."""
+        attributes = self._made._replace(mode=_INLINE_MODE)
+        if self._mode is not None:
+            attributes = attributes._replace(mode=self._mode.apply(_INLINE_MODE, directory=False))
+        descriptor = self._layer.put_file(self._file_place(os.fsencode(inline.name)))
+        with open(descriptor, "wb") as file:
+            file.write(inline.content.encode("utf-8", "surrogateescape"))
+            file.flush()
+            self._layer.finish_file(file.fileno(), attributes)
+
+    def _copy_kept(self, selected: Selected) -> None:
+        """``selected`` lies under the path it has in the source, whose directories come along."""
+        self._make_destination(self._place)
+        for path, entry in kept_directories(self._tree, selected):
+            place = paths.join(self._place, path)
+            if self._layer.mode_at(place) is None:
+                self._layer.put_directory(place, self._attributes(entry))
+        place = paths.join(self._place, selected.kept)
+        self._put(selected.entry, place)
+        if selected.is_directory:
+            self._copy_below(selected)
+
+    def _copy_below(self, selected: Selected) -> None:
+        start = self._place + b"/" if self._place else b""
+        for entry in entries_below(self._tree, selected, self._operation):
+            self._put(entry, start + entry.path)
+
+    def _make_destination(self, place: bytes) -> None:
+        """A directory lies at ``place``; one that is there is left alone."""
+        mode = self._layer.mode_at(place)
+        if mode is None or not stat.S_ISDIR(mode):
+            self._layer.directory(place, self._made)
+
+    def _file_place(self, name: bytes) -> bytes:
+        """Where a file called ``name`` goes; the directory above is there."""
+        place = self._place
+        mode = self._layer.mode_at(place)
+        if self._operation.destination.endswith("/") or (mode is not None and stat.S_ISDIR(mode)):
+            place = paths.join(place, name)
+        self._make_destination(place.rpartition(b"/")[0])
+        return place
+
+    def _put(self, entry: SourceEntry, place: bytes) -> None:
+        """``entry`` itself, without what is in it, lies at ``place``."""
+        self._check()
+        kind = stat.S_IFMT(entry.mode)
+        if kind == stat.S_IFREG:
+            self._put_file(entry, place)
+        elif kind == stat.S_IFDIR:
+            self._layer.put_directory(place, self._attributes(entry))
+        elif kind == stat.S_IFLNK:
+            self._layer.put_symlink(place, entry.readlink(), self._attributes(entry))
+        elif kind == stat.S_IFSOCK:
+            # a socket without its process is an empty file, as in other builders
+            descriptor = self._layer.put_file(place)
+            try:
+                self._layer.finish_file(descriptor, self._attributes(entry))
+            finally:
+                os.close(descriptor)
+        else:
+            self._layer.put_node(place, kind, entry.rdev, self._attributes(entry))
+
+    def _put_file(self, entry: SourceEntry, place: bytes) -> None:
+        if entry.nlink > 1:
+            first = self._names.setdefault(entry.file_id, place)
+            if first != place:
+                self._layer.put_link(place, first)
+                return
+        try:
+            source = entry.open()
+        except OSError as error:
+            raise unreadable(self._tree, error) from error
+        try:
+            target = self._layer.put_file(place)
+            try:
+                copy_content(source, target, os.fstat(source), self._check)
+                self._layer.finish_file(target, self._attributes(entry, source))
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _attributes(self, entry: SourceEntry, descriptor: int | None = None) -> Attributes:
+        """Metadata the copy of ``entry`` gets; ``descriptor`` is the open file, which is quicker to ask."""
+        mode = stat.S_IMODE(entry.mode)
+        if self._mode is not None and not stat.S_ISLNK(entry.mode):
+            mode = self._mode.apply(mode, directory=stat.S_ISDIR(entry.mode))
+        owner = self._owner or (entry.uid, entry.gid)
+        xattrs = entry.xattrs() if descriptor is None else _xattrs(descriptor)
+        return Attributes(mode, *owner, (entry.atime_ns, entry.mtime_ns), xattrs)
+
+    def _unpack(self, selected: Selected) -> bool:
+        """The archive ``selected`` is unpacked; False when it is none."""
+        if not stat.S_ISREG(selected.entry.mode):
+            return False
+        from builder.steps.extract import Extraction, is_archive
+
+        descriptor = selected.entry.open()
+        with open(descriptor, "rb", buffering=0) as archive:
+            if not is_archive(archive):
+                return False
+            archive.seek(0)
+            self._make_destination(self._place)
+            Extraction(self._layer, self._place, self._owner, self._check).extract(archive)
+        return True
+
+
+def _xattrs(descriptor: int) -> tuple[tuple[bytes, bytes], ...]:
+    """Extended attributes of an open file that a copy carries."""
+    try:
+        names = os.listxattr(descriptor)
+    except OSError:
+        # the file system has none
+        return ()
+    return tuple((os.fsencode(name), os.getxattr(descriptor, name)) for name in names if carried_xattr(name))
+
+
+@contextmanager
+def _explained(operation: Copy, tree: SourceTree) -> Generator[None]:
+    """What the system refuses inside the block is a BuildError that says what was to be done."""
+    destination = operation.destination
+    try:
+        yield
+    except UnknownIdentityError as error:
+        raise BuildError(f"--chown={operation.chown}: {error}") from error
+    except NotADirectoryError as error:
+        raise BuildError(f"cannot copy to {destination!r}: {error.filename!r} is not a directory") from error
+    except IsADirectoryError as error:
+        raise BuildError(f"cannot copy to {destination!r}: {error.filename!r} is a directory, not a file") from error
+    except ReservedNameError as error:
+        raise BuildError(f"cannot copy to {destination!r}: {error}") from error
+    except ArchiveError as error:
+        raise BuildError(f"cannot unpack to {destination!r}: {error}") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BuildError(f"cannot copy from {tree.title} to {destination!r}: {reason}") from error

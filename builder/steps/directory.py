@@ -1,0 +1,45 @@
+"""WORKDIR: a directory is made, with the parents that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder import identities, paths
+from builder.errors import BuildError
+from builder.graph import MakeDirectory
+from builder.identities import UnknownIdentityError
+from builder.rootfs import RootFs, open_root
+from builder.upper import Attributes, ReservedNameError, Upper
+
+_MODE = 0o755
+
+
+def apply(operation: MakeDirectory, branches: Sequence[Path], upper: Path) -> None:
+    """The directory and its parents exist in the root of ``branches`` (top first) with ``upper`` on top.
+
+    New ones have mode 0755 and belong to the operation's user; links on the way are followed inside the root.
+    Raises BuildError: something that is no directory is in the way, the user is unknown, the disk refuses.
+    """
+    try:
+        with open_root(branches) as root:
+            owner = resolve_owner(operation.user, root)
+            place = paths.clean(operation.path) if root is None else root.resolve(operation.path)
+            with Upper(upper, root) as layer:
+                layer.directory(place, Attributes(_MODE, *owner))
+    except UnknownIdentityError as error:
+        raise BuildError(f"WORKDIR {operation.path!r}: {error}") from error
+    except NotADirectoryError as error:
+        raise BuildError(f"WORKDIR {operation.path!r}: {error.filename!r} is not a directory") from error
+    except ReservedNameError as error:
+        raise BuildError(f"WORKDIR {operation.path!r}: {error}") from error
+    except OSError as error:
+        raise BuildError(f"WORKDIR {operation.path!r} can't be made: {(error.strerror or '').lower()}") from error
+
+
+def resolve_owner(text: str, root: RootFs | None) -> tuple[int, int]:
+    """User and group that ``text`` means in ``root``, whose files name nobody when it is None (scratch).
+
+    Raises UnknownIdentityError.
+    """
+    return identities.resolve_owner(text, (), ()) if root is None else root.resolve_owner(text)
