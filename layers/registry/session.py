@@ -21,6 +21,8 @@ from urllib.parse import urljoin, urlsplit
 import oras.container
 import oras.provider
 import requests
+import urllib3
+import urllib3.exceptions
 
 from layers.registry import failures
 from layers.registry.connections import Adapter, Connections
@@ -79,6 +81,8 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         self.session.mount("http://", Adapter(self._connections))
         self.session.mount("https://", Adapter(self._connections, context))
         if not self.verified:
+            # the settings ask for it; the warning would come with every request
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
             self.session.mount(f"https://{self.auth.host}/", Adapter(self._connections))
 
     def abort(self) -> None:
