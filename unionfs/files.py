@@ -37,9 +37,7 @@ class Files:
 
     # -- opening -----------------------------------------------------------------------------------------------
     def open(self, node: FileNode, flags: int, caller: Caller) -> HandleId:
-        """A handle of ``node``. Raises ESTALE when another node has taken its place: the name must be looked up
-        again.
-        """
+        """A handle of ``node``. Raises ESTALE when another node took its place: look the name up again."""
         if node.successor is not None:
             refuse(errno.ESTALE)
         writes = bool(flags & (_WRITING | os.O_TRUNC))

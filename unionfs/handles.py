@@ -35,9 +35,7 @@ class OpenFile:
 
 
 class Handle:
-    """One open of a file. ``flags`` are those of ``open(2)``; ``trusted``: opened by one who keeps setuid on
-    writing.
-    """
+    """One open of a file; ``flags`` as in ``open(2)``, ``trusted``: the opener keeps setuid when writing."""
 
     __slots__ = ("file", "flags", "node", "trusted", "write_flags")
 

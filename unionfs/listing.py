@@ -39,9 +39,7 @@ def load(branches: Sequence[OpenBranch], path: bytes, floor: int) -> Loaded:
 
 
 def scan(branch: OpenBranch, path: bytes, *, last: bool = False) -> Scan:
-    """What ``branch`` holds in the directory ``path``; of the ``last`` branch xattrs need not say whether it is
-    opaque.
-    """
+    """What ``branch`` holds in the directory ``path``; whether the ``last`` branch is opaque by xattr is left out."""
     kinds: dict[bytes, Kind] = {}
     marks: list[os.DirEntry[bytes]] = []
     special: list[os.DirEntry[bytes]] = []

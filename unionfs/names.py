@@ -76,9 +76,7 @@ class Names:
     def make(
         self, directory: DirectoryNode, name: bytes, kind: Kind, mode: int | None, caller: Caller, maker: Maker
     ) -> Made:
-        """A new entry, made by ``maker``, that belongs to the caller; directories that inherit their group pass it
-        on.
-        """
+        """A new entry, made by ``maker``, that belongs to the caller, its group that of a setgid directory."""
         self.check_free(directory, name)
         code = self._tree.index(directory).codes.get(name, 0)
         claim = code >> CODE_SHIFT if code else None

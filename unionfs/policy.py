@@ -9,19 +9,21 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from unionfs.resolve import Kind, Probe
 from unionfs.types import CreatePolicy, DeleteMode
 
 
-class Remove(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Remove:
     """The instance at ``position`` goes."""
 
     position: int
 
 
-class Hide(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Hide:
     """A whiteout in the branch at ``position`` hides the name there and below."""
 
     position: int

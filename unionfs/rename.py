@@ -18,6 +18,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Generator
 from typing import NamedTuple
 
 from unionfs import _sys, whiteout
@@ -69,13 +70,27 @@ class Renamer:
             if target is None:
                 refuse(errno.ENOENT, new_name)
             if target is not node:
-                self._exchange(old, node, new, target)
+                with self._held(node, target):
+                    self._exchange(old, node, new, target)
             return
         if flags == _sys.RENAME_NOREPLACE and target is not None:
             refuse(errno.EEXIST, new_name)
         self._check(node, new, target)
         if target is not node:
-            self._move(old, node, new, target)
+            with self._held(node, target):
+                self._move(old, node, new, target)
+
+    @contextlib.contextmanager
+    def _held(self, *nodes: Node | None) -> Generator[None, None, None]:
+        """The nodes stay in the table meanwhile, though the caller may hold no reference to them."""
+        held = [node for node in nodes if node is not None]
+        for node in held:
+            node.lookups += 1
+        try:
+            yield
+        finally:
+            for node in held:
+                self._tree.table.forget(node.ino, 1)
 
     def _check(self, node: Node, new: Place, target: Node | None) -> None:
         """What ``rename(2)`` refuses."""
@@ -127,9 +142,7 @@ class Renamer:
         self._names.show_change(new.directory, branch)
 
     def _raise(self, node: Node, position: int) -> Raised:
-        """``node`` is whole on the branch at ``position``. Raises EXDEV for a merged directory with
-        ``redirect=off``.
-        """
+        """``node`` is whole on the branch at ``position``. Raises EXDEV for a merged one with ``redirect=off``."""
         tree = self._tree
         if isinstance(node, FileNode):
             if node.branch.position != position:
@@ -264,9 +277,7 @@ class _Way(NamedTuple):
 
 
 def _clear_way(branch: OpenBranch, new: Place) -> _Way:
-    """At the target is nothing, a file, or a whiteout in overlay form: all that rename(2) or an exchange can
-    replace.
-    """
+    """At the target is nothing, a file or an overlay whiteout: what rename(2) or an exchange can replace."""
     fd, rest = branch.at(new.path)
     try:
         status = os.stat(rest, dir_fd=fd, follow_symlinks=False)

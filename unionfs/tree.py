@@ -22,6 +22,7 @@ from unionfs.types import ROOT_INO, Attr, Ino, UnionOptions
 _DEVICE_SHIFT = 48
 _RACY_NS = 50_000_000
 _NAME_BYTES = 255
+_EMPTY_NLINK = 2
 
 
 def refuse(code: int, name: bytes | None = None) -> NoReturn:
@@ -348,11 +349,14 @@ class Tree:
         )
 
     def _directory_nlink(self, node: DirectoryNode, status: os.stat_result) -> int:
-        """Two and the number of directories in it, as plain filesystems have it; those that count none show 1."""
+        """Two and the number of directories in it, as plain filesystems have it.
+
+        A directory that says it holds none, and lies in one branch, need not be read.
+        """
         if node.parent is None and node is not self.root:
             return 0
-        if len(node.branches) == 1 and node.index is None and node is not self.root:
-            return status.st_nlink
+        if status.st_nlink == _EMPTY_NLINK and len(node.branches) == 1:
+            return _EMPTY_NLINK
         return 2 + self.index(node).directories
 
     def node_attr(self, node: Node) -> Attr:

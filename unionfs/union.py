@@ -145,8 +145,11 @@ class Union:
         return self._known(made.node, made.status)
 
     def link(self, ino: Ino, parent: Ino, name: bytes) -> Attr:
-        """``name`` is one more name of ``ino``."""
-        node = self._names.link(self._tree.file(ino), self._tree.directory(parent), name)
+        """``name`` is one more name of ``ino``. Raises EPERM for a directory."""
+        old = self._tree.node(ino)
+        if not isinstance(old, FileNode):
+            refuse(errno.EPERM, name)
+        node = self._names.link(old, self._tree.directory(parent), name)
         return self._known(node, self._tree.stat(node))
 
     def unlink(self, parent: Ino, name: bytes) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, NamedTuple
 
 from unionfs import whiteout
 from unionfs.branch import OpenBranch
@@ -115,37 +115,50 @@ def raise_whole(tree: Tree, lifter: Lifter, node: DirectoryNode, position: int) 
     return raised
 
 
+class _Level(NamedTuple):
+    """A directory that is being raised, its state before, and the names still to come."""
+
+    directory: DirectoryNode
+    before: os.stat_result
+    names: Iterator[bytes]
+
+
 def _raise_tree(tree: Tree, lifter: Lifter, raised: Raised, top: DirectoryNode, position: int) -> None:
     branch = tree.branches[position]
-    pending: list[tuple[DirectoryNode, os.stat_result, Iterator[bytes]]] = []
+    pending = [_begin(tree, lifter, raised, top, branch)]
+    try:
+        while pending:
+            directory, before, names = pending[-1]
+            name = next(names, None)
+            if name is None:
+                _complete(tree, raised, directory, branch)
+                restore_times(branch, directory, before)
+                pending.pop()
+                tree.table.forget(directory.ino, 1)
+                continue
+            child = tree.find(directory, name)
+            if isinstance(child, DirectoryNode):
+                if not _whole(tree, child, branch):
+                    pending.append(_begin(tree, lifter, raised, child, branch))
+            elif child is not None:
+                if child.branch is not branch:
+                    raised.note(_MADE, child.path)
+                    child = lifter.file(child, position)
+                tree.table.release(child)
+    finally:
+        for level in reversed(pending):
+            tree.table.forget(level.directory.ino, 1)
 
-    def begin(directory: DirectoryNode) -> None:
-        names = iter(tree.index(directory).shown())
-        times = tree.stat(directory)
-        if branch not in directory.branches:
-            raised.note(_MADE, directory.path)
-            lifter.directory(directory, position)
-        pending.append((directory, times, names))
 
-    begin(top)
-    while pending:
-        directory, times, names = pending[-1]
-        name = next(names, None)
-        if name is None:
-            pending.pop()
-            _complete(tree, raised, directory, branch)
-            restore_times(branch, directory, times)
-            tree.table.release(directory)
-            continue
-        child = tree.find(directory, name)
-        if isinstance(child, DirectoryNode):
-            if not _whole(tree, child, branch):
-                begin(child)
-        elif child is not None:
-            if child.branch is not branch:
-                raised.note(_MADE, child.path)
-                child = lifter.file(child, position)
-            tree.table.release(child)
+def _begin(tree: Tree, lifter: Lifter, raised: Raised, directory: DirectoryNode, branch: OpenBranch) -> _Level:
+    """The directory itself lies on the branch; it is held until it is complete, whatever becomes of its children."""
+    names = iter(tree.index(directory).shown())
+    before = tree.stat(directory)
+    if branch not in directory.branches:
+        raised.note(_MADE, directory.path)
+        lifter.directory(directory, branch.position)
+    directory.lookups += 1
+    return _Level(directory, before, names)
 
 
 def _whole(tree: Tree, directory: DirectoryNode, branch: OpenBranch) -> bool:

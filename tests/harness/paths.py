@@ -6,6 +6,7 @@ releases. ``PlainPaths`` is the known-good one. Both raise ``OSError``.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -172,7 +173,7 @@ class UnionPaths:
         directory, _, name = path.rpartition(b"/")
         with self.node(directory) as attr:
             if not stat.S_ISDIR(attr.mode):
-                raise NotADirectoryError(directory)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
             yield attr.ino, name
 
     def _made(self, attr: Attr) -> None:
@@ -193,7 +194,7 @@ class UnionPaths:
             try:
                 handle = self.ops.open(attr.ino, flags, self.caller)
             except OSError as error:
-                if error.errno != 116:  # ESTALE
+                if error.errno != errno.ESTALE:
                     raise
                 with self.node(path) as again:
                     handle = self.ops.open(again.ino, flags, self.caller)
@@ -232,7 +233,7 @@ class UnionPaths:
                 self._create(path, data, flags, mode)
                 return
             if flags & os.O_EXCL:
-                raise FileExistsError(path)
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         with self.open(path, flags & ~os.O_CREAT | os.O_WRONLY) as handle:
             self.ops.write(handle, 0, data)
 
