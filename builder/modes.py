@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_OCTAL = re.compile(r"[0-7]+\Z")
-_NUMERIC = re.compile(r"[0-9]+\Z")
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)\Z")
-_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
+# not compiled on import: most builds have no --chmod
+_CLAUSE = r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)\Z"
+_ACTION = r"([-+=])([ugo]|[rwxXst]*)"
 _LARGEST = 0o7777
 _SHIFTS = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 4, "w": 2, "x": 1}
@@ -52,17 +51,17 @@ def parse_mode(text: str) -> Mode:
     Raises:
         ValueError: neither octal digits up to 07777 nor symbols.
     """
-    if _OCTAL.match(text) and int(text, 8) <= _LARGEST:
+    if re.match(r"[0-7]+\Z", text) and int(text, 8) <= _LARGEST:
         return Mode(int(text, 8))
-    if _NUMERIC.match(text):
+    if re.match(r"[0-9]+\Z", text):
         raise ValueError(f"mode {text!r} is not octal digits between 0 and 07777")
     changes: list[Change] = []
     for clause in text.split(","):
-        found = _CLAUSE.match(clause)
+        found = re.match(_CLAUSE, clause)
         if found is None:
             raise ValueError(f"mode {text!r} is neither octal nor of the form u=rwX,go=rX")
         who = "ugo" if not found.group(1) or "a" in found.group(1) else found.group(1)
-        changes += [Change(who, operator, what) for operator, what in _ACTION.findall(found.group(2))]
+        changes += [Change(who, operator, what) for operator, what in re.findall(_ACTION, found.group(2))]
     return Mode(None, tuple(changes))
 
 

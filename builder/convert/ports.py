@@ -5,10 +5,8 @@ Invariant: results are ``number/protocol`` with the protocol in lower case.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
-_NUMBER = re.compile(r"[0-9]+\Z")
 _LARGEST = 65_535
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 
@@ -57,7 +55,7 @@ def _parse_range(specification: str, text: str) -> tuple[int, int]:
 
 
 def _parse_number(specification: str, text: str) -> int:
-    if not _NUMBER.match(text) or int(text) > _LARGEST:
+    if not (text.isascii() and text.isdecimal()) or int(text) > _LARGEST:
         raise ValueError(f"port {specification!r}: {text!r} is no number between 0 and {_LARGEST}")
     return int(text)
 

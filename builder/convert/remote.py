@@ -15,14 +15,10 @@ from typing import NamedTuple
 from builder.errors import DockerfileError
 from builder.graph import GitSource, HttpSource
 
-_URL = re.compile(
-    r"(?P<scheme>https?|git|ssh)://(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z", re.DOTALL
-)
-_SCP = re.compile(
-    r"[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z", re.DOTALL
-)
-_COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
-_SHA256 = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_URL = r"(?s)(?P<scheme>https?|git|ssh)://(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z"
+_SCP = r"(?s)[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z"
+_COMMIT = r"[0-9a-f]{7,64}\Z"
+_SHA256 = r"sha256:[0-9a-f]{64}\Z"
 _REFS = {"ref": "", "tag": "refs/tags/", "branch": "refs/heads/"}
 _TRUE = frozenset({"", "1", "t", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "false", "FALSE", "False"})
@@ -38,7 +34,7 @@ class GitFlags(NamedTuple):
 
 def is_remote(source: str) -> bool:
     """Return whether ``source`` names something to be fetched."""
-    return bool(_URL.match(source) or _SCP.match(source))
+    return ":" in source and _match(source) is not None
 
 
 def parse_remote(source: str, flags: GitFlags) -> HttpSource | GitSource:
@@ -47,7 +43,7 @@ def parse_remote(source: str, flags: GitFlags) -> HttpSource | GitSource:
     Raises:
         DockerfileError: the checksum or a part of the query is wrong.
     """
-    found = _URL.match(source) or _SCP.match(source)
+    found = _match(source)
     if found is None:
         raise DockerfileError(f"{source!r} is no URL")
     scheme = found.groupdict().get("scheme", "ssh")
@@ -56,8 +52,13 @@ def parse_remote(source: str, flags: GitFlags) -> HttpSource | GitSource:
     return _parse_repository(source, found, flags)
 
 
+def _match(source: str) -> re.Match[str] | None:
+    # not compiled on import: most builds have no remote source
+    return re.match(_URL, source) or re.match(_SCP, source)
+
+
 def _parse_file(source: str, rest: str, flags: GitFlags) -> HttpSource:
-    if flags.checksum and not _SHA256.match(flags.checksum):
+    if flags.checksum and not re.match(_SHA256, flags.checksum):
         raise DockerfileError(f"--checksum: {flags.checksum!r} is not of the form sha256:<64 hexadecimal digits>")
     from urllib.parse import unquote
 
@@ -77,7 +78,7 @@ def _parse_repository(source: str, found: re.Match[str], flags: GitFlags) -> Git
     if "subdir" in settings:
         subdirectory = _agree(source, "subdir", subdirectory, settings["subdir"])
     checksum = _agree(source, "checksum", flags.checksum, settings.get("checksum", settings.get("commit", "")))
-    if checksum and not _COMMIT.match(checksum):
+    if checksum and not re.match(_COMMIT, checksum):
         raise DockerfileError(f"--checksum: {checksum!r} is no commit of {remote}")
     keep = flags.keep_git_dir
     if "keep-git-dir" in settings:

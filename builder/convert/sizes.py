@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)i?b?\Z", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE = r"(?i)([0-9]+)(?:\.([0-9]+))? ?([kmgtp]?)i?b?\Z"
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
 def parse_size(text: str) -> int:
@@ -15,7 +14,9 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: ``text`` is no size.
     """
-    found = _SIZE.match(text.strip())
+    found = re.match(_SIZE, text.strip())
     if found is None:
         raise ValueError(f"size {text!r} is not of the form 64m")
-    return int(Fraction(found.group(1)) * 1024 ** _POWERS[found.group(2).lower()])
+    whole, decimals, unit = found.groups(default="")
+    factor = _UNITS[unit.lower()]
+    return int(whole) * factor + int(decimals or 0) * factor // 10 ** len(decimals)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 _UNITS_NS = {
     "ns": 1,
@@ -15,7 +14,7 @@ _UNITS_NS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = r"(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)"
 _LONGEST_NS = (1 << 63) - 1
 _MINUTE_S = 60
 
@@ -30,14 +29,14 @@ def parse_duration(text: str) -> int:
     rest = text[1:] if text[:1] in {"+", "-"} else text
     if rest == "0":
         return 0
-    total = Fraction(0)
-    at = 0
-    while found := _PART.match(rest, at):
-        total += Fraction(found.group(1).rstrip(".")) * _UNITS_NS[found.group(2)]
-        at = found.end()
+    nanoseconds = at = 0
+    while found := re.match(_PART, rest[at:]):
+        whole, decimals, unit = found.groups(default="")
+        unit_ns = _UNITS_NS[unit]
+        nanoseconds += int(whole or 0) * unit_ns + int(decimals or 0) * unit_ns // 10 ** len(decimals)
+        at += found.end()
     if not rest or at != len(rest):
         raise ValueError(f"duration {text!r} is not of the form 1h2m3.5s")
-    nanoseconds = int(total)
     if nanoseconds > _LONGEST_NS:
         raise ValueError(f"duration {text!r} is out of range")
     return sign * nanoseconds

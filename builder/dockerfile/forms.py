@@ -17,7 +17,7 @@ from builder.dockerfile.lexer import Statement, parse_heredoc, split_statement
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import BuildError, DockerfileError
 
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")
+_STAGE_NAME = r"[a-z][a-z0-9-_.]*\Z"
 _FROM_WORDS_WITH_NAME = 3
 _SHORTEST_INTERVAL_NS = 1_000_000
 _MOST_RETRIES = (1 << 31) - 1
@@ -130,7 +130,7 @@ def _from(statement: Statement, _escape: str) -> From:
     name = ""
     if len(found) == _FROM_WORDS_WITH_NAME and found[1].upper() == "AS":
         name = found[2].lower()
-        if not _STAGE_NAME.match(name):
+        if not re.match(_STAGE_NAME, name):
             message = (
                 f"stage name {found[2]!r} must begin with a letter and hold only letters, digits, '-', '_' and '.'"
             )

@@ -17,8 +17,9 @@ from builder.errors import DockerfileError, ExpansionError
 
 LONGEST_LINE_BYTES = 65_535
 _MOST_BYTES_PER_CHARACTER = 4
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*\Z")
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
+# not compiled on import: many files have neither
+_DIRECTIVE = r"#\s*([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*\Z"
+_HEREDOC = r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z"
 _WITH_HEREDOC = frozenset({"RUN", "COPY", "ADD"})
 _WORD_RULES = shell.Rules(raw_quotes=True, raw_escapes=True, keep_unset=True)
 _NAME_RULES = shell.Rules(keep_unset=True)
@@ -61,7 +62,7 @@ def lex(source: Source) -> Lexed:
 
 def parse_heredoc(word: str) -> Heredoc | None:
     """Return the heredoc that ``word`` begins, with an empty body; None when it begins none."""
-    found = _HEREDOC.match(word) if "<<" in word else None
+    found = re.match(_HEREDOC, word) if "<<" in word else None
     if found is None or not found.group(3):
         return None
     try:
@@ -138,7 +139,8 @@ class _Lexer:
         found: dict[str, str] = {}
         number = int(shebang)
         while number < len(self._lines):
-            match = _DIRECTIVE.match(self._lines[number].strip(SPACES))
+            line = self._lines[number].strip(SPACES)
+            match = re.match(_DIRECTIVE, line) if line.startswith("#") else None
             key = match.group(1).lower() if match else ""
             if match is None or key not in Directives._fields:
                 break

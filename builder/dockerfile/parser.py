@@ -14,9 +14,7 @@ from builder.dockerfile.lexer import decode, lex
 from builder.dockerfile.source import Finding, Source, SourceRange
 from builder.errors import DockerfileError
 
-_KNOWN_SYNTAX = re.compile(
-    r"(docker\.io/)?(docker/dockerfile(-upstream)?|moby/dockerfile|library/dockerfile)(:[\w.-]+)?(@sha256:[0-9a-f]{64})?\Z"
-)
+_KNOWN_SYNTAX = r"(docker\.io/)?(docker|moby|library)/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?\Z"
 
 
 def parse(text: bytes | str, name: str) -> Dockerfile:
@@ -74,7 +72,7 @@ def parse_trigger(expression: str, place: SourceRange) -> Instruction:
 
 def _check_syntax(syntax: str, name: str) -> tuple[Finding, ...]:
     reference = syntax.partition(" ")[0]
-    if not reference or _KNOWN_SYNTAX.match(reference):
+    if not reference or re.match(_KNOWN_SYNTAX, reference):
         return ()
     message = f"{name} asks for the syntax {reference!r}, the built-in Dockerfile syntax is used"
     return (Finding("ForeignSyntax", message, SourceRange(name, 1, 1)),)
