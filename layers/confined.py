@@ -17,6 +17,7 @@ from collections.abc import Callable
 from layers.errors import ArchiveError
 from layers.lowerview import LowerEntry, LowerView
 from layers.removal import remove_tree
+from unionfs.whiteout import PREFIX
 
 _LONGEST_NAME = 255
 _MOST_LINKS = 40
@@ -30,12 +31,12 @@ def split_name(name: bytes, what: str) -> Parts:
     """The components of a name in an archive; leading slashes and ``.`` count for nothing.
 
     Raises:
-        ArchiveError: a component is ``..`` or longer than any file name.
+        ArchiveError: a component is ``..`` or longer than any file name; a whiteout may be longer by its prefix.
     """
     parts = tuple(part for part in name.split(b"/") if part not in {b"", b"."})
     if b".." in parts:
         raise ArchiveError(f'archive: {what} {show(name)} has a ".." in its path')
-    if any(len(part) > _LONGEST_NAME for part in parts):
+    if any(len(part.removeprefix(PREFIX)) > _LONGEST_NAME for part in parts):
         raise ArchiveError(f"archive: {what} {show(name)} has a name over {_LONGEST_NAME} bytes")
     return parts
 
@@ -148,7 +149,7 @@ class ConfinedTree:
 
     def _missing(self, path: Parts, name: bytes) -> bytes:
         """What the layers below have there is followed when it is a link; otherwise a directory is made."""
-        hidden = self._has(b"/".join((*path[:-1], b".wh." + path[-1])))
+        hidden = self._has(b"/".join((*path[:-1], PREFIX + path[-1])))
         below = None if hidden else self._lower.find(path)
         if below is not None and below.link_target:
             return below.link_target
