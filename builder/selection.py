@@ -204,7 +204,14 @@ def _select_kept(tree: SourceTree, source: str) -> Iterator[Selected]:
 
 
 def _missing(tree: SourceTree, path: bytes, source: str) -> ContextError:
-    return ContextError(f"source {_shown(source)!r} does not exist in {tree.title}", hints=tree.absence_hints(path))
+    directory, _, name = path.rpartition(b"/")
+    link = tree.lstat(paths.join(tree.resolve(directory), name))
+    if link is not None and stat.S_ISLNK(link.mode):
+        target = link.readlink().decode("utf-8", "backslashreplace")
+        hints: tuple[str, ...] = (f"{paths.shown(path)[1:]!r} is a symbolic link to {target!r}, which is not there",)
+    else:
+        hints = tree.absence_hints(path)
+    return ContextError(f"source {_shown(source)!r} does not exist in {tree.title}", hints=hints)
 
 
 def _shown(source: str) -> str:
