@@ -91,20 +91,26 @@ class OpenBranch:
 
     __slots__ = ("_anchors", "_counter", "_temporary_fd", "branch", "fd", "identity", "position", "writable")
 
-    def __init__(self, branch: Branch, position: int) -> None:
+    def __init__(self, branch: Branch, position: int, *, read_only: bool = False) -> None:
         try:
             self.fd = os.open(branch.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise BranchMissingError(branch.path, f"expected a directory: {error.strerror}") from error
         status = os.fstat(self.fd)
-        self.branch = branch
-        self.position = position
         self.identity = (status.st_dev, status.st_ino)
-        self.writable = branch.access is Access.RW and not os.fstatvfs(self.fd).f_flag & os.ST_RDONLY
+        self.writable = False
         self._anchors: OrderedDict[bytes, int] = OrderedDict()
         self._temporary_fd = -1
         self._counter = 0
-        if self.writable:
+        self.assume(branch, position, read_only=read_only)
+
+    def assume(self, branch: Branch, position: int, *, read_only: bool = False) -> None:
+        """The branch has this access and position now; ``read_only``: the whole union is."""
+        was_writable = self.writable
+        self.branch = branch
+        self.position = position
+        self.writable = not read_only and branch.access is Access.RW and not os.fstatvfs(self.fd).f_flag & os.ST_RDONLY
+        if self.writable and not was_writable:
             self._sweep()
 
     def at(self, path: bytes) -> tuple[int, bytes]:
@@ -208,8 +214,8 @@ def _remove(fd: int, name: bytes) -> None:
         os.unlink(name, dir_fd=fd)
 
 
-def open_branches(branches: tuple[Branch, ...]) -> tuple[OpenBranch, ...]:
-    """Every branch, open, top first; the caller closes each.
+def open_branches(branches: tuple[Branch, ...], *, read_only: bool = False) -> tuple[OpenBranch, ...]:
+    """Every branch, open, top first, none of them writable when ``read_only``; the caller closes each.
 
     Raises:
         BranchMissingError: a branch is no directory.
@@ -220,7 +226,7 @@ def open_branches(branches: tuple[Branch, ...]) -> tuple[OpenBranch, ...]:
         if not branches:
             raise BranchSyntaxError("dirs: expected at least one branch")
         for position, branch in enumerate(branches):
-            opened.append(OpenBranch(branch, position))
+            opened.append(OpenBranch(branch, position, read_only=read_only))
         check_distinct(tuple(opened))
     except BaseException:
         for branch_open in opened:

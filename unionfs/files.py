@@ -142,13 +142,7 @@ class Files:
     def read(self, number: HandleId, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``; fewer only at the end of the file."""
         fd = self._handles[number].file.fd
-        data = os.pread(fd, size, offset)
-        while 0 < len(data) < size:
-            more = os.pread(fd, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
+        return os.pread(fd, size, offset)
 
     def write(self, number: HandleId, offset: int, data: bytes | memoryview) -> int:
         """Number of bytes written."""

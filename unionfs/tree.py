@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import NoReturn
 
 from unionfs import listing, whiteout
@@ -22,7 +21,10 @@ from unionfs.types import ROOT_INO, Attr, Ino, UnionOptions
 _DEVICE_SHIFT = 48
 _RACY_NS = 50_000_000
 _NAME_BYTES = 255
+_TYPE, _DIRECTORY = 0o170000, 0o040000
 _EMPTY_NLINK = 2
+_SHOWN = tuple([kind in {Kind.FILE, Kind.DIRECTORY} for kind in Kind])
+"""By ``Kind``: whether a name of the kind shows. Sets of members are slow, and every lookup asks."""
 
 
 def refuse(code: int, name: bytes | None = None) -> NoReturn:
@@ -160,8 +162,7 @@ class Tree:
         if index is None or not self._sealed:
             index = self.index(directory)
         code = index.codes.get(name, 0)
-        kind = code & CODE_KIND
-        if kind in {Kind.ABSENT, Kind.WHITEOUT}:
+        if not _SHOWN[code & CODE_KIND]:
             refuse(errno.ENAMETOOLONG if len(name) > _NAME_BYTES else errno.ENOENT, name)
         known = directory.children.get(name)
         if known is not None and (self._sealed or self._still(known, directory, code)):
@@ -170,7 +171,7 @@ class Tree:
         path = directory.prefix + name
         fd, rest = branch.at(path)
         status = os.stat(rest, dir_fd=fd, follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
+        if status.st_mode & _TYPE == _DIRECTORY:
             positions, floor = self.extent(directory, name)
             branches = tuple([self.branches[position] for position in positions])
             return self.table.add_directory(directory, name, branches, floor), status
@@ -266,8 +267,12 @@ class Tree:
         if not self._sealed and directory.parent is not None:
             directory.fingerprint = self._fingerprint(directory)
 
-    def reload(self, top: DirectoryNode) -> None:
-        """All that is known of ``top`` and below is what the branches say now; nodes keep their numbers."""
+    def reload(self, top: DirectoryNode, *, keep_handles: bool) -> None:
+        """All that is known of ``top`` and below is what the branches say now; directories keep their numbers.
+
+        A file that lies on another branch now is the same file (``keep_handles``: it keeps its number, and its handles
+        read from there), or another one, and then it gets a new node when it is looked up.
+        """
         pending = [top]
         while pending:
             directory = pending.pop()
@@ -281,14 +286,15 @@ class Tree:
                         pending.append(child)
                         continue
                 elif code & CODE_KIND == Kind.FILE:
-                    if child.parent is directory and child.name == name:
-                        self._rebase(child, self.branches[code >> CODE_SHIFT])
-                    continue
+                    branch = self.branches[code >> CODE_SHIFT]
+                    if child.branch is branch or keep_handles:
+                        self._rebase(child, directory, name, branch)
+                        continue
                 self.detach(child, directory, name)
 
-    def _rebase(self, node: FileNode, branch: OpenBranch) -> None:
+    def _rebase(self, node: FileNode, directory: DirectoryNode, name: bytes, branch: OpenBranch) -> None:
         """``node`` lies on ``branch`` now; its open handles read from there unless the kernel does it by itself."""
-        if node.branch is branch:
+        if node.branch is branch or node.parent is not directory or node.name != name:
             return
         node.branch = branch
         if node.file is not None and not node.file.passes:
@@ -313,13 +319,14 @@ class Tree:
 
     def identity(self, status: os.stat_result) -> int:
         """A number for the instance that no other file of the branches has while this one lives."""
+        number = status.st_ino
         device = self._devices.get(status.st_dev)
         if device is None:
             device = self._devices[status.st_dev] = len(self._devices) << _DEVICE_SHIFT
-        if status.st_ino >> _DEVICE_SHIFT:
-            key = (status.st_dev, status.st_ino)
+        if number >> _DEVICE_SHIFT:
+            key = (status.st_dev, number)
             return self._large.setdefault(key, (1 << 63) + len(self._large))
-        return status.st_ino | device
+        return number | device
 
     def shown_ino(self, status: os.stat_result) -> int:
         """The inode number ``stat(2)`` shows for the instance."""
@@ -328,13 +335,16 @@ class Tree:
 
     def attr(self, node: Node, status: os.stat_result) -> Attr:
         """Attributes of ``node``, whose shown instance is in the state ``status``."""
-        if isinstance(node, DirectoryNode):
-            nlink = self._directory_nlink(node, status)
-        else:
+        if isinstance(node, FileNode):
             nlink = status.st_nlink + node.extra_links
+        else:
+            nlink = self._directory_nlink(node, status)
+        shown = self.identity(status)
+        if self.origins:
+            shown = self.origins.get(shown, shown)
         return Attr(
             node.ino,
-            self.shown_ino(status),
+            shown,
             status.st_mode,
             nlink,
             status.st_uid,

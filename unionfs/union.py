@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from unionfs.branch import BranchStack, open_branches
+from unionfs.branch import Branch, BranchStack, open_branches
 from unionfs.files import Files
 from unionfs.handles import Handles, Listing
 from unionfs.inodes import FileNode, Node
@@ -23,6 +23,7 @@ from unionfs.names import Made, Maker, Names
 from unionfs.ops import Notifier
 from unionfs.rename import Renamer
 from unionfs.resolve import Kind
+from unionfs.restack import change_stack
 from unionfs.tree import Tree, refuse
 from unionfs.types import (
     Attr,
@@ -36,6 +37,7 @@ from unionfs.types import (
 )
 
 _PERMISSIONS = 0o7777
+_TYPE = 0o170000
 
 
 class Union:
@@ -50,12 +52,9 @@ class Union:
     ) -> None:
         self.options = UnionOptions() if options is None else options
         self.notifier = notifier
-        self._branches = open_branches(stack.branches)
-        if self.options.read_only:
-            for branch in self._branches:
-                branch.writable = False
+        branches = open_branches(stack.branches, read_only=self.options.read_only)
         self._handles = Handles()
-        self._tree = Tree(stack, self._branches, self.options)
+        self._tree = Tree(stack, branches, self.options)
         self._lifter = Lifter(self._tree)
         self._names = Names(self._tree, self._lifter)
         self._renamer = Renamer(self._tree, self._lifter, self._names)
@@ -66,6 +65,28 @@ class Union:
     def stack(self) -> BranchStack:
         """The branches as they are now."""
         return self._tree.stack
+
+    def change_branches(self, branches: Sequence[Branch]) -> BranchStack:
+        """The union is that of ``branches``, top first: all changes at once, between two requests; the new stack.
+
+        Raises:
+            BranchBusyError: a branch that goes has open files, or one that becomes read-only has files open for
+            writing. UnionError: a branch is missing, twice there, or inside another. Nothing has changed.
+        """
+        stack = change_stack(self._tree, self._handles, branches, read_only=self.options.read_only)
+        if self.notifier is not None:
+            self.notifier.invalidate_all()
+        return stack
+
+    def refresh(self) -> None:
+        """What was changed in the branches from outside shows."""
+        for branch in self._tree.branches:
+            branch.moved()
+        self._tree.reload(self._tree.root, keep_handles=False)
+        if self.notifier is not None:
+            for node in self._tree.table.values():
+                self.notifier.invalidate_inode(node.ino)
+            self.notifier.invalidate_all()
 
     # -- names ------------------------------------------------------------------------------------------------
     def lookup(self, parent: Ino, name: bytes, caller: Caller) -> Attr:  # noqa: ARG002 - the kernel checks permissions
@@ -277,8 +298,11 @@ class Union:
                 raise
             if not known:
                 fresh.append(node.ino)
-            attr = tree.attr(node, status) if attributes else None
-            yield DirEntry(name, cookie, tree.shown_ino(status), stat.S_IFMT(status.st_mode), attr)
+            if attributes:
+                attr = tree.attr(node, status)
+                yield DirEntry(name, cookie, attr.visible_ino, status.st_mode & _TYPE, attr)
+            else:
+                yield DirEntry(name, cookie, tree.shown_ino(status), status.st_mode & _TYPE, None)
 
     def releasedir(self, handle: HandleId) -> None:
         """The listing is gone, and the nodes nobody took a reference to. Never raises."""

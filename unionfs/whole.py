@@ -81,7 +81,7 @@ class Raised:
             self._close()
             parent = self.node.parent
             if parent is not None:
-                self._tree.reload(parent)
+                self._tree.reload(parent, keep_handles=True)
 
     def _entries(self) -> Iterator[tuple[bytes, bytes]]:
         journal = self._journal
