@@ -2,7 +2,7 @@
 
 Live are: what the images of the index refer to, the unpacked layers of those images, and what the caller names: stacks
 of layers and digests (the build cache passes those of its records). Of a live stack everything below it is live, and
-the blobs of its layers.
+the blobs of its layers; of a live layer the compressed forms a push has made.
 
 Invariants: while somebody else uses the store, what is younger than the grace time stays, since its reference may be
 yet to come; putting content again makes it young. Layers go before their blobs, a stack from its top down, so that a
@@ -24,6 +24,7 @@ from layers.config import ImageConfig
 from layers.descriptor import Descriptor
 from layers.digest import ChainId, Digest
 from layers.errors import BlobNotFoundError, FormatError, StoreError
+from layers.registry import compressed
 from layers.snapshotter import Snapshotter
 from layers.storage import store_error
 from layers.store import Store
@@ -108,6 +109,9 @@ def _live(
             below = snapshots.layer(each)
             if below is not None:
                 digests.add(below.diff_id)
+    for layer, forms in compressed.blobs_of(store).items():
+        if layer in digests:
+            digests.update(forms)
     return digests, chains
 
 

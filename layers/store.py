@@ -223,12 +223,15 @@ class Store:
 
 
 def _find_name(entries: tuple[Descriptor, ...], wanted: Reference | str) -> Descriptor | None:
+    named = {entry.annotations[REF_NAME]: entry for entry in entries if REF_NAME in entry.annotations}
     if isinstance(wanted, str):
+        if wanted in named:
+            # other programs write names as they are given, without a tag
+            return named[wanted]
         try:
             wanted = Reference.parse(wanted)
         except FormatError:
             return None
-    named = {entry.annotations[REF_NAME]: entry for entry in entries if REF_NAME in entry.annotations}
     if wanted.digest is None:
         return named.get(wanted.name)
     for name in (wanted.name, wanted._replace(tag=None).name):
