@@ -7,14 +7,14 @@ record is added only after the layer is stored; what a failed or cancelled step 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import trio
 
 from builder.assemble import format_time
-from builder.errors import BuildError
+from builder.errors import BuildError, ContextError
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.graph import Copy, MakeDirectory, Pull, Run, Step, StepId
 from builder.lookup import Lookup
@@ -109,7 +109,7 @@ class Executor:
         return await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
 
     @asynccontextmanager
-    async def _locked(self, keys: StepKeys) -> AsyncIterator[bool]:
+    async def _locked(self, keys: StepKeys) -> AsyncGenerator[bool]:
         """No other build works on the step inside the block; whether one did before."""
         lock = self._session.cache.lock(keys.definition, cancelled=_is_cancelled)
         waited = await trio.to_thread.run_sync(lock.__enter__)
@@ -129,6 +129,8 @@ class Executor:
         try:
             lower = () if chain is None else snapshotter.view(chain)
             usage = await self._perform(step, run.Root(active.path, lower), results, journal)
+            if isinstance(step.operation, Copy) and step.operation.from_step is None:
+                await trio.to_thread.run_sync(self._check_context, step, results, keys)
             layer = await trio.to_thread.run_sync(self._commit, active)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -160,6 +162,11 @@ class Executor:
     def _copy(self, operation: Copy, root: run.Root, results: Mapping[StepId, StepResult]) -> None:
         with self._lookup.open_source(operation, results) as tree:
             copy.apply(operation, tree, root.lower, root.upper, check=trio.from_thread.check_cancelled)
+
+    def _check_context(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
+        """Raises ContextError when files changed since they were hashed: the key would name what was not copied."""
+        if self._lookup.keys(step, results).definition != keys.definition:
+            raise ContextError("the build context changed while it was copied")
 
     def _commit(self, active: Active) -> CommittedLayer:
         return commit_layer(self._session.store, active, active.parent, self._lookup.epoch)

@@ -23,6 +23,7 @@ RUN = {
     "ulimits": ("nofile=1024:1024",),
     "devices": (),
     "stdin": b"",
+    "epoch": None,
 }
 CACHE_MOUNT, TMPFS = RUN["mounts"]
 RUN_CHANGES = [
@@ -57,6 +58,7 @@ RUN_CHANGES = [
     ("ulimits", ()),
     ("devices", ("/dev/fuse",)),
     ("stdin", b"echo"),
+    ("epoch", 0),
 ]
 
 
@@ -110,6 +112,7 @@ COPY = {
     "flags": ("unpack",),
     "identities": (("/etc/passwd", "p" * 64),),
     "details": (("excludes", ("*.o",)),),
+    "epoch": None,
 }
 COPY_CHANGES = [
     ("parent", StepInput(PARENT.key, "sha256:" + "2" * 64)),
@@ -129,6 +132,7 @@ COPY_CHANGES = [
     ("identities", (("/etc/passwd", "q" * 64),)),
     ("identities", ()),
     ("details", (("excludes", ("*.c",)),)),
+    ("epoch", 0),
 ]
 
 
@@ -147,6 +151,7 @@ DIRECTORY = {"parent": PARENT, "path": "/src", "user": "0", "identities": ()}
         ("path", "/src/"),
         ("user", "1"),
         ("identities", (("/etc/passwd", "p"),)),
+        ("epoch", 0),
     ],
 )
 def test_each_part_of_workdir_changes_its_key(name, value):
