@@ -92,11 +92,11 @@ class Loopback:
 
     # -- making and removing names ------------------------------------------------------------------------------
     def mknod(self, parent: Ino, name: bytes, mode: int, rdev: int, caller: Caller) -> Attr:
-        os.mknod(name, mode, rdev, dir_fd=self._nodes[parent].fd)
+        os.mknod(name, mode & ~caller.umask, rdev, dir_fd=self._nodes[parent].fd)
         return self._made(parent, name, caller)
 
     def mkdir(self, parent: Ino, name: bytes, mode: int, caller: Caller) -> Attr:
-        os.mkdir(name, mode, dir_fd=self._nodes[parent].fd)
+        os.mkdir(name, mode & ~caller.umask, dir_fd=self._nodes[parent].fd)
         return self._made(parent, name, caller)
 
     def symlink(self, parent: Ino, name: bytes, target: bytes, caller: Caller) -> Attr:
@@ -121,12 +121,12 @@ class Loopback:
         return self._hold(os.open(self._path(ino), _plain(flags)))
 
     def create(self, parent: Ino, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attr, HandleId]:
-        fd = os.open(name, _plain(flags) | os.O_CREAT, mode, dir_fd=self._nodes[parent].fd)
+        fd = os.open(name, _plain(flags) | os.O_CREAT, mode & ~caller.umask, dir_fd=self._nodes[parent].fd)
         attr = self._made(parent, name, caller)
         return attr, self._hold(fd)
 
     def tmpfile(self, parent: Ino, mode: int, flags: int, caller: Caller) -> tuple[Attr, HandleId]:
-        fd = os.open(self._path(parent), _plain(flags) | os.O_TMPFILE, mode)
+        fd = os.open(self._path(parent), _plain(flags) | os.O_TMPFILE, mode & ~caller.umask)
         os.fchown(fd, caller.uid, caller.gid)
         node = self._adopt(os.open(f"/proc/self/fd/{fd}", os.O_PATH))
         node.references += 1

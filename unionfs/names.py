@@ -119,7 +119,7 @@ class Names:
         branch = self._lifter.directory(directory, position)
         hidden = claim == position
         wanted = wanted._replace(opaque=hidden and wanted.kind is Kind.DIRECTORY)
-        inherits = self._inherits_acl(directory)
+        inherits = self.inherits_acl(directory)
         if inherits or not (hidden or (wanted.uid, wanted.gid) != self._ids):
             fd = self._make_in_place(branch, directory, name, wanted, maker, hidden=hidden, inherits=inherits)
         else:
@@ -174,7 +174,7 @@ class Names:
             whiteout.remove_mark(branch, directory.prefix, name)
         return fd
 
-    def _inherits_acl(self, directory: DirectoryNode) -> bool:
+    def inherits_acl(self, directory: DirectoryNode) -> bool:
         """Whether new entries of ``directory`` get a default ACL, which only the filesystem itself applies."""
         if directory.inherits_acl is None:
             try:
@@ -225,7 +225,7 @@ class Names:
             status = os.fstat(fd)
             if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
                 os.fchown(fd, wanted.uid, wanted.gid)
-            if stat.S_IMODE(status.st_mode) != mode and not self._inherits_acl(directory):
+            if stat.S_IMODE(status.st_mode) != mode and not self.inherits_acl(directory):
                 os.fchmod(fd, mode)
             status = os.fstat(fd)
         except BaseException:

@@ -57,7 +57,11 @@ class FilesystemOps(Protocol):
 
     # -- making and removing names ----------------------------------------------------------------------------
     def mknod(self, parent: Ino, name: bytes, mode: int, rdev: int, caller: Caller) -> Attr:
-        """A regular file, device, FIFO or socket named ``name`` exists and belongs to the caller."""
+        """A regular file, device, FIFO or socket named ``name`` exists and belongs to the caller.
+
+        Here and in mkdir, create and tmpfile the caller's umask is taken off ``mode``, unless a default ACL says
+        otherwise.
+        """
         ...
 
     def mkdir(self, parent: Ino, name: bytes, mode: int, caller: Caller) -> Attr:
@@ -99,7 +103,10 @@ class FilesystemOps(Protocol):
         ...
 
     def write(self, handle: HandleId, offset: int, data: bytes | memoryview) -> int:
-        """Number of bytes written at ``offset`` (at the end when the handle was opened O_APPEND)."""
+        """Number of bytes written at ``offset`` (at the end when the handle was opened O_APPEND).
+
+        Takes setuid, setgid and capabilities away as a plain filesystem does (``inode(7)``).
+        """
         ...
 
     def fsync(self, handle: HandleId, datasync: bool) -> None:

@@ -31,6 +31,7 @@ _ALWAYS = (
     InitFlag.ASYNC_READ
     | InitFlag.ATOMIC_O_TRUNC
     | InitFlag.BIG_WRITES
+    | InitFlag.DONT_MASK
     | InitFlag.DO_READDIRPLUS
     | InitFlag.READDIRPLUS_AUTO
     | InitFlag.ASYNC_DIO

@@ -21,7 +21,6 @@ from unionfs.transport.protocol import (
     READ_IN,
     RELEASE_IN,
     WRITE_IN,
-    WRITE_KILL_SUIDGID,
     WRITE_OUT,
     Opcode,
     OpenFlag,
@@ -71,12 +70,14 @@ class FileRequests:
         return self._opened(node, handle)
 
     def _create(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
-        flags, mode, _umask, _ = CREATE_IN.unpack_from(body)
+        flags, mode, umask, _ = CREATE_IN.unpack_from(body)
+        caller = caller._replace(umask=umask)
         attr, handle = self._ops.create(node, name_of(body, CREATE_IN.size), mode, flags, caller)
         return self._replies.entry(attr) + self._opened(attr.ino, handle)
 
     def _tmpfile(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
-        flags, mode, _umask, _ = CREATE_IN.unpack_from(body)
+        flags, mode, umask, _ = CREATE_IN.unpack_from(body)
+        caller = caller._replace(umask=umask)
         attr, handle = self._ops.tmpfile(node, mode, flags, caller)
         return self._replies.entry(attr) + self._opened(attr.ino, handle)
 
@@ -84,10 +85,8 @@ class FileRequests:
         handle, offset, size, *_ = READ_IN.unpack_from(body)
         return self._ops.read(handle, offset, size)
 
-    def _write(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
-        handle, offset, size, flags, *_ = WRITE_IN.unpack_from(body)
-        if flags & WRITE_KILL_SUIDGID:
-            self._drop_privileges(node, handle, caller)
+    def _write(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
+        handle, offset, size, *_ = WRITE_IN.unpack_from(body)
         written = self._ops.write(handle, offset, body[WRITE_IN.size : WRITE_IN.size + size])
         return WRITE_OUT.pack(written, 0)
 

@@ -110,11 +110,13 @@ class NameRequests:
         return self._replies.entry(self._ops.symlink(node, name, target, caller))
 
     def _mknod(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
-        mode, rdev, _umask, _ = MKNOD_IN.unpack_from(body)
+        mode, rdev, umask, _ = MKNOD_IN.unpack_from(body)
+        caller = caller._replace(umask=umask)
         return self._replies.entry(self._ops.mknod(node, name_of(body, MKNOD_IN.size), mode, rdev, caller))
 
     def _mkdir(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
-        mode, _umask = MKDIR_IN.unpack_from(body)
+        mode, umask = MKDIR_IN.unpack_from(body)
+        caller = caller._replace(umask=umask)
         return self._replies.entry(self._ops.mkdir(node, name_of(body, MKDIR_IN.size), mode, caller))
 
     def _unlink(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:

@@ -1,0 +1,43 @@
+"""Every POSIX case on every target; what a target cannot do is listed there with the reason, and is really so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.posix_cases import ALL, Case
+from conformance.targets import TARGETS, Where, origins, run, seed_lower
+
+pytestmark = pytest.mark.fuse
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    rows = [
+        pytest.param(where, origin, case, id=f"{where.name}-{origin}-{case.name}")
+        for where in TARGETS
+        for origin in origins(where)
+        for case in ALL
+    ]
+    metafunc.parametrize(("target", "origin", "case"), rows, indirect=["target"], scope="module")
+
+
+@pytest.fixture(scope="module")
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Where, Path]]:
+    where: Where = request.param
+    base = tmp_path_factory.mktemp(where.name)
+    for directory in (base, base.parent, base.parent.parent):
+        directory.chmod(0o755)  # for the cases of other users
+    seed_lower(base, where)
+    with where.make(base) as root:
+        yield where, root
+
+
+def test_posix(target: tuple[Where, Path], origin: str, case: Case) -> None:
+    where, root = target
+    if f"{origin}:{case.name}" in where.gaps:
+        with pytest.raises((OSError, AssertionError)):
+            run(root, origin, case)
+    else:
+        run(root, origin, case)
