@@ -182,6 +182,16 @@ def is_abandoned(name: str, namespace: int) -> bool:
     return _owner_name(int(match[2]), namespace) != name
 
 
+def own_hierarchies() -> tuple[Hierarchy, ...]:
+    """The hierarchies this process lives in and can reach."""
+    return parse_hierarchies(read("/proc/self/cgroup"), read("/proc/self/mountinfo"))
+
+
+def sweep_abandoned() -> None:
+    """Groups of dead builders are removed, from all hierarchies this process can reach."""
+    sweep(own_hierarchies())
+
+
 def sweep(hierarchies: Sequence[Hierarchy]) -> int:
     """Groups of dead builders are removed, with what may still live in them; returns how many."""
     namespace = os.stat("/proc/self/ns/pid").st_ino

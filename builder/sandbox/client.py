@@ -18,7 +18,8 @@ from typing import Self
 
 from builder.errors import BuildError
 from builder.sandbox import protocol
-from builder.sandbox.spec import Network, SandboxResult, SandboxSpec, result_from_json
+from builder.sandbox.cgroup import needed_controllers, sweep_abandoned
+from builder.sandbox.spec import Limits, Network, SandboxResult, SandboxSpec, result_from_json
 from unionfs import wire
 
 _BOOT = (
@@ -107,10 +108,10 @@ class SandboxServer:
         self.pid = pid
 
     @classmethod
-    def start(cls, *, network: Network = "none") -> SandboxServer:
+    def start(cls, *, network: Network = "none", limits: Limits | None = None) -> SandboxServer:
         """A server is starting; returns at once, the first `run` waits for it.
 
-        ``network`` is that of the first step, which is made ready meanwhile; it is no promise.
+        ``network`` and ``limits`` are those of the first step, which is made ready meanwhile; they are no promise.
 
         Raises:
             SandboxError: no process could be started.
@@ -118,7 +119,8 @@ class SandboxServer:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                wire.send(ours, {"op": protocol.PREPARE, "network": network})
+                controllers = sorted(needed_controllers(limits or Limits()))
+                wire.send(ours, {"op": protocol.PREPARE, "network": network, "controllers": controllers})
                 pid = _spawn(theirs)
         except OSError as error:
             ours.close()
@@ -168,7 +170,10 @@ class SandboxServer:
             return
         self._closed = True
         self._control.close()
-        os.waitpid(self.pid, 0)
+        _pid, status = os.waitpid(self.pid, 0)
+        if status != 0:
+            # killed before it could clean up
+            sweep_abandoned()
 
     def __enter__(self) -> Self:
         return self

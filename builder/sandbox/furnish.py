@@ -14,6 +14,7 @@ tree is out of reach, but for these three names; a directory in which a mount po
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -185,12 +186,12 @@ class Root:
     def restore(self) -> None:
         """Mount points that were made, and are as they were made, are gone; their directories have their times back."""
         for point in reversed(self._made):
-            try:
+            # a directory on the way to a mount point is none itself
+            with contextlib.suppress(OSError):
                 _sys.umount(os.fsencode(point.target), _sys.MNT_DETACH)
+            # where the step has put something there, or moved it, it is the step's
+            with contextlib.suppress(OSError):
                 _remove(point)
-            except OSError:
-                # the step has put something there, or moved it: then it is the step's
-                continue
 
     def _attach_inside(self, mount_fd: int, target: str, *, is_directory: bool) -> None:
         target_fd = self._resolve(target, is_directory=is_directory)

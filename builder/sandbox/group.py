@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from builder.sandbox import cgroup
@@ -38,19 +38,9 @@ class Usage(NamedTuple):
 class Group:
     """The groups of one step, one per hierarchy; `close` removes them."""
 
-    def __init__(
-        self,
-        directories: Directories,
-        shared: Sequence[str],
-        extend: Callable[[frozenset[str]], Directories],
-        notes: tuple[str, ...],
-    ) -> None:
-        """``directories``: controller → version and path; ``shared``: groups to be joined that belong to others.
-
-        ``extend`` makes directories for further controllers, as far as it can.
-        """
+    def __init__(self, directories: Directories, shared: Sequence[str], notes: tuple[str, ...]) -> None:
+        """``directories``: controller → version and path; ``shared``: groups to be joined that belong to others."""
         self._directories = dict(directories)
-        self._extend = extend
         self.notes = notes
         joined = (*self._paths(), *shared)
         self.join_fds = tuple(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in joined)
@@ -74,9 +64,9 @@ class Group:
         Raises:
             CgroupError: one can't be held.
         """
-        needed = cgroup.needed_controllers(limits)
-        if needed - self._directories.keys():
-            self._join_further(needed - self._directories.keys())
+        missing = cgroup.needed_controllers(limits) - self._directories.keys()
+        if missing:
+            raise CgroupError(f"no cgroup can hold a limit on {', '.join(sorted(missing))} here")
         for path in self._paths():
             version = next(version for version, known in self._directories.values() if known == path)
             controllers = frozenset(name for name, (_v, known) in self._directories.items() if known == path)
@@ -108,18 +98,6 @@ class Group:
 
     def _paths(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(path for _version, path in self._directories.values()))
-
-    def _join_further(self, missing: frozenset[str]) -> None:
-        paths = self._paths()
-        members = read(f"{paths[0]}/cgroup.procs").split() if paths else []
-        further = self._extend(missing)
-        self._directories.update(further)
-        unheld = missing - further.keys()
-        if unheld or not members:
-            raise CgroupError(f"no cgroup can hold a limit on {', '.join(sorted(unheld or missing))} here")
-        for path in dict.fromkeys(path for _version, path in further.values()):
-            for pid in members:
-                _set(path, "cgroup.procs", pid)
 
     def _number(self, controller: str, v1_file: str, v2_file: str) -> int | None:
         if controller not in self._directories:

@@ -100,9 +100,9 @@ def parse_order(message: Mapping[str, Any], fds: Sequence[int]) -> tuple[Order, 
 
 
 def _descriptors(stdio: Any, fds: Sequence[int]) -> RunDescriptors:
-    given = [bool(flag) for flag in stdio] if isinstance(stdio, list) else []
-    if len(given) != _STDIO:
+    if not isinstance(stdio, list) or len(cast("Sequence[Any]", stdio)) != _STDIO:
         raise SpecError(f"run came with stdio {stdio!r}")
+    given = [bool(flag) for flag in cast("Sequence[Any]", stdio)]
     if len(fds) < 2 + sum(given):
         raise SpecError(f"run came with {len(fds)} descriptors, expected {2 + sum(given)}")
     rest = iter(fds[2:])

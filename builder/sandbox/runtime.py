@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from builder.sandbox import _sys, caps, init, mounts, network, protocol, seccomp
+from builder.sandbox.cgroup import needed_controllers
 from builder.sandbox.command import SETUP_FAILED
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SandboxSpec
@@ -28,11 +31,14 @@ class Kind(NamedTuple):
     own_network: bool = True
     insecure: bool = False
     cgroup_parent: str | None = None
+    controllers: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, spec: SandboxSpec) -> Kind:
         """The kind of child ``spec`` needs."""
-        return cls(spec.network != "host", spec.security == "insecure", spec.cgroup_parent)
+        return cls(
+            spec.network != "host", spec.security == "insecure", spec.cgroup_parent, needed_controllers(spec.limits)
+        )
 
     @property
     def namespaces(self) -> int:
@@ -74,7 +80,7 @@ class Child:
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
         self._device_control = kind.insecure or machine.groups.controls_devices
-        self._group = machine.groups.make(kind.cgroup_parent, confine_devices=not kind.insecure)
+        self._group = machine.groups.make(kind.cgroup_parent, kind.controllers, confine_devices=not kind.insecure)
         self.report, theirs = socket.socketpair()
         try:
             self.pid = self._clone(theirs)
@@ -99,7 +105,7 @@ class Child:
         )
         pid = _sys.clone(self.kind.namespaces)
         if pid == 0:
-            self.report.close()
+            _close_all_but((theirs.fileno(), *preparation.join_fds))
             init.run(preparation, theirs)
         return pid
 
@@ -186,3 +192,12 @@ class Child:
             return None, SETUP_FAILED
         code = os.waitstatus_to_exitcode(init_status if self._wait_status is None else self._wait_status)
         return (-code, _SIGNALLED - code) if code < 0 else (None, code)
+
+
+def _close_all_but(kept: Sequence[int]) -> None:
+    """Of the server's descriptors a child has stdio and ``kept``: none of other steps, none that leads to pybuild."""
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[1])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -30,6 +31,7 @@ from unionfs import wire
 _RETRY_MS = 5
 # after a step has started, before the next child is made ready: let the step have the processor first
 _PREPARE_AFTER_MS = 3
+_CONTROL_FD = 3
 _TITLE = b"pybuild-sandbox"
 
 
@@ -81,7 +83,7 @@ class Server:
             return
         try:
             if received.message.get("op") == protocol.PREPARE:
-                self._wanted = Kind(own_network=received.message.get("network") != "host")
+                self._wanted = _kind(received.message)
                 self._drop_spare(self._wanted)
             elif received.message.get("op") == protocol.RUN and received.fds:
                 self._run(received)
@@ -169,6 +171,12 @@ class Server:
             client.close()
 
 
+def _kind(message: wire.Message) -> Kind:
+    return Kind(
+        own_network=message.get("network") != "host", controllers=frozenset(map(str, message.get("controllers", ())))
+    )
+
+
 def _receive(sock: socket.socket) -> wire.Received | None:
     try:
         return wire.receive(sock)
@@ -185,7 +193,11 @@ def _settle() -> None:
     """This process hears no terminal and no stray signal, and its mounts propagate nothing outwards."""
     with contextlib.suppress(PermissionError):
         os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in signal.valid_signals():
+        # what pybuild's starter ignored, steps would ignore too
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     # a step sees this in its process table, and the command line of an interpreter tells of the host
     _sys.set_title(_TITLE)
@@ -193,10 +205,19 @@ def _settle() -> None:
     _sys.mount_propagation(b"/", _sys.MS_REC | _sys.MS_SLAVE)
 
 
+def _take_control(fd: int) -> socket.socket:
+    """The control socket; of all other descriptors only stderr is left, whatever pybuild's starter had open."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(fd, _CONTROL_FD, inheritable=False)
+    os.closerange(_CONTROL_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    return socket.socket(fileno=_CONTROL_FD)
+
+
 def main(control_fd: int) -> int:
     """Serves one build over ``control_fd``; the status of the process."""
-    control = socket.socket(fileno=control_fd)
-    os.set_inheritable(control_fd, False)
+    control = _take_control(control_fd)
     try:
         _settle()
         machine = Machine(Slice.of_this_process())

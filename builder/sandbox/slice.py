@@ -36,7 +36,7 @@ class Slice:
     @classmethod
     def of_this_process(cls) -> Slice:
         """The slice of this process, over all hierarchies that are mounted; what dead ones left is removed."""
-        hierarchies = cgroup.parse_hierarchies(cgroup.read("/proc/self/cgroup"), cgroup.read("/proc/self/mountinfo"))
+        hierarchies = cgroup.own_hierarchies()
         cgroup.sweep(hierarchies)
         return cls(hierarchies, cgroup.owner_name())
 
@@ -45,24 +45,21 @@ class Slice:
         """Whether a group here can hold steps to the devices of a container."""
         return self._device_group() is not None
 
-    def make(self, parent: str | None, *, confine_devices: bool) -> Group:
-        """A fresh group for one step, without limits; ``parent`` is a path below the roots of the hierarchies.
+    def make(self, parent: str | None, controllers: frozenset[str], *, confine_devices: bool) -> Group:
+        """A fresh group for one step, without limits, in which ``controllers`` can be limited, if they can at all.
+
+        ``parent`` is a path below the roots of the hierarchies.
 
         Raises:
             CgroupError: ``parent`` leads outside, or can't be made.
         """
         self._count += 1
-        number = self._count
-        directories = self._make_directories(_ALWAYS_V2 if self._is_pure_v2 else _ALWAYS, parent, number)
+        wanted = controllers | (_ALWAYS_V2 if self._is_pure_v2 else _ALWAYS)
+        directories = self._make_directories(wanted, parent, self._count)
         lacking = "memory" not in directories
         notes = ("no cgroup for memory can be made here: use is not counted",) if lacking else ()
         devices = self._device_group() if confine_devices else None
-        return Group(
-            directories,
-            (devices,) if devices else (),
-            lambda controllers: self._make_directories(controllers, parent, number),
-            notes,
-        )
+        return Group(directories, (devices,) if devices else (), notes)
 
     def close(self) -> None:
         """Every group of this server is gone, with what lives in it."""

@@ -1,0 +1,181 @@
+"""What a hostile step or image tries, and where it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builder.sandbox.spec import Bind, User
+from harness.sandbox import Ran
+
+pytestmark = pytest.mark.sandbox
+
+Run = Callable[..., Ran]
+Probe = Callable[[str], Path]
+REFUSED = {"clone3": errno.ENOSYS, "unknown": errno.ENOSYS, "inet": 0}
+
+
+def host_disk() -> tuple[int, int] | None:
+    device = os.stat("/").st_dev
+    return (os.major(device), os.minor(device)) if os.major(device) else None
+
+
+@pytest.mark.parametrize("user", [User(), User(1000, 1000)])
+def test_forbidden_system_calls(run: Run, rootfs: Path, probe: Probe, user: User) -> None:
+    shutil.copy(probe("syscalls"), rootfs / "bin/syscalls")
+    ran = run("syscalls", user=user)
+    got = {name: int(number) for name, number in map(str.split, ran.lines())}
+    assert len(got) > 45
+    assert {name: number for name, number in got.items() if number != REFUSED.get(name, errno.EPERM)} == {}
+
+
+def test_tracing_and_killing_init(run: Run, rootfs: Path, probe: Probe) -> None:
+    shutil.copy(probe("ptrace"), rootfs / "bin/tracer")
+    ran = run("tracer")
+    got = {name: int(number) for name, number in map(str.split, ran.lines())}
+    # SIGKILL of process 1 from its own namespace is accepted and does nothing (pid_namespaces(7))
+    assert {name: got[name] for name in ("attach", "seize", "read", "write", "kill")} == {
+        "attach": errno.EPERM,
+        "seize": errno.EPERM,
+        "read": errno.EPERM,
+        "write": errno.EPERM,
+        "kill": 0,
+    }
+    assert ran.status == 0
+
+
+@pytest.mark.parametrize("link", ["root", "cwd", "exe", "fd/0", "fd/2", "fd/3", "fd/4", "fd/5", "ns/mnt", "ns/net"])
+def test_nothing_of_init_can_be_followed(run: Run, link: str) -> None:
+    ran = run("sh", "-c", f"readlink /proc/1/{link}; ls /proc/1/{link}/ 2>&1; head -c 1 /proc/1/{link}")
+    assert "denied" in ran.out
+    assert len(ran.lines()) == 1
+
+
+def test_dot_dot_stays_in_the_root(run: Run) -> None:
+    up = "/".join([".."] * 30)
+    assert run("sh", "-c", f"cd /; cd {up}; pwd; ls").lines()[0] == "/"
+    assert "lost+found" not in run("sh", "-c", f"ls {up}/{up}").out
+
+
+def test_chroot_and_back_does_not_leave(run: Run) -> None:
+    # the classic way out: a working directory outside a second chroot
+    ran = run(
+        "sh", "-c", "mkdir -p /tmp/j/bin && cp /bin/busybox /tmp/j/bin/ && cd / && chroot /tmp/j /bin/busybox ls / 2>&1"
+    )
+    assert "proc" not in ran.out
+
+
+def test_raw_block_device_cannot_be_opened(run: Run) -> None:
+    major, minor = host_disk() or (254, 0)
+    for directory in ("/tmp", "/dev", "/dev/shm"):
+        ran = run("sh", "-c", f"mknod {directory}/disk b {major} {minor} && head -c 4 {directory}/disk | wc -c")
+        assert ran.lines()[-1:] in ([], ["0"]), directory
+        assert "Operation not permitted" in ran.err or "denied" in ran.err
+
+
+def test_device_that_containers_have_can_be_made_and_used(run: Run) -> None:
+    ran = run(
+        "sh",
+        "-c",
+        "mknod /tmp/null c 1 3 && echo x > /tmp/null && echo used; mknod /tmp/mem c 1 1 && head -c1 /tmp/mem",
+    )
+    assert ran.out == "used\n"
+    assert "Operation not permitted" in ran.err
+
+
+def test_mounting_the_hosts_disk(run: Run) -> None:
+    ran = run("sh", "-c", "mkdir /tmp/m; mount -t ext4 /dev/vda /tmp/m 2>&1; mount --bind / /tmp/m 2>&1; ls /tmp/m")
+    assert ran.out.count("mount: ") >= 2
+    assert "proc" not in ran.lines()
+
+
+def test_release_agent_cannot_be_written(run: Run) -> None:
+    script = "for f in $(find /sys/fs/cgroup -name release_agent -o -name notify_on_release -o -name cgroup.procs); do echo 1 > $f && echo wrote $f; done"
+    assert "wrote" not in run("sh", "-c", script).out
+    assert run("sh", "-c", "mkdir /sys/fs/cgroup/x /sys/fs/cgroup/memory/x").status != 0
+
+
+def test_host_descriptors_do_not_come_along(run: Run, tmp_path: Path) -> None:
+    handle = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(handle, True)
+    try:
+        ran = run("sh", "-c", "for n in /proc/[0-9]*/fd; do ls -l $n 2>/dev/null; done")
+    finally:
+        os.close(handle)
+    assert str(tmp_path) not in ran.out
+
+
+def test_hosts_interpreter_cannot_be_written(run: Run, rootfs: Path, probe: Probe) -> None:
+    """CVE-2019-5736: the program of the step is /proc/self/exe, which is the host's while it becomes the step's."""
+    shutil.copy(probe("host_exe"), rootfs / "bin/host_exe")
+    ran = run("host_exe", "/proc/1/exe", "/proc/self/exe")
+    assert ran.lines() == ["/proc/1/exe Permission denied", "/proc/self/exe Text file busy"]
+    again = run("/proc/self/exe", "-c", "open('/proc/self/exe', 'wb')")
+    assert again.status != 0
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+def test_image_with_a_link_for_a_kernel_place(run: Run, rootfs: Path, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (rootfs / name).rmdir()
+    (rootfs / name).symlink_to(outside)
+    ran = run("true")
+    assert (ran.status, ran.result.error) == (
+        125,
+        f'error mounting at "/{name}": ELOOP (too many levels of symbolic links)',
+    )
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("link", ["{outside}", "../../../../../../../..{outside}", "/proc/1/root{outside}"])
+def test_link_in_etc_stays_in_the_root(run: Run, rootfs: Path, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "resolv.conf").write_text("of the host\n")
+    (rootfs / "etc/resolv.conf").unlink()
+    (rootfs / "etc/resolv.conf").symlink_to(link.format(outside=outside) + "/resolv.conf")
+    ran = run("cat", "/etc/resolv.conf")
+    assert "of the host" not in ran.out
+    assert (outside / "resolv.conf").read_text() == "of the host\n"
+    assert sorted(path.name for path in outside.iterdir()) == ["resolv.conf"]
+    assert os.readlink(rootfs / "etc/resolv.conf") == link.format(outside=outside) + "/resolv.conf"
+
+
+def test_bind_target_over_a_link_stays_in_the_root(run: Run, rootfs: Path, tmp_path: Path) -> None:
+    outside, data = tmp_path / "outside", tmp_path / "data"
+    outside.mkdir()
+    data.mkdir()
+    (data / "file").write_text("data\n")
+    (rootfs / "cache").symlink_to(outside)
+    ran = run("cat", "/cache/deep/file", binds=(Bind(str(data), "/cache/deep", kind="cache"),))
+    assert ran.out == "data\n"
+    assert list(outside.iterdir()) == []
+    assert not (rootfs / str(outside).lstrip("/")).exists()
+
+
+@pytest.mark.parametrize("cwd", ["/proc/self/fd/3", "/proc/self/fd/4", "/proc/1/fd/3", "/proc/1/fd/5"])
+def test_working_directory_outside(run: Run, cwd: str) -> None:
+    """CVE-2024-21626: a descriptor of the host as working directory."""
+    ran = run("pwd", cwd=cwd)
+    assert ran.status == 125
+    assert ran.result.error
+    assert ran.result.error.startswith(f'error entering "{cwd}"')
+
+
+def test_keyring_is_refused(run: Run) -> None:
+    assert run("cat", "/proc/keys").out == ""
+    assert run("cat", "/proc/key-users").status in {0, 1}
+
+
+def test_nodes_of_the_image_are_no_way_to_the_disk(run: Run, rootfs: Path) -> None:
+    major, minor = host_disk() or (254, 0)
+    os.mknod(rootfs / "disk", stat.S_IFBLK | 0o666, os.makedev(major, minor))
+    ran = run("head", "-c", "1", "/disk")
+    assert (ran.out, ran.status) == ("", 1)
