@@ -49,14 +49,16 @@ class Files:
                 os.ftruncate(file.fd, 0)
             if writes:
                 self._note_privileges(file)
+            if flags & os.O_TRUNC and file.privileged:
+                self.drop_privileges(file, trusted=caller.uid == 0)
         except BaseException:
             self._close_unused(node, file)
             raise
         return self._handles.add(node, file, flags, trusted=caller.uid == 0)
 
-    def adopt(self, node: FileNode, fd: int, flags: int, caller: Caller) -> HandleId:
+    def adopt(self, node: FileNode, fd: int, flags: int, caller: Caller, mode: int) -> HandleId:
         """A handle of the new ``node`` whose file is open, read and write, as ``fd``, which now belongs to the node."""
-        node.file = OpenFile(fd, writable=True, privileged=True)
+        node.file = OpenFile(fd, writable=True, privileged=bool(mode & (stat.S_ISUID | stat.S_ISGID)))
         return self._handles.add(node, node.file, flags, trusted=caller.uid == 0)
 
     def open_file(self, node: FileNode, *, writes: bool) -> OpenFile:
@@ -129,7 +131,10 @@ class Files:
         """
         file = self._handles[number].file
         if file.passes is None:
-            file.passes = file.handles == 1 and self._may_pass(self._handles[number].node.branch)
+            # what the kernel writes by itself takes no setuid away
+            file.passes = (
+                file.handles == 1 and not file.privileged and self._may_pass(self._handles[number].node.branch)
+            )
         return file.fd if file.passes else None
 
     def _may_pass(self, branch: OpenBranch) -> bool:

@@ -133,10 +133,17 @@ class Union:
         permissions = None if mode is None else mode & _PERMISSIONS
         return self._names.make(self._tree.directory(parent), name, kind, permissions, caller, maker)
 
+    def _masked(self, parent: Ino, mode: int, caller: Caller) -> int:
+        """``mode`` without the bits of the caller's umask, which a default ACL overrules (``umask(2)``)."""
+        if not caller.umask or self._names.inherits_acl(self._tree.directory(parent)):
+            return mode
+        return mode & ~caller.umask
+
     def mknod(self, parent: Ino, name: bytes, mode: int, rdev: int, caller: Caller) -> Attr:
         """A regular file, device, FIFO or socket named ``name`` exists. Raises EPERM for a device 0:0, a whiteout."""
         if stat.S_ISCHR(mode) and rdev == 0:
             refuse(errno.EPERM, name)
+        mode = self._masked(parent, mode, caller)
 
         def maker(fd: int, path: bytes) -> int:
             os.mknod(path, mode, rdev, dir_fd=fd)
@@ -147,6 +154,7 @@ class Union:
 
     def mkdir(self, parent: Ino, name: bytes, mode: int, caller: Caller) -> Attr:
         """An empty directory named ``name`` exists; nothing of lower branches shows in it."""
+        mode = self._masked(parent, mode, caller)
 
         def maker(fd: int, path: bytes) -> int:
             os.mkdir(path, mode & _PERMISSIONS, dir_fd=fd)
@@ -205,6 +213,7 @@ class Union:
             if isinstance(node, FileNode):
                 handle = self._files.open(node, flags, caller)
                 return self._known(node, self._tree.stat(node)), handle
+        mode = self._masked(parent, mode, caller)
 
         def maker(fd: int, path: bytes) -> int:
             return os.open(
@@ -220,11 +229,12 @@ class Union:
     def _opened(self, node: Node, status: os.stat_result, fd: int, flags: int, caller: Caller) -> tuple[Attr, HandleId]:
         if not isinstance(node, FileNode):
             refuse(errno.EISDIR)
-        handle = self._files.adopt(node, fd, flags, caller)
+        handle = self._files.adopt(node, fd, flags, caller, status.st_mode)
         return self._known(node, status), handle
 
     def tmpfile(self, parent: Ino, mode: int, flags: int, caller: Caller) -> tuple[Attr, HandleId]:
         """An unnamed regular file, open, that ``link`` may give a name (``open(2)``, O_TMPFILE)."""
+        mode = self._masked(parent, mode, caller)
         made = self._names.make_unnamed(self._tree.directory(parent), mode & _PERMISSIONS, caller)
         attr, handle = self._opened(made.node, made.status, made.fd, flags, caller)
         return attr, handle
