@@ -109,8 +109,8 @@ def _live(
             below = snapshots.layer(each)
             if below is not None:
                 digests.add(below.diff_id)
-    for layer, forms in compressed.blobs_of(store).items():
-        if layer in digests:
+    for plain, forms in compressed.blobs_of(store).items():
+        if plain in digests:
             digests.update(forms)
     return digests, chains
 

@@ -12,9 +12,11 @@ import zstandard
 from layers import media
 from layers.descriptor import Descriptor
 from layers.errors import ContentMismatchError
+from layers.gc import collect
 from layers.registry import compressed
 from layers.registry.compress import BLOCK_BYTES, choose
 from layers.store import Store
+from layers.testing.simple import store_image
 
 KINDS = ["gzip:zlib", "zstd"] + (["gzip:isal"] if importlib.util.find_spec("isal") else [])
 
@@ -162,3 +164,15 @@ def test_a_damaged_layer_is_not_compressed(store: Store, layer: Descriptor) -> N
         compressed.compress(store, layer, compressor)
     assert list(store.blobs) == [layer.digest]
     assert not list((store.root / "tmp").iterdir())
+
+
+def test_a_collection_keeps_what_live_layers_became(store: Store) -> None:
+    made = store_image(store, "kept:1", [b"content"])
+    compressor = choose("gzip")
+    assert compressor is not None
+    blob = compressed.compress(store, made.layers[0], compressor)
+    collect(store, grace_seconds=0)
+    assert blob.digest in store.blobs
+    store.untag("kept:1")
+    collect(store, grace_seconds=0)
+    assert list(store.blobs) == []

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -627,8 +632,8 @@ def test_cancel_while_waiting(
     assert_nothing_stored(empty)
 
 
-def _when_seen(registry: FaultyRegistry, part: str, act: Callable[[], None]) -> None:
-    while not registry.arrived("GET", part) and not registry.stopping.wait(0.01):
+def _when_seen(registry: FaultyRegistry, part: str, act: Callable[[], None], method: str = "GET") -> None:
+    while not registry.arrived(method, part) and not registry.stopping.wait(0.01):
         pass
     time.sleep(0.05)
     act()
@@ -677,4 +682,48 @@ def test_an_error_in_the_callback_stops_the_transfer(
 
     with pytest.raises(RuntimeError, match="no more"):
         transfer.pull(empty, pushed, settings=settings, progress=fail)
+    assert_nothing_stored(empty)
+
+
+def test_cancel_while_the_registry_does_not_read(
+    registry: FaultyRegistry, store: Store, image: str, settings: RegistrySettings
+) -> None:
+    registry.fail("PUT", "/blobs/uploads/", Delay(30))
+    cancel = threading.Event()
+    stopper = threading.Thread(target=_when_seen, args=(registry, "/blobs/uploads/", cancel.set, "PUT"))
+    stopper.start()
+    settings = settings._replace(patience=settings.patience._replace(read_seconds=60))
+    with pytest.raises(errors.TransferCancelledError):
+        transfer.push(store, image, f"{registry.host}/t:1", settings=settings, compression="none", cancel=cancel)
+    stopper.join()
+    assert not registry.memory.tags
+
+
+INTERRUPTED = """
+import sys
+from layers.registry import transfer
+from layers.store import Store
+with Store(sys.argv[1]) as store:
+    try:
+        transfer.pull(store, sys.argv[2])
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_ctrl_c(
+    registry: FaultyRegistry, store: Store, empty: Store, image: str, pushed: str, environ: Path, project_root: Path
+) -> None:
+    """The command ends although the registry says nothing more, and leaves nothing half-done."""
+    registry.fail("GET", large_blob(store, image).digest, Stall(MIDDLE))
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(empty.root), pushed],
+        env={**os.environ, "PYTHONPATH": str(project_root)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _when_seen(registry, large_blob(store, image).digest, lambda: process.send_signal(signal.SIGINT))
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert said == ""
     assert_nothing_stored(empty)
