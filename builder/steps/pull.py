@@ -97,9 +97,12 @@ async def call_blocking(call: Callable[[threading.Event], T]) -> T:
         finally:
             cancel.set()
 
+    async def in_thread() -> T:
+        return await trio.to_thread.run_sync(call, cancel)
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         # captured, so that an error leaves as it is and not in a group
-        result = await outcome.acapture(trio.to_thread.run_sync, call, cancel)
+        result = await outcome.acapture(in_thread)
         nursery.cancel_scope.cancel()
     return result.unwrap()
