@@ -166,12 +166,13 @@ class _Build:
             state.declared.update(parent.declared)
             state.history.extend(parent.history)
             state.final = parent.final
-            return state
-        config = _empty_config(base.platform)
-        if base.image is not None:
-            config = self._base(base.image).config._replace(created=None, on_build=())
-        state = StageState(self._around, stage.number, config, base.platform)
-        for entry in config.env:
+        else:
+            config = _empty_config(base.platform)
+            if base.image is not None:
+                config = self._base(base.image).config._replace(created=None, on_build=())
+            state = StageState(self._around, stage.number, config, base.platform)
+        # what ENV set wins over an inherited argument of the name, even one that was declared after it
+        for entry in state.config.env:
             name, _, value = entry.partition("=")
             state.environment[name] = value
         if "PATH" not in state.environment:

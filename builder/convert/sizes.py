@@ -19,4 +19,5 @@ def parse_size(text: str) -> int:
         raise ValueError(f"size {text!r} is not of the form 64m")
     whole, decimals, unit = found.groups(default="")
     factor = _UNITS[unit.lower()]
-    return int(whole) * factor + int(decimals or 0) * factor // 10 ** len(decimals)
+    scale: int = 10 ** len(decimals)
+    return int(whole) * factor + int(decimals or 0) * factor // scale
