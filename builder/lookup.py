@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 from builder.bases import Base
+from builder.errors import BuildError
 from builder.graph import Copy, Graph, Pull, Scratch, Step, StepId
 from builder.planning import Plan
 from builder.results import EMPTY, LayerResult, StepResult
@@ -96,7 +97,10 @@ class Lookup:
                 continue
             result = self.find_trivial(step)
             if result is None and not isinstance(step.operation, Pull):
-                result = self.find(step, results, self.keys(step, results))
+                try:
+                    result = self.find(step, results, self.keys(step, results))
+                except BuildError as error:
+                    raise error.at(step.source) from error.__cause__
             if result is not None:
                 results[step.id] = result
         return results

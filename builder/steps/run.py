@@ -30,7 +30,7 @@ from builder.errors import StepFailed, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.options import StepLimits
-from builder.progress.plain import format_bytes, visible_text
+from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
 from builder.sandbox.spec import Limits, Network, SandboxResult, SandboxSpec, User
@@ -42,6 +42,7 @@ from unionfs.union import Union
 Output = Callable[[int, bytes], None]
 
 _READ_BYTES = 64 << 10
+_MIB = 1 << 20
 _TAIL_LINES = 20
 MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
 """The layer is made durable when it is packed; until then nothing of the branch is promised to anybody."""
@@ -243,7 +244,7 @@ def usage_of(result: SandboxResult) -> Usage:
 def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail) -> StepFailed:
     command = operation.shell_text
     if result.oom is not None:
-        limit, peak = (format_bytes(number) for number in result.oom)
+        limit, peak = (f"{number / _MIB:.0f} MiB" for number in result.oom)
         message = f"process {command!r} did not complete: out of memory at the limit of {limit} (peak {peak})"
     elif result.error is not None:
         message = f"process {command!r} could not be run: {result.error}"
