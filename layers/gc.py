@@ -103,12 +103,12 @@ def _live(
         except (FormatError, BlobNotFoundError) as error:
             raise StoreError(f"store: nothing is removed, since an image cannot be read: {error}") from error
     for chain in {*live_chains, *chains}:
-        layer = snapshots.layer(chain)
-        for each in () if layer is None else layer.chain:
+        stack = snapshots.layer(chain)
+        for each in () if stack is None else stack.chain:
             chains.add(each)
-            below = snapshots.layer(each)
-            if below is not None:
-                digests.add(below.diff_id)
+            layer = snapshots.layer(each)
+            if layer is not None:
+                digests.update({layer.diff_id, layer.blob})
     for plain, forms in compressed.blobs_of(store).items():
         if plain in digests:
             digests.update(forms)

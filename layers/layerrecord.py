@@ -18,7 +18,10 @@ UNPACKED = "unpacked"
 
 
 class LayerRecord(NamedTuple):
-    """``boot`` is the boot of the machine in which the directory was last known whole; ``size`` that of the tar."""
+    """``boot`` is the boot of the machine in which the directory was last known whole; ``size`` that of the tar.
+
+    ``blob`` is the digest under which the layer travels, None when that is the diff ID.
+    """
 
     diff_id: Digest
     chain: tuple[ChainId, ...]
@@ -26,11 +29,13 @@ class LayerRecord(NamedTuple):
     boot: str
     size: int = 0
     epoch: int | None = None
+    blob: Digest | None = None
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
         fields: gojson.JsonObject = {"diff_id": self.diff_id, "chain": [each.hex for each in self.chain]}
         fields |= {"origin": self.origin, "boot": self.boot, "size": self.size, "epoch": self.epoch}
+        fields["blob"] = self.blob
         return gojson.dumps(fields)
 
     @classmethod
@@ -38,7 +43,7 @@ class LayerRecord(NamedTuple):
         """The record in the content of the file. Raises FormatError."""
         fields = gojson.loads_object(raw, "layer record")
         chain = gojson.as_texts(fields.get("chain"), "layer record: chain")
-        epoch = fields.get("epoch")
+        epoch, blob = fields.get("epoch"), fields.get("blob")
         if not chain:
             raise FormatError("layer record: the chain is empty")
         return cls(
@@ -48,6 +53,7 @@ class LayerRecord(NamedTuple):
             gojson.as_text(fields.get("boot"), "layer record: boot"),
             gojson.as_int(fields.get("size"), "layer record: size"),
             None if epoch is None else gojson.as_int(epoch, "layer record: epoch"),
+            None if blob is None else Digest(gojson.as_text(blob, "layer record: blob")),
         )
 
 

@@ -51,12 +51,16 @@ class Active(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """An unpacked layer; ``path`` is its branch directory, ``chain`` the stack, bottom first, itself the last."""
+    """An unpacked layer; ``path`` is its branch directory, ``chain`` the stack, bottom first, itself the last.
+
+    ``blob`` is the digest under which it travels: of a layer that was packed here the diff ID.
+    """
 
     chain_id: ChainId
     diff_id: Digest
     path: Path
     chain: tuple[ChainId, ...]
+    blob: Digest
 
 
 class CommittedLayer(NamedTuple):
@@ -111,16 +115,17 @@ class Snapshotter:
         *,
         size: int = 0,
         epoch: int | None = None,
-        origin: str = PACKED,
+        blob: Digest | None = None,
     ) -> Layer:
         """The branch is the layer of that diff ID on top of ``parent``; its path is no longer valid.
 
         When the layer is there already, the branch is dropped and the one that is there is returned. ``epoch`` is the
-        one the branch was packed with; ``origin`` tells a branch that was packed from one that an archive filled.
+        one the branch was packed with. ``blob`` is the archive that filled the branch; None when it was packed here.
         """
         new = chain_id(parent, diff_id)
         chain = (*(() if parent is None else self._record(parent).chain), new)
-        record = LayerRecord(diff_id, chain, origin, self._boot_id(), size, epoch)
+        origin = PACKED if blob is None else UNPACKED
+        record = LayerRecord(diff_id, chain, origin, self._boot_id(), size, epoch, blob)
         place, target = active.path.parent, self.path(new).parent
         try:
             with open(place / "layer.json", "xb", buffering=0) as file:
@@ -129,7 +134,7 @@ class Snapshotter:
         except OSError as error:
             raise store_error(target, error) from error
         self._sound.add(new)
-        return Layer(new, diff_id, self.path(new), chain)
+        return Layer(new, diff_id, self.path(new), chain, blob or diff_id)
 
     def remove(self, active: Active) -> None:
         """The branch is gone. Idempotent; nothing happens after a commit."""
@@ -164,7 +169,9 @@ class Snapshotter:
     def layer(self, chain: ChainId) -> Layer | None:
         """The layer as it lies, None when it is not there."""
         record = self._read(chain)
-        return None if record is None else Layer(chain, record.diff_id, self.path(chain), record.chain)
+        if record is None:
+            return None
+        return Layer(chain, record.diff_id, self.path(chain), record.chain, record.blob or record.diff_id)
 
     def differs(self, chain: ChainId) -> bool:
         """Whether the directory is known not to hold what its diff ID says; it is packed once more to tell.
@@ -357,7 +364,7 @@ def ensure_layers(
             try:
                 with store.blobs.open(descriptor.digest) as stream:
                     unpacked = apply_layer(stream, active.path, parents=below, expected=diff_id)
-                snapshots.commit(active, diff_id, parent, size=unpacked.size, origin=UNPACKED)
+                snapshots.commit(active, diff_id, parent, size=unpacked.size, blob=descriptor.digest)
             except BaseException:
                 snapshots.remove(active)
                 raise

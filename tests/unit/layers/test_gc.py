@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from layers.errors import ImageNotFoundError, StoreError
 from layers.gc import collect
 from layers.image import Image, make_image, put_image
 from layers.manifest import Manifest
-from layers.snapshotter import Snapshotter
+from layers.snapshotter import Snapshotter, ensure_layers
 from layers.store import Store
 from layers.testing.images import random_image
 from layers.validate import InvalidImageError, validate_image, validate_store
@@ -195,3 +196,18 @@ def test_unpacked_layer_that_was_changed(store: Store) -> None:
     Snapshotter(store).drop(bottom)
     with pytest.raises(InvalidImageError, match="lies on"):
         validate_store(store)
+
+
+def test_archive_of_a_live_layer_stays(store: Store) -> None:
+    """A base whose name is gone, on which results of the cache lie: they can still be exported."""
+    image = random_image(store, "a", 1)
+    packed = [store.blobs.put(gzip.compress(store.blobs.read(each.digest))) for each in image.manifest.layers]
+    chains = image.config.rootfs.chain_ids
+    for chain in chains:
+        Snapshotter(store).drop(chain)
+    store.untag("a")
+    assert ensure_layers(store, list(zip(packed, image.config.rootfs.diff_ids, strict=True))) == chains[-1]
+    collect(store, live_chains=[chains[-1]])
+    assert {each.digest for each in packed} <= set(store.blobs)
+    assert Snapshotter(store).has(chains[-1])
+    assert len(collect(store).chains) == 2
