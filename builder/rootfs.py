@@ -35,12 +35,12 @@ GROUP = b"etc/group"
 class RootEntry:
     """A file of an image as it was when it was looked up (``cache.contenthash.TreeEntry``).
 
-    ``path`` is the path in the selection, ``location`` the one in the root.
+    ``path`` is the path in the selection, ``location`` the one in the root. Without a root it is an empty directory.
     """
 
     __slots__ = ("_root", "attr", "location", "path")
 
-    def __init__(self, root: RootFs, path: bytes, location: bytes, attr: Attr) -> None:
+    def __init__(self, root: RootFs | None, path: bytes, location: bytes, attr: Attr) -> None:
         self._root = root
         self.path = path
         self.location = location
@@ -101,15 +101,20 @@ class RootEntry:
 
     def readlink(self) -> bytes:
         """Target of a symbolic link."""
-        return self._root.readlink(self.location)
+        return self._rooted().readlink(self.location)
 
     def xattrs(self) -> tuple[tuple[bytes, bytes], ...]:
         """Extended attributes that a copy carries, sorted by name."""
-        return self._root.xattrs(self.location)
+        return () if self._root is None else self._root.xattrs(self.location)
 
     def open(self) -> int:
         """Descriptor for reading a regular file; the caller closes it."""
-        return self._root.open_file(self.location)
+        return self._rooted().open_file(self.location)
+
+    def _rooted(self) -> RootFs:
+        if self._root is None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), paths.shown(self.location))
+        return self._root
 
 
 class RootFs:

@@ -10,6 +10,9 @@ from builder import paths
 from builder.dockerfile.suggest import nearest
 from builder.rootfs import RootEntry, RootFs
 from cache.hosttree import Visit
+from unionfs.types import ROOT_INO, Attr
+
+_EMPTY_ROOT = Attr(ROOT_INO, 1, stat.S_IFDIR | 0o755, 2, 0, 0, 0, 0, 0, 4096, 0, 0, 0)
 
 
 class StageFiles:
@@ -30,8 +33,8 @@ class StageFiles:
 
     def lstat(self, path: bytes) -> RootEntry | None:
         """The entry at the place ``path``, a link itself; None when there is none."""
-        attr = self._root.lstat(path) if self._root is not None else None
-        return None if attr is None or self._root is None else RootEntry(self._root, b"", path, attr)
+        attr = _found(self._root, path)
+        return None if attr is None else RootEntry(self._root, b"", path, attr)
 
     def names(self, path: bytes) -> list[bytes]:
         """Sorted names in the directory at the place ``path``; none when it is no directory."""
@@ -54,5 +57,12 @@ class StageFiles:
         return () if found is None else (f"did you mean {paths.shown(paths.join(directory, os.fsencode(found)))!r}?",)
 
     def _is_directory(self, path: bytes) -> bool:
-        found = self._root.lstat(path) if self._root is not None else None
+        found = _found(self._root, path)
         return found is not None and stat.S_ISDIR(found.mode)
+
+
+def _found(root: RootFs | None, path: bytes) -> Attr | None:
+    """Attributes of what lies at ``path``; an empty root is a directory too."""
+    if root is not None:
+        return root.lstat(path)
+    return None if path else _EMPTY_ROOT

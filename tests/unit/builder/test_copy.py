@@ -462,6 +462,11 @@ class TestFromAnotherStep:
     def test_an_empty_stage(self, stage):
         with pytest.raises(ContextError, match="'a' does not exist"):
             copy.apply(operation("a"), StageFiles(None), [], stage.upper)
+        copy.apply(operation(""), StageFiles(None), [], stage.upper)
+        assert tree(stage.upper) == {"dest": "/"}
+        assert copykeys.keyed_sources(operation(""), StageFiles(None)) == copykeys.keyed_sources(
+            operation("e"), BuildContext(make(stage.context, {"e": None}))
+        )
 
 
 def archive(*members):
