@@ -164,9 +164,7 @@ class RegistryClient:
         )
 
     def _read_from(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
-        headers = {"Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
         url = self._url(self._urls.get_blob_url(blob.digest))
         with self.session.do_request(url, headers=headers, stream=True) as response:
             if response.status_code == _UNSATISFIABLE:

@@ -77,6 +77,8 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
     def _prepare(self, context: ssl.SSLContext | None) -> None:
         """Our transports, and nothing from ~/.netrc."""
         self.session.headers["User-Agent"] = _USER_AGENT
+        # digests are of the bytes as they travel
+        self.session.headers["Accept-Encoding"] = "identity"
         self.session.auth = _leave_alone
         self.session.mount("http://", Adapter(self._connections))
         self.session.mount("https://", Adapter(self._connections, context))
