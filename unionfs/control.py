@@ -5,6 +5,12 @@
     unionctl                                          daemon
       {"do": "list"}                              →
                                                   ←   {"branches": [{"path", "access"}, …], "generation": N}
+      {"do": "query", "path": "a/b"}              →
+                                                  ←   {"branches": […]}
+      {"do": "change", "changes": [CHANGE, …]}    →
+                                                  ←   {"branches": […], "generation": N}
+      {"do": "refresh"}                           →
+                                                  ←   {}
       {"do": "stats"}                             →
                                                   ←   {"requests": N, "opcodes": {…}, …}
                                                   ←   {"error": "one line"}   in place of any answer

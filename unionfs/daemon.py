@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from unionfs import wire
 from unionfs.branch import BranchStack
+from unionfs.changes import decode_change, plan_branches
 from unionfs.control import ControlError, ControlSocket
 from unionfs.errors import UnionError
 from unionfs.mountinfo import read_mounts
@@ -161,16 +162,34 @@ class _Control:
         self._mount = mount
 
     def answer(self, message: wire.Message) -> wire.Message:
-        action = {"list": self._list, "stats": self._stats}.get(message["do"])
+        action = {
+            "list": self._list,
+            "query": self._query,
+            "change": self._change,
+            "refresh": self._refresh,
+            "stats": self._stats,
+        }.get(message["do"])
         if action is None:
             return {"error": f"action {message['do']!r} is unknown to this daemon"}
-        return action()
+        return action(message)
 
-    def _list(self) -> wire.Message:
+    def _list(self, _message: wire.Message) -> wire.Message:
         stack = self._union.stack
         return {"branches": encode_branches(stack.branches), "generation": stack.generation}
 
-    def _stats(self) -> wire.Message:
+    def _query(self, message: wire.Message) -> wire.Message:
+        return {"branches": encode_branches(self._union.instances(os.fsencode(message["path"])))}
+
+    def _change(self, message: wire.Message) -> wire.Message:
+        changes = [decode_change(one) for one in message["changes"]]
+        stack = self._union.change_branches(plan_branches(self._union.stack.branches, changes))
+        return {"branches": encode_branches(stack.branches), "generation": stack.generation}
+
+    def _refresh(self, _message: wire.Message) -> wire.Message:
+        self._union.refresh()
+        return {}
+
+    def _stats(self, _message: wire.Message) -> wire.Message:
         return self._mount.statistics()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import NoReturn
 
 from unionfs import listing, whiteout
@@ -32,6 +33,11 @@ def refuse(code: int, name: bytes | None = None) -> NoReturn:
     raise OSError(code, os.strerror(code), name)
 
 
+def _nothing_kept(node: FileNode, directory: DirectoryNode, name: bytes) -> None:
+    """A tree without copy-up keeps no content aside."""
+    raise AssertionError(node, directory, name)
+
+
 class Tree:
     """Nodes of one mount over one stack of open branches."""
 
@@ -42,6 +48,8 @@ class Tree:
         self.root.lookups = 1
         self.origins: dict[int, int] = {}
         """Identity of an instance made by copy-up → the number its file is shown with."""
+        self.restore_kept: Callable[[FileNode, DirectoryNode, bytes], None] = _nothing_kept
+        """Puts the kept content of a node where one of its names is; who copies up sets it."""
         self._devices: dict[int, int] = {}
         self._large: dict[tuple[int, int], int] = {}
         self._sealed = options.sealed_branches
@@ -102,7 +110,8 @@ class Tree:
         """The candidates of ``directory`` are what its parent says now: something outside may have changed them."""
         parent = directory.parent
         if parent is None:
-            directory.branches, directory.floor = self.branches, len(self.branches) - 1
+            directory.branches, directory.branch = self.branches, self.branches[0]
+            directory.floor = len(self.branches) - 1
             return
         positions, floor = self.extent(parent, directory.name)
         directory.branches = tuple(self.branches[position] for position in positions)
@@ -199,11 +208,12 @@ class Tree:
         """A file with several names has one node for all of them."""
         key = self.identity(status)
         node = self.table.by_link.get(key)
-        if node is None or not (node.branch is branch or node.extra_links > 0):
+        if node is None or not (node.branch is branch or node.extra_links > 0 or node.kept is not None):
             node = self.table.add_file(directory, name, branch)
             self.table.know_link(node, key)
             return node, status
-        directory.children[name] = node
+        if node.kept is not None:
+            self.restore_kept(node, directory, name)
         self.add_name(node, directory, name)
         return node, self.stat(node)
 

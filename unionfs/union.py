@@ -78,6 +78,18 @@ class Union:
             self.notifier.invalidate_all()
         return stack
 
+    def instances(self, path: bytes) -> tuple[Branch, ...]:
+        """The branches that hold an entry at ``path`` (relative, ``b""`` is the root), top first, seen or hidden."""
+        holding: list[Branch] = []
+        for branch in self._tree.branches:
+            fd, rest = branch.at(path)
+            try:
+                os.stat(rest, dir_fd=fd, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            holding.append(branch.branch)
+        return tuple(holding)
+
     def refresh(self) -> None:
         """What was changed in the branches from outside shows."""
         for branch in self._tree.branches:

@@ -170,7 +170,7 @@ class Connection:
         backing = Backing(self.device_fd, enabled=bool(agreement.flags & InitFlag.PASSTHROUGH))
         names = NameRequests(self._ops, replies, negative_entries=owned)
         files = FileRequests(self._ops, replies, backing, keep_cache=owned)
-        directories = DirectoryRequests(self._ops, replies, keep_cache=owned)
+        directories = DirectoryRequests(self._ops, replies, self._notifier, keep_cache=owned)
         for table in (
             names.handlers(),
             files.handlers(volatile=settings.volatile),

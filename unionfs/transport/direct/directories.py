@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from unionfs.ops import FilesystemOps
+from unionfs.transport.direct.notify import KernelNotifier
 from unionfs.transport.direct.replies import Replies, opened
 from unionfs.transport.direct.requests import DONE, Handler, Payload
 from unionfs.transport.protocol import (
@@ -36,8 +37,9 @@ _PADDING = tuple(bytes(-size % 8) for size in range(8))
 class DirectoryRequests:
     """Translates requests about open directories."""
 
-    def __init__(self, ops: FilesystemOps, replies: Replies, *, keep_cache: bool) -> None:
+    def __init__(self, ops: FilesystemOps, replies: Replies, notifier: KernelNotifier, *, keep_cache: bool) -> None:
         """``keep_cache``: the kernel may keep a listing until a name changes through the mount."""
+        self._notifier = notifier
         self._ops = ops
         self._replies = replies
         self._flags = int(OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE) if keep_cache else 0
@@ -60,7 +62,8 @@ class DirectoryRequests:
         number = self._next_handle
         self._next_handle = number + 1
         self._listings[number] = None
-        return opened(number, self._flags)
+        # once branches have changed, a directory may list differently without looking changed itself
+        return opened(number, self._flags if not self._notifier.epoch else 0)
 
     def _readdir(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:
         number, offset, room, *_ = READ_IN.unpack_from(body)

@@ -23,6 +23,8 @@ class KernelNotifier:
         self.device_fd = device_fd
         self.minor = 0
         """The protocol agreed upon; 0 before INIT, when the kernel remembers nothing yet."""
+        self.epoch = 0
+        """How often everything was invalidated: listings the kernel keeps from before are not to be trusted."""
         self._courier = Courier()
 
     def invalidate_entry(self, parent: Ino, name: bytes) -> None:
@@ -35,6 +37,7 @@ class KernelNotifier:
 
     def invalidate_all(self) -> None:
         """The kernel looks every name up again; before protocol 7.44 only the root's attributes and listing."""
+        self.epoch += 1
         if self.minor >= OLDEST_MINOR_WITH_EPOCH:
             self._post(Notification.INC_EPOCH, b"")
         self.invalidate_inode(ROOT_INO)
