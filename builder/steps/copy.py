@@ -31,7 +31,8 @@ from builder.rootfs import open_root
 from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
 from builder.steps.copykeys import refuse_remote, unreadable
 from builder.steps.directory import resolve_owner
-from builder.upper import Attributes, ReservedNameError, Upper
+from builder.trail import Attributes, ReservedNameError
+from builder.upper import Upper
 from cache.contenthash import carried_xattr
 from layers.errors import ArchiveError
 

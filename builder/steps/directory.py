@@ -10,7 +10,8 @@ from builder.errors import BuildError
 from builder.graph import MakeDirectory
 from builder.identities import UnknownIdentityError
 from builder.rootfs import RootFs, open_root
-from builder.upper import Attributes, ReservedNameError, Upper
+from builder.trail import Attributes, ReservedNameError
+from builder.upper import Upper
 
 _MODE = 0o755
 

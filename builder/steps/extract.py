@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import IO
 
 from builder import paths
-from builder.upper import Attributes, Upper
+from builder.trail import Attributes
+from builder.upper import Upper
 from layers.compression import Decompressed
 from layers.errors import ArchiveError
 from layers.tar import entry as tar
