@@ -98,7 +98,9 @@ async def build_plan(
         network=options.network,
         extra_hosts=options.extra_hosts,
     )
-    executor = Executor(session, preparation.lookup, journal, environment, no_cache=options.no_cache)
+    executor = Executor(
+        session, preparation.lookup, journal, environment, no_cache=options.no_cache, explain=options.explain
+    )
     jobs = options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
     for step_id in preparation.known:
         executor.tell_cached(preparation.graph.steps[step_id])

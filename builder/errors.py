@@ -82,7 +82,7 @@ class BaseImageError(BuildError):
 class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base class says that it is an error
     """The command of a step ended with ``status``, which is the exit status of the build as well.
 
-    ``output`` holds the last lines the command wrote.
+    ``output`` holds the last lines the command wrote, ``used`` says what it cost.
     """
 
     def __init__(
@@ -93,10 +93,12 @@ class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base 
         source: SourceRange | None = None,
         hints: tuple[str, ...] = (),
         output: tuple[str, ...] = (),
+        used: str = "",
     ) -> None:
         super().__init__(message, source=source, hints=hints, exit_status=status)
         self.status = status
         self.output = output
+        self.used = used
 
 
 class Interrupted(BuildError):  # noqa: N818 - named for what happened; the base class says that it is an error
@@ -125,5 +127,7 @@ def render(error: BuildError, sources: Mapping[str, Source]) -> str:
         else:
             place = f"{error.source}: "
     parts.append(f"error: {place}{error.message}")
+    if isinstance(error, StepFailed) and error.used:
+        parts.append(f"used: {error.used}")
     parts.extend(f"hint: {hint}" for hint in error.hints)
     return "\n".join(parts)

@@ -22,7 +22,7 @@ from builder.results import EMPTY, LayerResult, StepResult
 from builder.session import Session
 from builder.steps import copy, directory, pull, run
 from builder.steps.keys import StepKeys
-from cache.records import CacheRecord
+from cache.records import CacheRecord, Difference
 from layers.digest import ChainId, Digest
 from layers.snapshotter import Active, CommittedLayer, commit_layer
 
@@ -46,13 +46,21 @@ class Executor:
     """Executes the steps of one build; its tasks run on one trio thread."""
 
     def __init__(
-        self, session: Session, lookup: Lookup, journal: Journal, environment: run.Environment, *, no_cache: bool
+        self,
+        session: Session,
+        lookup: Lookup,
+        journal: Journal,
+        environment: run.Environment,
+        *,
+        no_cache: bool,
+        explain: bool,
     ) -> None:
         self._session = session
         self._lookup = lookup
         self._journal = journal
         self._environment = environment
         self._no_cache = no_cache
+        self._explain = explain
         self.reports: list[StepReport] = []
 
     def tell_cached(self, step: Step) -> None:
@@ -101,12 +109,23 @@ class Executor:
             found = await self._find(step, results, keys) if waited else None
             if found is not None:
                 return _Obtained(found, cached=True)
+            if self._explain:
+                await self._tell_miss(step, keys, journal)
             return await self._work(step, results, keys, journal)
 
     async def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
         if self._no_cache:
             return None
         return await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
+
+    async def _tell_miss(self, step: Step, keys: StepKeys, journal: StepJournal) -> None:
+        """Why the step must be run is part of its output."""
+        if self._no_cache:
+            text = "cache not asked: --no-cache"
+        else:
+            difference = await trio.to_thread.run_sync(self._lookup.explain, step, keys)
+            text = "cache miss: " + explain_miss(difference)
+        journal.output(2, text.encode("utf-8", "surrogateescape") + b"\n")
 
     @asynccontextmanager
     async def _locked(self, keys: StepKeys) -> AsyncGenerator[bool]:
@@ -197,3 +216,15 @@ def _is_cancelled() -> bool:
     """False, in a thread of a task that goes on; raises trio.Cancelled in one of a task that was cancelled."""
     trio.from_thread.check_cancelled()
     return False
+
+
+def explain_miss(difference: Difference | None) -> str:
+    """In words why a key missed: the first part that differs from the nearest earlier run of the step."""
+    if difference is None:
+        return "this step has not been run before, or its result is gone"
+    old, new = difference.old, difference.new
+    if old is None:
+        return f"{difference.part} is new: {new}"
+    if new is None:
+        return f"{difference.part} is gone, it was {old}"
+    return f"{difference.part} was {old}, now {new}"

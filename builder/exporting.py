@@ -80,6 +80,8 @@ def export_local(store: Store, image: AssembledImage, exports: Exports, step: St
         media_type=image.manifest.media_type, platform=image.config.platform
     )
     _tell(step, f"writing image {image.image_id}")
+    if not exports.names:
+        store.keep(descriptor)
     for name in exports.names:
         store.tag(name, descriptor)
         _tell(step, f"naming to {name.canonical}")

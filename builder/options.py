@@ -41,6 +41,7 @@ class BuildOptions(NamedTuple):
     extra_hosts: tuple[str, ...] = ()
     jobs: int | None = None
     source_date_epoch: int | None = None
+    explain: bool = False
 
 
 def default_root(environment: Mapping[str, str]) -> str:

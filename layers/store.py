@@ -113,10 +113,23 @@ class Store:
         named = manifest._replace(annotations={**manifest.annotations, REF_NAME: name})
         with locked(self.root):
             entries = read_index(self.root)
-            kept = [entry for entry in entries if entry.annotations.get(REF_NAME) != name]
+            kept = [entry for entry in entries if not _gives_way(entry, name, manifest)]
             if len(kept) == len(entries) - 1 and named in entries:
                 return
             write_index(self.root, [*kept, named])
+
+    def keep(self, manifest: Descriptor) -> None:
+        """The index lists this manifest (or index), without a name unless it has one already.
+
+        Raises:
+            BlobNotFoundError: the manifest is not in the store.
+        """
+        if manifest.digest not in self.blobs:
+            raise BlobNotFoundError(f'image: manifest {manifest.digest} is not in the store "{self.root}"')
+        with locked(self.root):
+            entries = read_index(self.root)
+            if all(entry.digest != manifest.digest for entry in entries):
+                write_index(self.root, [*entries, manifest])
 
     def untag(self, reference: Reference | str) -> Descriptor | None:
         """The name refers to nothing. What it referred to, or None; blobs stay until a collection."""
@@ -220,6 +233,11 @@ class Store:
             raise FormatError(f'image "{name or entry.digest}" is an artifact of type {manifest.config.media_type}')
         config = ImageConfig.from_bytes(self.blobs.read(manifest.config.digest))
         return StoredImage((name,) if name else (), descriptor, manifest, config)
+
+
+def _gives_way(entry: Descriptor, name: str, manifest: Descriptor) -> bool:
+    """Whether an entry ends when ``name`` is given to ``manifest``: it has the name, or only keeps the manifest."""
+    return entry.annotations.get(REF_NAME) == name or entry == manifest
 
 
 def _find_name(entries: tuple[Descriptor, ...], wanted: Reference | str) -> Descriptor | None:

@@ -85,6 +85,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         extra_hosts=tuple(arguments.add_host),
         jobs=arguments.jobs,
         source_date_epoch=None if epoch is None else int(epoch),
+        explain=arguments.explain,
     )
 
 
@@ -100,6 +101,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform of the bases, when not the machine's own")
     parser.add_argument("--no-cache", action="store_true", help="run every step, and remember the results")
+    parser.add_argument(
+        "--explain", action="store_true", help="say for each step that is run why the cache has no result"
+    )
     parser.add_argument("--pull", action="store_true", help="ask the registry for newer bases")
     parser.add_argument("--push", action="store_true", help="send the result to the registries in its names")
     parser.add_argument(

@@ -252,4 +252,15 @@ def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail) -> 
         message = f"process {command!r} was killed by signal {result.signal}"
     else:
         message = f"process {command!r} did not complete successfully: exit code: {result.status}"
-    return StepFailed(message, status=result.status or 1, source=step.source, output=tail.lines())
+    return StepFailed(
+        message, status=result.status or 1, source=step.source, output=tail.lines(), used=_describe_use(result)
+    )
+
+
+def _describe_use(result: SandboxResult) -> str:
+    """What the step used, for people."""
+    cpu_seconds = (result.cpu_user_ns + result.cpu_system_ns) / 1e9
+    parts = [f"{cpu_seconds:.1f} s of processor time"]
+    if result.memory_peak_bytes is not None:
+        parts.append(f"at most {result.memory_peak_bytes / _MIB:.0f} MiB of memory")
+    return ", ".join(parts)

@@ -228,6 +228,22 @@ def test_names(store: Store) -> None:
     assert store.entries() == ()
 
 
+def test_kept_image_is_listed_without_a_name_until_it_gets_one(store: Store) -> None:
+    manifest = put(store)
+    store.keep(manifest)
+    store.keep(manifest)
+    assert [image.names for image in store.images()] == [()]
+    store.tag("named:1", manifest)
+    assert [entry.annotations.get(REF_NAME) for entry in store.entries()] == ["named:1"]
+    store.keep(manifest)
+    assert len(store.entries()) == 1
+
+
+def test_keep_of_what_is_not_there(store: Store) -> None:
+    with pytest.raises(BlobNotFoundError):
+        store.keep(Descriptor(media.OCI_MANIFEST, sha256(b"none"), 4))
+
+
 def test_tag_of_what_is_not_there(store: Store) -> None:
     with pytest.raises(BlobNotFoundError, match="hello:latest"):
         store.tag("hello", Descriptor(media.OCI_MANIFEST, sha256(b""), 0))
