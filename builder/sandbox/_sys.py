@@ -53,6 +53,11 @@ _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 _SECCOMP_SET_MODE_FILTER = 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_BPF_PROG_LOAD = 5
+_BPF_PROG_ATTACH = 8
+_BPF_PROG_TYPE_CGROUP_DEVICE = 15
+_BPF_CGROUP_DEVICE = 6
+_BPF_F_ALLOW_MULTI = 2
 _LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
 
 # from 424 on the numbers are the same everywhere (asm-generic/unistd.h)
@@ -64,8 +69,8 @@ _FSMOUNT = 432
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "keyctl": 250, "seccomp": 317},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "keyctl": 219, "seccomp": 277},
+    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "keyctl": 250, "seccomp": 317, "bpf": 321},
+    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "keyctl": 219, "seccomp": 277, "bpf": 280},
 }
 
 MACHINE = os.uname().machine
@@ -246,6 +251,27 @@ class SeccompFilter:
         seccomp(2); needs CAP_SYS_ADMIN or no_new_privs.
         """
         _call(_own("seccomp"), _SECCOMP_SET_MODE_FILTER, 0, self._header)
+
+
+def load_device_program(program: bytes) -> int:
+    """A descriptor of the program, for `attach_device_program`; the caller closes it.
+
+    bpf(2), BPF_PROG_LOAD.
+    """
+    instructions = ctypes.create_string_buffer(program, len(program))
+    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    pointers = ctypes.addressof(instructions), ctypes.addressof(licence)
+    attributes = struct.pack("IIQQIIQ8x", _BPF_PROG_TYPE_CGROUP_DEVICE, len(program) // 8, *pointers, 0, 0, 0)
+    return _call(_own("bpf"), _BPF_PROG_LOAD, attributes, len(attributes))
+
+
+def attach_device_program(group_fd: int, program_fd: int) -> None:
+    """The program decides about devices in the cgroup (version 2) that ``group_fd`` is open on.
+
+    bpf(2), BPF_PROG_ATTACH.
+    """
+    attributes = struct.pack("IIII", group_fd, program_fd, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI)
+    _call(_own("bpf"), _BPF_PROG_ATTACH, attributes, len(attributes))
 
 
 def set_title(title: bytes) -> None:

@@ -30,21 +30,6 @@ INIT_PIDS = 1
 _KILL_ROUNDS = 100
 _NAME = re.compile(r"pybuild-(\d+)-(\d+)-(\d+)")
 
-# cgroup-v1/devices.rst; the nodes of /dev, terminals, and making (not opening) any node, as in a container
-DEVICE_RULES = (
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-)
-
 
 class CgroupError(Exception):
     """A limit was asked for that no group here can hold."""

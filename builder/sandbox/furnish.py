@@ -2,7 +2,7 @@
 
 ::
 
-    prepare     staging tmpfs over the host's /proc of this namespace, with  root/  proc/…  dev/…  sys/…  below it
+    prepare     staging tmpfs over the host's /proc of this namespace, with  root/  proc/…  dev/…  sys/…  etc/  in it
     enter       the step's root is attached on  root/ ;  proc, dev and sys move into it;  pivot_root;  host detached
     furnish     the step's own mounts, and mount points that were missing
     restore     mount points that were made are removed again
@@ -42,9 +42,13 @@ from builder.sandbox.mounts import (
 
 # hidden from bind sources in return; nothing under the host's /proc is one
 _STAGING = "/proc"
-_SHM = "/dev/shm"  # noqa: S108  (POSIX's name)
 _LINK_LIMIT = 40
+_READ_ONLY = HARDENED | _sys.MOUNT_ATTR_RDONLY
 _CONFINED = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
+
+
+# by target, the detached mounts that will lie there
+Sources = dict[str, int]
 
 
 class StageError(Exception):
@@ -105,7 +109,7 @@ class Root:
         nodes = _host_devices() if any(mount.bound for mount in devices) else {}
         with Stage("staging on", _STAGING):
             _attach(_sys.new_mount(b"tmpfs", (), HARDENED), _STAGING)
-            for target in ("/root", *BASE_TARGETS):
+            for target in ("/root", "/etc", *BASE_TARGETS):
                 os.mkdir(_STAGING + target)
         for mount in mounts:
             match mount:
@@ -131,18 +135,21 @@ class Root:
         else:
             os.close(fd)
 
-    def enter(self, root_fd: int, own: Sequence[OwnMount], fds: Sequence[int]) -> dict[Tree, int]:
+    def enter(self, root_fd: int, own: Sequence[OwnMount], fds: Sequence[int]) -> Sources:
         """The step's root is the root of this namespace, the host's is detached; returns the sources of ``own``.
 
         Raises:
             StageError: a source can't be opened, or the root can't be entered.
         """
         self._root = root_fd
-        sources: dict[Tree, int] = {}
+        sources: Sources = {}
         for mount in own:
             if isinstance(mount, Tree):
                 with Stage(f"opening {mount.kind} source", mount.source):
-                    sources[mount] = _open_source(mount, fds)
+                    sources[mount.target] = _open_source(mount, fds)
+            elif isinstance(mount, Texts):
+                with Stage("writing", "files of /etc"):
+                    sources.update(_write_texts(mount))
         with Stage("attaching", "root"):
             _attach(root_fd, f"{_STAGING}/root")
         for target, fd in self._staged.items():
@@ -156,7 +163,7 @@ class Root:
             os.chdir("/")
         return sources
 
-    def furnish(self, own: Sequence[OwnMount], sources: dict[Tree, int], attributes: int) -> None:
+    def furnish(self, own: Sequence[OwnMount], sources: Sources, attributes: int) -> None:
         """Every mount of ``own`` lies at its target inside the root; the root itself carries ``attributes``.
 
         Raises:
@@ -165,14 +172,15 @@ class Root:
         for mount in own:
             match mount:
                 case Texts():
-                    with Stage("mounting", "files of /etc"):
-                        self._attach_texts(mount)
+                    for target, _text in mount.files:
+                        with Stage("mounting at", target):
+                            self._attach_inside(sources[target], target, is_directory=False)
                 case Filesystem():
                     with Stage(f'mounting "{mount.kind}" at', mount.target):
                         self._attach_inside(_new_filesystem(mount), mount.target, is_directory=True)
                 case Tree():
                     with Stage(f'mounting "{mount.kind}" at', mount.target):
-                        fd = sources[mount]
+                        fd = sources[mount.target]
                         self._attach_inside(fd, mount.target, is_directory=_is_directory(fd))
         if attributes:
             with Stage("changing", "root"):
@@ -197,22 +205,6 @@ class Root:
         target_fd = self._resolve(target, is_directory=is_directory)
         _sys.move_mount(mount_fd, target_fd)
         os.close(target_fd)
-
-    def _attach_texts(self, texts: Texts) -> None:
-        store = _sys.new_mount(b"tmpfs", (), HARDENED)
-        # before Linux 6.15 only what is attached can be copied from
-        _attach(store, _SHM)
-        for place, (_target, text) in enumerate(texts.files):
-            fd = os.open(str(place), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=store)
-            os.write(fd, os.fsencode(text))
-            os.close(fd)
-        for place, (target, _text) in enumerate(texts.files):
-            copy = _sys.open_tree(b"%d" % place, recursive=False, dir_fd=store)
-            _sys.mount_setattr(copy, HARDENED | _sys.MOUNT_ATTR_RDONLY, recursive=False)
-            self._attach_inside(copy, target, is_directory=False)
-            os.close(copy)
-        os.close(store)
-        _sys.umount(os.fsencode(_SHM), _sys.MNT_DETACH)
 
     def _resolve(self, target: str, *, is_directory: bool) -> int:
         """What ``target`` names inside the root, made where it is missing; the caller closes it."""
@@ -246,6 +238,19 @@ def _open_source(tree: Tree, fds: Sequence[int]) -> int:
     fd = fds[tree.fd] if tree.fd is not None else _sys.open_tree(os.fsencode(tree.source), recursive=True)
     _sys.mount_setattr(fd, tree.attributes, recursive=True)
     return fd
+
+
+def _write_texts(texts: Texts) -> Sources:
+    """The files lie on the staging place, which is lost with the host's tree; each is a read-only mount of its own."""
+    sources: Sources = {}
+    for place, (target, text) in enumerate(texts.files):
+        path = f"{_STAGING}/etc/{place}"
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        os.write(fd, os.fsencode(text))
+        os.close(fd)
+        sources[target] = _sys.open_tree(path.encode(), recursive=False)
+        _sys.mount_setattr(sources[target], _READ_ONLY, recursive=False)
+    return sources
 
 
 def _attach(mount_fd: int, path: str) -> None:
@@ -289,13 +294,12 @@ def _cover(cover: Mask | ReadOnly | Seal) -> None:
         target = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    read_only = HARDENED | _sys.MOUNT_ATTR_RDONLY
     if isinstance(cover, Seal):
-        _sys.mount_setattr(target, read_only, recursive=False)
+        _sys.mount_setattr(target, _READ_ONLY, recursive=False)
     elif isinstance(cover, ReadOnly):
-        _attach_tree(_sys.open_tree(path.encode(), recursive=True), read_only, path)
+        _attach_tree(_sys.open_tree(path.encode(), recursive=True), _READ_ONLY, path)
     elif _is_directory(target):
-        _attach_tree(_sys.new_mount(b"tmpfs", ((b"mode", b"755"),), HARDENED), read_only, path)
+        _attach_tree(_sys.new_mount(b"tmpfs", ((b"mode", b"755"),), HARDENED), _READ_ONLY, path)
     else:
         null = _sys.open_tree(f"{_STAGING}/dev/null".encode(), recursive=False)
         _attach_tree(null, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC, path)

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-from builder.sandbox import cgroup
+from builder.sandbox import _sys, cgroup, devices
 from builder.sandbox.cgroup import CgroupError, Hierarchy, write
 from builder.sandbox.group import Group
 
@@ -32,6 +32,7 @@ class Slice:
         self._made: list[tuple[int, str]] = []
         self._count = 0
         self._devices: str | None = None
+        self._device_program: int | None = None
 
     @classmethod
     def of_this_process(cls) -> Slice:
@@ -43,7 +44,7 @@ class Slice:
     @property
     def controls_devices(self) -> bool:
         """Whether a group here can hold steps to the devices of a container."""
-        return self._device_group() is not None
+        return self._device_group() is not None or self._load_device_program() is not None
 
     def make(self, parent: str | None, controllers: frozenset[str], *, confine_devices: bool) -> Group:
         """A fresh group for one step, without limits, in which ``controllers`` can be limited, if they can at all.
@@ -58,8 +59,10 @@ class Slice:
         directories = self._make_directories(wanted, parent, self._count)
         lacking = "memory" not in directories
         notes = ("no cgroup for memory can be made here: use is not counted",) if lacking else ()
-        devices = self._device_group() if confine_devices else None
-        return Group(directories, (devices,) if devices else (), notes)
+        device_group = self._device_group() if confine_devices else None
+        if confine_devices and device_group is None:
+            self._attach_device_program(directories)
+        return Group(directories, (device_group,) if device_group else (), notes)
 
     def close(self) -> None:
         """Every group of this server is gone, with what lives in it."""
@@ -68,6 +71,9 @@ class Slice:
         self._made.clear()
         self._parents.clear()
         self._devices = None
+        if self._device_program not in {None, -1}:
+            os.close(self._device_program or -1)
+        self._device_program = None
 
     def _make_directories(
         self, controllers: frozenset[str], parent: str | None, number: int
@@ -126,10 +132,31 @@ class Slice:
         for hierarchy in self._hierarchies:
             if "devices" in hierarchy.controllers:
                 path = self._parent(hierarchy)
-                rules = (("devices.deny", "a"), *(("devices.allow", rule) for rule in cgroup.DEVICE_RULES))
-                if path is not None and all(write(f"{path}/{name}", rule) for name, rule in rules):
+                if path is not None and all(write(f"{path}/{name}", rule) for name, rule in devices.rules_v1()):
                     return path
         return None
+
+    def _load_device_program(self) -> int | None:
+        """The program for groups of version 2, where they are what a step is put into; loaded once."""
+        if self._device_program is None and self._is_pure_v2 and self._hierarchies:
+            try:
+                self._device_program = _sys.load_device_program(devices.program_v2())
+            except OSError:
+                self._device_program = -1
+        return None if self._device_program in {None, -1} else self._device_program
+
+    def _attach_device_program(self, directories: dict[str, tuple[int, str]]) -> None:
+        program = self._load_device_program()
+        if program is None:
+            return
+        for _version, path in set(directories.values()):
+            group_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _sys.attach_device_program(group_fd, program)
+            except OSError as error:
+                raise CgroupError(f"devices can't be confined: {(error.strerror or '').lower()}") from error
+            finally:
+                os.close(group_fd)
 
 
 def _make(path: str) -> bool:

@@ -204,10 +204,18 @@ def check(spec: SandboxSpec) -> None:
     ):
         if value not in allowed:
             raise SpecError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
-    for path in (spec.cwd, *(bind.target for bind in spec.binds), *(tmpfs.target for tmpfs in spec.tmpfs)):
+    targets = [path.rstrip("/") for path in _targets(spec)]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise SpecError(f"target {target!r} is mounted twice")
+    for path in (spec.cwd, *_targets(spec)):
         if not path.startswith("/"):
             raise SpecError(f"path {path!r} is not absolute")
     _check_limits(spec.limits)
+
+
+def _targets(spec: SandboxSpec) -> tuple[str, ...]:
+    return (*(bind.target for bind in spec.binds), *(tmpfs.target for tmpfs in spec.tmpfs))
 
 
 def _check_limits(limits: Limits) -> None:

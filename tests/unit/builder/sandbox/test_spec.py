@@ -65,6 +65,7 @@ def test_result_crosses(result: SandboxResult) -> None:
         ({"security": "none"}, "security is 'none', expected one of sandbox, insecure"),
         ({"cwd": "x"}, "path 'x' is not absolute"),
         ({"binds": [{"source": "/a", "target": "b"}]}, "path 'b' is not absolute"),
+        ({"tmpfs": [{"target": "/a"}, {"target": "/a/"}]}, "target '/a' is mounted twice"),
         ({"limits": {"pids": 0}}, "pids is 0, expected more than 0"),
         ({"limits": []}, "limits is list, expected dict"),
         ({"limits": {"unknown": 1}}, "unexpected keyword argument 'unknown'"),
