@@ -166,6 +166,7 @@ class _Lexer:
         start = self._at
         line, complete = self._cut_continuation(line)
         if complete and not line:
+            self._comments.clear()
             return None
         if not complete:
             line = self._join_continued(line)
