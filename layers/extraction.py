@@ -101,8 +101,16 @@ class Extractor:
         path = (*real, parts[-1])
         if entry.type == tar.DIRECTORY:
             self._directory(entry, fd, path)
-        else:
-            self._make_room(fd, path)
+            return
+        if self._whiteouts:
+            self._drop_mark(fd, parts[-1])
+        if entry.type == tar.HARD_LINK:
+            self._hard_link(entry, parts)
+            return
+        try:
+            self._not_directory(entry, fd, parts[-1], chunks)
+        except FileExistsError:
+            self._tree.remove(fd, parts[-1])
             self._not_directory(entry, fd, parts[-1], chunks)
 
     def finish(self) -> None:
@@ -174,8 +182,6 @@ class Extractor:
     def _not_directory(self, entry: Entry, fd: int, name: bytes, chunks: Iterable[tuple[int, bytes]]) -> None:
         if entry.type == tar.REGULAR:
             self._file(entry, fd, name, chunks)
-        elif entry.type == tar.HARD_LINK:
-            self._hard_link(entry, name)
         elif entry.type == tar.SYMLINK:
             if not entry.linkname:
                 raise ArchiveError(f"archive: symbolic link {show(entry.name)} has no target")
@@ -207,7 +213,7 @@ class Extractor:
         finally:
             os.close(file)
 
-    def _hard_link(self, entry: Entry, name: bytes) -> None:
+    def _hard_link(self, entry: Entry, parts: Parts) -> None:
         target = split_name(entry.linkname, "hard link to")
         what = f"archive: hard link {show(entry.name)} to {show(entry.linkname)}"
         if not target or target[-1].startswith(PREFIX):
@@ -215,11 +221,15 @@ class Extractor:
         source = self._tree.existing_parent(target)
         if source is None:
             raise ArchiveError(f"{what}, which is not in the archive before it")
-        # the descriptor is that of the last directory asked for: asked for once more, the other is kept open
+        # a descriptor of the tree is valid until the next is asked for
         source = os.dup(source)
         try:
-            fd, _ = self._tree.parent(split_name(entry.name, "entry"))
-            os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+            fd, _ = self._tree.parent(parts)
+            try:
+                os.link(target[-1], parts[-1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+            except FileExistsError:
+                self._tree.remove(fd, parts[-1])
+                os.link(target[-1], parts[-1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError as error:
             raise ArchiveError(f"{what}, which is not in the archive before it") from error
         except PermissionError as error:
@@ -293,18 +303,6 @@ class Extractor:
         self._directories[path] = _Pending(mode, mtime_ns)
 
     # -- marks ----------------------------------------------------------------------------------------------------
-    def _make_room(self, fd: int, path: Parts) -> None:
-        """Nothing has the name any more, nor hides it."""
-        name = path[-1]
-        try:
-            os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            pass
-        else:
-            self._tree.remove(fd, name)
-        if self._whiteouts:
-            self._drop_mark(fd, name)
-
     @staticmethod
     def _drop_mark(fd: int, name: bytes) -> bool:
         """Whether a whiteout of the name was there; it is gone."""

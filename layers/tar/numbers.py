@@ -20,11 +20,14 @@ def read_field(field: bytes, what: str) -> int:
         # the first bit marks the form; the rest is two's complement (GNU tar, "Extensions")
         value = int.from_bytes(field, "big", signed=field[0] == _NEGATIVE)
         return value if field[0] == _NEGATIVE else value - (_BASE256 << 8 * (len(field) - 1))
-    text = field.split(b"\0", 1)[0].strip(b" ")
+    text = field.rstrip(b"\0 ")
+    if not text.isdigit():
+        text = field.split(b"\0", 1)[0].strip(b" ")
     if not text:
         return 0
     try:
-        return int(text, 8)
+        # int alone would take signs and underscores
+        return int(text if text.isdigit() else b"?", 8)
     except ValueError as error:
         raise ArchiveError(f"archive: {what} is {bytes(field)!r}, expected an octal number") from error
 
