@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cache.errors import LockCancelledError
 
@@ -47,7 +47,8 @@ def hold(
     try:
         yield waited
     finally:
-        os.unlink(path)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
         os.close(descriptor)
 
 

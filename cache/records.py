@@ -26,6 +26,8 @@ FILE_NAME = "cache.db"
 LOCK_DIRECTORY = "locks"
 _TOUCH_NS = 300 * 1_000_000_000
 """Uses closer together than this are one use: a cached build needn't write."""
+_FILES_NS = 90 * 24 * 3600 * 1_000_000_000
+"""What was learned of files this long ago is forgotten when the cache is pruned; they are read once more then."""
 _NEAREST = 50
 
 _COLUMNS = (
@@ -144,8 +146,12 @@ class BuildCache:
         directory = os.path.join(self._root, LOCK_DIRECTORY)
         try:
             os.makedirs(directory, exist_ok=True)
+            writable = os.access(directory, os.W_OK)
+            reason = f"directory {directory!r} can't be written"
         except OSError as error:
-            self._warn(f"steps are not locked against other builds: {error}")
+            writable, reason = False, str(error)
+        if not writable:
+            self._warn(f"steps are not locked against other builds: {reason}")
             return nullcontext(False)
         return locks.hold(directory, str(key), cancelled=cancelled, waiting=waiting)
 
@@ -191,7 +197,10 @@ class BuildCache:
         everything: bool = False,
         dry_run: bool = False,
     ) -> PrunePlan:
-        """The records of the plan (``cache.prune.plan_prune``) are gone; the caller removes layers nobody names."""
+        """The records of the plan (``cache.prune.plan_prune``) are gone; the caller removes layers nobody names.
+
+        What was learned of files long ago is forgotten, or all of it with ``everything``.
+        """
         from cache.prune import plan_prune
 
         plan = plan_prune(
@@ -204,6 +213,9 @@ class BuildCache:
         if not dry_run and plan.chain_ids:
             rows = [(chain_id,) for chain_id in plan.chain_ids]
             self._database.change_many("DELETE FROM record WHERE chain_id = ?", rows)
+        if not dry_run:
+            now_ns = time.time_ns()
+            self.files.forget_older(now_ns if everything else now_ns - _FILES_NS)
         return plan
 
 

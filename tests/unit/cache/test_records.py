@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from cache import keys
+from cache.contenthash import FileState, KnownFile
 from cache.errors import LockCancelledError
 from cache.keys import CONTENT, StepInput
 from cache.records import BuildCache, CacheRecord
@@ -171,6 +172,16 @@ class TestExplain:
     def test_nothing_differs(self, cache):
         cache.add(record(run_key()))
         assert cache.explain("Dockerfile:build", run_key()) is None
+
+
+def test_prune_forgets_files(cache):
+    state = FileState(1, 2, 3, 4, 5)
+    cache.files.learn({state: KnownFile(b"d" * 32, b"")})
+    cache.prune(everything=True, dry_run=True)
+    cache.prune()
+    assert cache.files.recall([state])
+    cache.prune(everything=True)
+    assert not cache.files.recall([state])
 
 
 def _damage(path, content):
