@@ -237,7 +237,8 @@ class Store:
 
 def _gives_way(entry: Descriptor, name: str, manifest: Descriptor) -> bool:
     """Whether an entry ends when ``name`` is given to ``manifest``: it has the name, or only keeps the manifest."""
-    return entry.annotations.get(REF_NAME) == name or entry == manifest
+    own = entry.annotations.get(REF_NAME)
+    return own == name or (own is None and entry.digest == manifest.digest)
 
 
 def _find_name(entries: tuple[Descriptor, ...], wanted: Reference | str) -> Descriptor | None:

@@ -385,3 +385,10 @@ def test_owner_elsewhere_has_time() -> None:
     for name in (foreign, "no owner", "a-b-c-d"):
         assert not is_abandoned(name, week - 1)
         assert is_abandoned(name, week + 1)
+
+
+def test_a_second_name_for_what_was_found_by_its_first(store: Store) -> None:
+    """The descriptor of a found image carries its name; giving another takes the first from nobody."""
+    store.tag("first:1", put(store))
+    store.tag("second:1", store.image("first:1").descriptor)
+    assert store.image("first:1").id == store.image("second:1").id
