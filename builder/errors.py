@@ -17,6 +17,7 @@ makes text for people of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from builder.dockerfile.source import Source, SourceRange
@@ -108,6 +109,12 @@ class Interrupted(BuildError):  # noqa: N818 - named for what happened; the base
 
     def __init__(self, message: str = "interrupted") -> None:
         super().__init__(message)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return the message of an error of the system: what it concerns, quoted, and why it was refused."""
+    reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)!r}: {reason}"
 
 
 def render(error: BuildError, sources: Mapping[str, Source]) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import trio
 
 from builder.assemble import format_time
-from builder.errors import BuildError, ContextError
+from builder.errors import BuildError, ContextError, describe_os_error
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.graph import Copy, MakeDirectory, Pull, Run, Step, StepId
 from builder.lookup import Lookup
@@ -24,7 +24,9 @@ from builder.steps import copy, directory, pull, run
 from builder.steps.keys import StepKeys
 from cache.records import CacheRecord, Difference
 from layers.digest import ChainId, Digest
+from layers.errors import LayersError
 from layers.snapshotter import Active, CommittedLayer, commit_layer
+from unionfs.errors import UnionError
 
 
 class StepReport(NamedTuple):
@@ -84,6 +86,10 @@ class Executor:
         except BuildError as error:
             journal.finish(Outcome.FAILED, error.message)
             raise error.at(step.source) from error.__cause__
+        except (LayersError, UnionError, OSError) as error:
+            message = describe_os_error(error) if isinstance(error, OSError) else str(error)
+            journal.finish(Outcome.FAILED, message)
+            raise BuildError(message, source=step.source) from error
         except BaseException as error:
             journal.finish(Outcome.FAILED, str(error))
             raise

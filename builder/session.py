@@ -5,6 +5,7 @@ On the cached-build path. Invariants: opened once, closed with the block; the se
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -27,10 +28,11 @@ class Session:
     """The opened services; use it as a context manager."""
 
     def __init__(self, root: str, warn: Callable[[str], None] = warn_on_stderr) -> None:
-        self.root = root
-        self.store = Store(root)
+        # the servers have working directories of their own
+        self.root = os.path.abspath(root)
+        self.store = Store(self.root)
         self.snapshotter = Snapshotter(self.store)
-        self.cache = BuildCache(root, warn)
+        self.cache = BuildCache(self.root, warn)
         self._servers: Servers | None = None
 
     @property

@@ -65,7 +65,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _report(error: Exception) -> int:
     """One message on stderr for an expected error; anything else is a defect and keeps its traceback."""
-    from builder.errors import BuildError, render
+    from builder.errors import BuildError, describe_os_error, render
 
     if isinstance(error, BuildError):
         sys.stderr.write(render(error, {}) + "\n")
@@ -74,11 +74,10 @@ def _report(error: Exception) -> int:
     from unionfs.errors import UnionError
 
     if isinstance(error, LayersError | UnionError):
-        sys.stderr.write(f"ERROR: {error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return 1
-    if isinstance(error, OSError) and error.errno is not None:
-        name = f": {os.fsdecode(error.filename)!r}" if error.filename is not None else ""
-        sys.stderr.write(f"ERROR: {os.strerror(error.errno).lower()}{name}\n")
+    if isinstance(error, OSError):
+        sys.stderr.write(f"error: {describe_os_error(error)}\n")
         return 1
     raise error
 
