@@ -86,7 +86,7 @@ def arguments(keyword: str, rest: str, escape: str) -> list[str]:
         kind, text = words.split_first(rest)
         return ([kind] if kind else []) + text_or_array(text)
     if keyword in {"ADD", "COPY", "VOLUME", "EXPOSE", "FROM"}:
-        array = words.parse_json_array(rest)
+        array = words.parse_json_array(rest) if keyword not in {"EXPOSE", "FROM"} else None
         return words.split_blanks(rest) if array is None else array
     return text_or_array(rest) if keyword in {"CMD", "ENTRYPOINT", "RUN", "SHELL"} else [rest]
 
