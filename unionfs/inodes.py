@@ -78,6 +78,7 @@ class FileNode:
 
     ``parent`` and ``name`` are one of its names, ``aliases`` the other known ones; ``parent`` is None when no known
     name is left. ``extra_links`` corrects the link count of the instance for names hidden or not yet copied up.
+    ``kept`` names its copied-up content among the temporary things while only names not copied up are left.
     ``successor`` is the node that took the names over when an open file stayed behind on a lower branch.
     """
 
@@ -88,6 +89,7 @@ class FileNode:
         "file",
         "ghost",
         "ino",
+        "kept",
         "link_keys",
         "lookups",
         "name",
@@ -106,6 +108,7 @@ class FileNode:
         self.aliases: set[tuple[DirectoryNode, bytes]] | None = None
         self.extra_links = 0
         self.link_keys: set[int] | None = None
+        self.kept: bytes | None = None
         self.successor: FileNode | None = None
 
     @property
@@ -189,7 +192,7 @@ class InodeTable:
             return False
         if isinstance(node, DirectoryNode):
             return not node.children
-        return node.file is None and not (node.extra_links and node.parent is not None)
+        return node.file is None and node.kept is None and not (node.extra_links and node.parent is not None)
 
     def _drop(self, node: Node) -> None:
         del self._nodes[node.ino]
@@ -226,6 +229,8 @@ class InodeTable:
             if node.ghost is not None:
                 os.close(node.ghost)
                 node.ghost = None
+            if isinstance(node, FileNode) and node.kept is not None:
+                node.branch.discard(node.kept)
         self._nodes = {ROOT_INO: self.root}
         self.root.children.clear()
         self.by_link.clear()

@@ -25,6 +25,7 @@ class Lifter:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._options = tree.options
+        tree.restore_kept = self.restore
         self.copier = Copier(durable=not tree.options.volatile)
 
     def writable(self, node: FileNode, caller: Caller | None = None, size_bytes: int | None = None) -> FileNode:
@@ -137,6 +138,26 @@ class Lifter:
             self.publish(branch, staged, directory, name)
             tree.enter(directory, name, position, Kind.FILE)
             node.extra_links -= 1
+
+    def keep(self, node: FileNode, status: os.stat_result) -> None:
+        """The content of ``node``, about to lose its last copied-up name, is kept for the names not yet copied up."""
+        if node.aliases:
+            self.materialize(node)
+        if node.extra_links <= 0 or status.st_nlink > 1 or node.aliases or not node.branch.writable:
+            return
+        fd, rest = node.branch.at(node.path)
+        temporary_fd, staged = node.branch.temporary()
+        os.link(rest, staged, src_dir_fd=fd, dst_dir_fd=temporary_fd, follow_symlinks=False)
+        node.kept = staged
+        node.extra_links -= 1
+
+    def restore(self, node: FileNode, directory: DirectoryNode, name: bytes) -> None:
+        """The kept content is at ``name``, which was one of the names not yet copied up."""
+        if node.kept is not None:
+            branch = self.directory(directory, node.branch.position)
+            self.publish(branch, node.kept, directory, name)
+            node.kept = None
+            self._tree.enter(directory, name, branch.position, Kind.FILE)
 
     def publish(self, branch: OpenBranch, staged: bytes, directory: DirectoryNode, name: bytes) -> None:
         """What was staged lies at ``name`` in ``directory``, whose times are as before. On failure nothing is left."""

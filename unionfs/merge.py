@@ -157,10 +157,11 @@ class _Merging:
         host_path = self._target.proc_path(change.path)
         os.chown(host_path, status.st_uid, status.st_gid)
         os.chmod(host_path, stat.S_IMODE(status.st_mode))
-        for name in os.listxattr(host_path):
-            if not whiteout.is_own_xattr(os.fsencode(name)) and name not in change.xattrs():
+        source_path = self._source.proc_path(change.path)
+        for name in set(os.listxattr(host_path)) - set(os.listxattr(source_path)):
+            if not whiteout.is_own_xattr(os.fsencode(name)):
                 os.removexattr(host_path, name)
-        self._copier.copy_xattrs(self._source.proc_path(change.path), host_path)
+        self._copier.copy_xattrs(source_path, host_path)
         os.utime(host_path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _say(self, what: str, path: bytes) -> None:

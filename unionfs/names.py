@@ -310,10 +310,10 @@ class Names:
     def remove(self, directory: DirectoryNode, name: bytes, node: Node, status: os.stat_result) -> None:
         """``name``, which leads to ``node`` in the state ``status``, is removed."""
         tree = self._tree
+        if isinstance(node, FileNode) and node.extra_links > 0:
+            self._lifter.keep(node, status)
         code = tree.index(directory).codes[name]
         position = code >> CODE_SHIFT
-        if isinstance(node, FileNode) and node.extra_links > 0 and node.aliases:
-            self._lifter.materialize(node)
         actions = self._plan(directory, name, code)
         last = isinstance(node, DirectoryNode) or not node.aliases
         if last:
@@ -325,7 +325,7 @@ class Names:
         if isinstance(node, FileNode):
             if not (Remove(position) in actions and position == node.branch.position):
                 node.extra_links -= 1
-            if status.st_nlink + node.extra_links <= 1:
+            if status.st_nlink + node.extra_links <= 1 and node.kept is None:
                 tree.table.unlink_keys(node)
         tree.detach(node, directory, name)
         if len(actions) == 1 and isinstance(actions[0], Remove) and not code & CODE_SHADOWS:

@@ -105,13 +105,15 @@ def plan_removal(
 
 def _plan_remove_all(instances: Sequence[int], writable: Sequence[int], kept: Collection[int]) -> tuple[Action, ...]:
     """Bottom first, so that a failure midway leaves what the user sees as it was."""
+    # a mark in overlay form would take the place of an instance that is kept
+    hiding = [position for position in writable if position not in kept]
     hides: set[int] = set()
     removes: set[int] = set()
     for position in instances:
         if position in writable and (position == instances[0] or position not in kept):
             removes.add(position)
         else:
-            hides.add(plan_copyup(writable, position, position))
+            hides.add(plan_copyup(hiding, position, position))
     actions: list[Action] = []
     for position in sorted(hides | removes, reverse=True):
         # the mark first: it hides the instance beside it, which then can go

@@ -126,6 +126,8 @@ class Renamer:
             below = [one for one in old.directory.branches if one.position > position]
             leaves = bool(instances(tuple(probe(below, old.directory.prefix, old.name))))
             replaced = None if target is None else tree.stat(target)
+            if isinstance(target, FileNode) and replaced is not None and target.extra_links > 0:
+                self._lifter.keep(target, replaced)
             if target is not None and (isinstance(target, DirectoryNode) or not target.aliases):
                 tree.keep_ghost(target)
             self._rename_on(branch, old, new, is_directory=isinstance(mover, DirectoryNode), leaves_whiteout=leaves)
@@ -184,7 +186,7 @@ class Renamer:
         if isinstance(target, FileNode):
             if not physical:
                 target.extra_links -= 1
-            if before.st_nlink + target.extra_links <= 1:
+            if before.st_nlink + target.extra_links <= 1 and target.kept is None:
                 self._tree.table.unlink_keys(target)
         self._tree.detach(target, new.directory, new.name)
 

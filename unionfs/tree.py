@@ -307,6 +307,7 @@ class Tree:
         if node.branch is branch or node.parent is not directory or node.name != name:
             return
         node.branch = branch
+        node.extra_links = 0
         if node.file is not None and not node.file.passes:
             fd, rest = branch.at(node.path)
             access = os.O_RDWR if branch.writable else os.O_RDONLY

@@ -23,6 +23,7 @@ from unionfs.tree import Tree
 _MADE = b"+"
 _OPAQUE = b"o"
 _WHITEOUT = b"w"
+_TIMES = b"t"
 
 
 class Raised:
@@ -46,6 +47,12 @@ class Raised:
             os.unlink(name, dir_fd=fd)
             self._journal = os.fdopen(descriptor, "w+b")
         self._journal.write(b"%c%d:%s\n" % (kind, len(path), path))
+
+    def note_times(self, path: bytes) -> None:
+        """The journal says what the times of the directory are, which is about to be filled."""
+        fd, rest = self._branch.at(path)
+        status = os.stat(rest, dir_fd=fd, follow_symlinks=False)
+        self.note(_TIMES, b"%d %d %s" % (status.st_atime_ns, status.st_mtime_ns, path))
 
     def make_opaque(self, path: bytes) -> None:
         """The directory, which is whole, is marked opaque; nothing that can be seen changes."""
@@ -77,6 +84,12 @@ class Raised:
                     whiteout.remove_opaque(self._branch, path)
                 elif kind == _MADE:
                     withdraw(self._branch, path)
+        for kind, entry in self._entries():
+            if kind == _TIMES:
+                atime_ns, mtime_ns, path = entry.split(b" ", 2)
+                with contextlib.suppress(OSError):
+                    fd, rest = self._branch.at(path)
+                    os.utime(rest, ns=(int(atime_ns), int(mtime_ns)), dir_fd=fd)
         if self._journal is not None:
             self._close()
             parent = self.node.parent
@@ -141,9 +154,9 @@ def _raise_tree(tree: Tree, lifter: Lifter, raised: Raised, top: DirectoryNode, 
                 if not _whole(tree, child, branch):
                     pending.append(_begin(tree, lifter, raised, child, branch))
             elif child is not None:
-                if child.branch is not branch:
-                    raised.note(_MADE, child.path)
-                    child = lifter.file(child, position)
+                if tree.index(directory).codes[name] >> CODE_SHIFT != position:
+                    raised.note(_MADE, directory.prefix + name)
+                    child = lifter.file(child, position) if child.branch is not branch else lifter.writable(child)
                 tree.table.release(child)
     finally:
         for level in reversed(pending):
@@ -154,7 +167,9 @@ def _begin(tree: Tree, lifter: Lifter, raised: Raised, directory: DirectoryNode,
     """The directory itself lies on the branch; it is held until it is complete, whatever becomes of its children."""
     names = iter(tree.index(directory).shown())
     before = tree.stat(directory)
-    if branch not in directory.branches:
+    if branch in directory.branches:
+        raised.note_times(directory.path)
+    else:
         raised.note(_MADE, directory.path)
         lifter.directory(directory, branch.position)
     directory.lookups += 1
