@@ -53,7 +53,7 @@ def follow(path: bytes, probe: Probe, *, last: bool = True) -> bytes:
             continue
         links += 1
         if links > _MOST_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/" + os.fsdecode(path))
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/" + os.fsdecode(path.strip(b"/")))
         reached = [] if target.startswith(b"/") else reached[:-1]
         pending += target.split(b"/")[::-1]
     return b"/".join(reached)

@@ -95,7 +95,7 @@ def select(tree: SourceTree, operation: Copy) -> Iterator[Selected]:
     excludes = Matcher(operation.excludes)
     for source in operation.sources:
         try:
-            yield from _select_kept(tree, source) if operation.parents else _select(tree, source, excludes)
+            yield from (_select_kept if operation.parents else _select)(tree, source, excludes)
         except OSError as error:
             raise ContextError(f"source {_shown(source)!r} in {tree.title}: {error.strerror}") from error
 
@@ -178,7 +178,7 @@ def _expand(tree: SourceTree, source: str) -> list[bytes]:
     return found
 
 
-def _select_kept(tree: SourceTree, source: str) -> Iterator[Selected]:
+def _select_kept(tree: SourceTree, source: str, excludes: Matcher) -> Iterator[Selected]:
     """What ``source`` names with ``--parents``: links are not followed behind the pivot, ``**`` crosses ``/``."""
     before, pivot, after = source.partition(_PIVOT)
     base = tree.resolve(paths.clean(before)) if pivot else b""
@@ -198,7 +198,7 @@ def _select_kept(tree: SourceTree, source: str) -> Iterator[Selected]:
         return taken, directory and not taken
 
     for entry in tree.walk(base, b"", visit):
-        if wanted.excluded(entry.path):
+        if wanted.excluded(entry.path) and not excludes.excluded(entry.path):
             place = paths.join(base, entry.path)
             yield Selected(entry.path.rpartition(b"/")[2], place, entry, entry.path)
 

@@ -29,7 +29,7 @@ from builder.identities import UnknownIdentityError
 from builder.modes import Mode, parse_mode
 from builder.rootfs import open_root
 from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
-from builder.steps.copykeys import refuse_remote, unreadable
+from builder.steps.copykeys import failed_name, reason, refuse_remote, unreadable
 from builder.steps.directory import resolve_owner
 from builder.trail import Attributes, ReservedNameError
 from builder.upper import Upper
@@ -234,5 +234,5 @@ def _explained(operation: Copy, tree: SourceTree) -> Generator[None]:
     except ArchiveError as error:
         raise BuildError(f"cannot unpack to {destination!r}: {error}") from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BuildError(f"cannot copy from {tree.title} to {destination!r}: {reason}") from error
+        about = f" ({failed_name(error)})" if error.filename else ""
+        raise BuildError(f"cannot copy from {tree.title} to {destination!r}: {reason(error)}{about}") from error

@@ -98,8 +98,18 @@ def refuse_remote(operation: Copy) -> None:
 
 def unreadable(tree: SourceTree, error: OSError) -> ContextError:
     """The error for a file of ``tree`` that can't be read."""
-    name = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename or b"a file")
-    return ContextError(f"{name!r} in {tree.title} can't be read: {(error.strerror or str(error)).lower()}")
+    return ContextError(f"{failed_name(error)!r} in {tree.title} can't be read: {reason(error)}")
+
+
+def failed_name(error: OSError) -> str:
+    """The file ``error`` is about, as far as it says."""
+    name = error.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes) else "a file"
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in its words."""
+    return (error.strerror or str(error)).lower()
 
 
 def _entries(tree: SourceTree, selected: Selected, operation: Copy) -> Iterator[TreeEntry]:

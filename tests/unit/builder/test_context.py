@@ -258,6 +258,11 @@ def test_parents(directory, sources, expected):
     assert chosen(BuildContext(directory), copy(*sources, parents=True)) == expected
 
 
+def test_parents_and_exclude(directory):
+    operation = copy("**/*.c", "docs", parents=True, excludes=("src/deep", "docs/*.md"))
+    assert chosen(BuildContext(directory), operation) == ["src/main.c", "src/util.c", "docs/", " docs/b.txt"]
+
+
 def test_parents_keeps_directories_on_the_way(directory):
     context = BuildContext(directory)
     (selected,) = select(context, copy("src/./deep/er/x.c", parents=True))

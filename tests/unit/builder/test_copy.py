@@ -152,7 +152,7 @@ def test_destinations(stage, base, sources, to, expected):
             {"loop": "loop"},
             ["a"],
             "/loop/",
-            "cannot copy from the build context to '/loop/': too many levels of symbolic links",
+            "cannot copy from the build context to '/loop/': too many levels of symbolic links (/loop)",
         ),
     ],
 )
