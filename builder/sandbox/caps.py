@@ -58,6 +58,7 @@ NAMES = (
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 DEFAULT_MASK = 0xA804_25FB
 ALL_MASK = (1 << len(NAMES)) - 1
+SYS_ADMIN_MASK = 1 << _NUMBERS["SYS_ADMIN"]
 
 
 def plan_capabilities(security: str, add: Sequence[str], drop: Sequence[str]) -> int:

@@ -103,7 +103,7 @@ class SandboxServer:
     def __init__(self, control: socket.socket, pid: int) -> None:
         self._control = control
         self._lock = threading.Lock()
-        self._ready = False
+        self._level: str | None = None
         self._closed = False
         self.pid = pid
 
@@ -164,6 +164,37 @@ class SandboxServer:
             running.await_console()
         return running
 
+    @property
+    def level(self) -> str:
+        """How strong steps are shut in: ``full``, ``rootless``, or ``rootless with one id``; waits for the start.
+
+        Raises:
+            SandboxError: this machine can't run steps.
+        """
+        with self._lock:
+            return self._await_ready()
+
+    def spawn(self, argv: Sequence[str], fds: Sequence[int] = ()) -> int:
+        """The id of a program that runs in the server's user and mount namespace.
+
+        What is mounted for steps has to be mounted there: a builder that is not root starts its union server so.
+        ``fds`` are its descriptors 3, 4 …, and stay the caller's; the sandbox server reaps it. It is its own affair to
+        end when pybuild does.
+
+        Raises:
+            SandboxError: it can't be started.
+        """
+        try:
+            with self._lock:
+                self._await_ready()
+                wire.send(self._control, {"op": protocol.SPAWN, "argv": list(argv)}, fds)
+                received = wire.receive(self._control)
+        except (OSError, wire.WireError) as error:
+            raise SandboxError(f"sandbox server is gone: {error}") from error
+        if received is None or received.message.get("event") != protocol.SPAWNED:
+            raise SandboxError(str(received.message.get("error")) if received else "sandbox server went away")
+        return int(received.message["pid"])
+
     def close(self) -> None:
         """Every step is dead, its groups are removed, the server has ended; calling it again does nothing."""
         if self._closed:
@@ -183,15 +214,16 @@ class SandboxServer:
     ) -> None:
         self.close()
 
-    def _await_ready(self) -> None:
-        if self._ready:
-            return
+    def _await_ready(self) -> str:
+        if self._level is not None:
+            return self._level
         received = wire.receive(self._control)
         if received is None:
             raise SandboxError("sandbox server ended at its start")
         if received.message.get("event") != protocol.READY:
             raise SandboxError(str(received.message.get("error", "sandbox server did not start")))
-        self._ready = True
+        self._level = str(received.message.get("level"))
+        return self._level
 
 
 def _spawn(control: socket.socket) -> int:

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from builder.sandbox import _sys, caps
 from builder.sandbox.furnish import Stage, StageError
+from builder.sandbox.idmap import can_set_groups
 from builder.sandbox.protocol import FAILED
 from builder.sandbox.spec import SandboxSpec, spec_from_json
 from unionfs import wire
@@ -128,7 +129,9 @@ def _drop_privileges(
     with Stage("dropping", "capabilities"):
         caps.limit_bounding_set(capabilities, last_capability)
     with Stage("changing to", f"user {uid}:{gid}"):
-        os.setgroups(groups)
+        # one that is mapped alone can't set groups, and has none to lose
+        if groups or can_set_groups():
+            os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     with Stage("setting", "capabilities"):

@@ -101,7 +101,7 @@ class Root:
             StageError: the first mount that can't be made, by name.
         """
         sources = {
-            mount: _sys.open_tree(os.fsencode(mount.source), recursive=False)
+            mount: _sys.open_tree(os.fsencode(mount.source), recursive=mount.kind != "cgroup")
             for mount in mounts
             if isinstance(mount, Tree)
         }
@@ -121,7 +121,9 @@ class Root:
                 case Tree():
                     with Stage(f'mounting "{mount.kind}" at', mount.target):
                         os.makedirs(_STAGING + mount.target, exist_ok=True)
-                        _attach_tree(sources[mount], mount.attributes, _STAGING + mount.target)
+                        _sys.mount_setattr(sources[mount], mount.attributes, recursive=True)
+                        _attach(sources[mount], _STAGING + mount.target)
+                        self._keep(sources[mount], mount.target)
                 case Devices():
                     with Stage("furnishing", "/dev"):
                         _make_devices(_STAGING + "/dev", nodes)

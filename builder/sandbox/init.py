@@ -97,9 +97,8 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
     with Stage("joining", "cgroup"):
         for fd in preparation.join_fds:
             os.write(fd, b"0")
-    if preparation.join_fds:
-        with Stage("entering", "cgroup namespace"):
-            _sys.unshare(_sys.CLONE_NEWCGROUP)
+    with Stage("entering", "cgroup namespace"):
+        _sys.unshare(_sys.CLONE_NEWCGROUP)
     if preparation.own_network:
         with Stage("raising", "lo"):
             network.bring_loopback_up()

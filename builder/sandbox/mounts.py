@@ -108,11 +108,14 @@ BaseMount = Filesystem | Tree | Devices | Mask | ReadOnly | Seal
 OwnMount = Filesystem | Tree | Texts
 
 
-def plan_base(*, insecure: bool, device_control: bool, cgroups: tuple[tuple[str, str], ...]) -> tuple[BaseMount, ...]:
+def plan_base(
+    *, insecure: bool, device_control: bool, cgroups: tuple[tuple[str, str], ...], sys_of_host: bool = False
+) -> tuple[BaseMount, ...]:
     """/proc, /dev and /sys of a step.
 
     ``device_control`` says that a cgroup decides about devices, else the mounts do. ``cgroups`` are host directories by
-    the name they get below /sys/fs/cgroup; a single one with an empty name lies there itself.
+    the name they get below /sys/fs/cgroup; a single one with an empty name lies there itself. ``sys_of_host`` takes a
+    copy of the host's /sys: a user namespace may mount a fresh one only for a network namespace of its own.
     """
     nodev = 0 if device_control else _sys.MOUNT_ATTR_NODEV
     read_only = 0 if insecure else _sys.MOUNT_ATTR_RDONLY
@@ -129,7 +132,9 @@ def plan_base(*, insecure: bool, device_control: bool, cgroups: tuple[tuple[str,
         ),
         _shm(DEFAULT_SHM_BYTES),
         Filesystem("mqueue", "/dev/mqueue", HARDENED),
-        Filesystem("sysfs", "/sys", HARDENED | read_only),
+        Tree("/sys", "/sys", HARDENED | read_only, "sysfs")
+        if sys_of_host
+        else Filesystem("sysfs", "/sys", HARDENED | read_only),
         *_plan_cgroups(cgroups, HARDENED | read_only),
         *(() if insecure else _COVERS),
     )

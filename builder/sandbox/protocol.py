@@ -17,6 +17,7 @@
       │                            │ waits for init: all dead    ┘
       │◀────────────── result {} ──┤ counts, removes the groups
       │ (closes the step socket: everything of the step is killed)
+      │ spawn {argv, fds} ────────▶│ a program in the server's user and mount namespace, for a builder that is not root
       │ (closes the control socket: everything of every step is killed, the server ends)
 
 Frames are those of ``unionfs.wire``. Invariants: a step socket carries at most one ``console`` and exactly one
@@ -33,6 +34,8 @@ from builder.sandbox.spec import SandboxSpec, SpecError, spec_from_json
 
 READY = "ready"
 PREPARE = "prepare"
+SPAWN = "spawn"
+SPAWNED = "spawned"
 RUN = "run"
 SIGNAL = "signal"
 CONSOLE = "console"

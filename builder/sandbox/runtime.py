@@ -22,6 +22,7 @@ from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SandboxSpec
 from unionfs import wire
 
+FULL, ROOTLESS, ROOTLESS_ONE_ID = "full", "rootless", "rootless with one id"
 _SIGNALLED = 128
 
 
@@ -50,8 +51,10 @@ class Kind(NamedTuple):
 class Machine:
     """What is the same for all steps of a server."""
 
-    def __init__(self, groups: Slice) -> None:
+    def __init__(self, groups: Slice, level: str = FULL) -> None:
+        """``level`` is how strong steps are shut in here: `FULL`, `ROOTLESS` or `ROOTLESS_ONE_ID`."""
         self.groups = groups
+        self.level = level
         self.last_capability = caps.last_capability()
         self.held_capabilities = caps.held()
         self._calls = seccomp.read_table()
@@ -79,7 +82,8 @@ class Child:
         self._machine = machine
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
-        self._device_control = kind.insecure or machine.groups.controls_devices
+        is_full = machine.level == FULL
+        self._device_control = is_full and (kind.insecure or machine.groups.controls_devices)
         self._group = machine.groups.make(kind.cgroup_parent, kind.controllers, confine_devices=not kind.insecure)
         self.report, theirs = socket.socketpair()
         try:
@@ -96,7 +100,10 @@ class Child:
     def _clone(self, theirs: socket.socket) -> int:
         preparation = init.Preparation(
             mounts=mounts.plan_base(
-                insecure=self.kind.insecure, device_control=self._device_control, cgroups=self._group.views()
+                insecure=self.kind.insecure,
+                device_control=self._device_control,
+                cgroups=self._group.views(),
+                sys_of_host=self._machine.level != FULL and not self.kind.own_network,
             ),
             join_fds=self._group.join_fds,
             own_network=self.kind.own_network,

@@ -11,6 +11,7 @@ be done; when the control socket ends, every step is killed and cleaned up befor
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import resource
@@ -20,10 +21,10 @@ import socket
 import sys
 from collections.abc import Callable
 
-from builder.sandbox import _sys, protocol
+from builder.sandbox import _sys, caps, idmap, protocol
 from builder.sandbox.cgroup import CgroupError
 from builder.sandbox.command import SETUP_FAILED
-from builder.sandbox.runtime import Child, Kind, Machine
+from builder.sandbox.runtime import FULL, ROOTLESS, ROOTLESS_ONE_ID, Child, Kind, Machine
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SpecError
 from unionfs import wire
@@ -87,6 +88,8 @@ class Server:
                 self._drop_spare(self._wanted)
             elif received.message.get("op") == protocol.RUN and received.fds:
                 self._run(received)
+            elif received.message.get("op") == protocol.SPAWN:
+                self._spawn(received)
         finally:
             for fd in received.fds:
                 os.close(fd)
@@ -134,6 +137,22 @@ class Server:
             return
         self._children[child] = client
         self._watch(client.fileno(), lambda: self._on_client(child, client))
+
+    def _spawn(self, received: wire.Received) -> None:
+        """A program runs in the namespaces of this server; its descriptors are 3, 4 … in the order they came in."""
+        try:
+            pid = spawn(tuple(map(str, received.message["argv"])), received.fds)
+        except (OSError, KeyError, TypeError) as error:
+            wire.send(self._control, {"event": protocol.FAILED, "error": f"program can't be started: {error}"})
+            return
+        pidfd = os.pidfd_open(pid)
+        self._watch(pidfd, lambda: self._on_spawned_end(pid, pidfd))
+        wire.send(self._control, {"event": protocol.SPAWNED, "pid": pid})
+
+    def _on_spawned_end(self, pid: int, pidfd: int) -> None:
+        self._unwatch(pidfd)
+        os.close(pidfd)
+        os.waitpid(pid, 0)
 
     def _on_report(self, child: Child) -> None:
         try:
@@ -189,8 +208,22 @@ def _tell(client: socket.socket, result: SandboxResult) -> None:
         wire.send(client, {"event": protocol.RESULT, **result.to_json()})
 
 
-def _settle() -> None:
-    """This process hears no terminal and no stray signal, and its mounts propagate nothing outwards."""
+def spawn(argv: tuple[str, ...], fds: tuple[int, ...]) -> int:
+    """The id of a program started with ``fds`` as its descriptors 3, 4 …; stdio is this server's."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _CONTROL_FD + 1 + len(fds)) for fd in fds]
+    actions = [(os.POSIX_SPAWN_DUP2, fd, _CONTROL_FD + place) for place, fd in enumerate(high)]
+    try:
+        return os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
+    finally:
+        for fd in high:
+            os.close(fd)
+
+
+def _settle() -> str:
+    """This process hears no terminal and no stray signal, and its mounts propagate nothing outwards; returns its level.
+
+    Without CAP_SYS_ADMIN it is in a user namespace of its own, where it has that.
+    """
     with contextlib.suppress(PermissionError):
         os.setsid()
     for number in signal.valid_signals():
@@ -201,8 +234,13 @@ def _settle() -> None:
         signal.signal(number, signal.SIG_IGN)
     # a step sees this in its process table, and the command line of an interpreter tells of the host
     _sys.set_title(_TITLE)
-    _sys.unshare(_sys.CLONE_NEWNS)
+    level = FULL
+    if caps.held() & caps.SYS_ADMIN_MASK:
+        _sys.unshare(_sys.CLONE_NEWNS)
+    else:
+        level = ROOTLESS if idmap.enter() else ROOTLESS_ONE_ID
     _sys.mount_propagation(b"/", _sys.MS_REC | _sys.MS_SLAVE)
+    return level
 
 
 def _take_control(fd: int) -> socket.socket:
@@ -219,13 +257,13 @@ def main(control_fd: int) -> int:
     """Serves one build over ``control_fd``; the status of the process."""
     control = _take_control(control_fd)
     try:
-        _settle()
-        machine = Machine(Slice.of_this_process())
+        level = _settle()
+        machine = Machine(Slice.of_this_process(), level)
     except OSError as error:
         reason = (error.strerror or "").lower()
         wire.send(control, {"event": protocol.FAILED, "error": f"sandbox can't be set up: {reason}"})
         return 1
-    wire.send(control, {"event": protocol.READY})
+    wire.send(control, {"event": protocol.READY, "level": level})
     gc.collect()
     gc.freeze()
     gc.disable()
