@@ -85,16 +85,28 @@ def _processes(*, everywhere: bool) -> frozenset[tuple[int, str]]:
     return frozenset(named)
 
 
+def _is_a_neighbours(directory: str, own: list[str]) -> bool:
+    """Whether the group lies in a sibling of our own cgroup: another session of this machine made it."""
+    return any(f"{os.path.dirname(path)}/" in directory and f"{path}/" not in f"{directory}/" for path in own)
+
+
 def _cgroups() -> frozenset[str]:
     """Groups whose sandbox server is dead: those of a living one are in use, here or by somebody else."""
-    found = []
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    own = [path for line in lines if (path := line.split(":", 2)[2]).count("/") > 1]
+    found: dict[str, list[str]] = {}
     for directory, names, _files in os.walk(CGROUP_ROOT):
         for name in names:
             match = CGROUP_NAME.fullmatch(name)
             if match and not os.path.exists(f"/proc/{match['pid']}"):
-                found.append(os.path.join(directory, name))
+                found.setdefault(name, []).append(directory)
         names[:] = [name for name in names if CGROUP_NAME.fullmatch(name) is None]
-    return frozenset(found)
+    return frozenset(
+        os.path.join(directory, name)
+        for name, directories in found.items()
+        for directory in directories
+        if not any(_is_a_neighbours(each, own) for each in directories)
+    )
 
 
 def take(base: str, *, everywhere: bool) -> Snapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,9 @@ import pytest
 
 from harness.bases import made
 
-COMMAND = (sys.executable, "-m", "builder.cli.main")
+# what the installed script does, from this checkout
+ENTRY_POINT = "import sys; from builder.cli.main import main; sys.exit(main())"
+COMMAND = (sys.executable, "-c", ENTRY_POINT)
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -56,6 +59,13 @@ class Pybuild(NamedTuple):
     def load_base(self, name: str) -> None:
         """``busybox`` or ``debian`` is in the store, under the name people write."""
         self.run("load", "-i", made(name))
+
+
+def step_outcomes(progress: str) -> dict[str, str]:
+    """Title → DONE, CACHED … of the Dockerfile's steps, from plain progress; what the builder does beside is left out."""
+    titles = dict(re.findall(r"^#(\d+) (\[(?:[^]]* )?\d+/\d+\] .*)$", progress, re.MULTILINE))
+    ends = dict(re.findall(r"^#(\d+) (DONE|CACHED|ERROR|CANCELED)\b", progress, re.MULTILINE))
+    return {title: ends.get(number, "running") for number, title in titles.items()}
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""One store for the examples of a session: they are built once and looked at by many tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.pybuild import Pybuild
+from layers.testing.docker_registry import DockerRegistry
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this directory needs what the marker e2e says."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def examples(project_root: Path) -> Path:
+    return project_root / "examples" / "Dockerfiles"
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Pybuild:
+    """pybuild with a store that holds both bases and lasts for the session."""
+    pybuild = Pybuild(tmp_path_factory.mktemp("workshop") / "store")
+    for base in ("busybox", "debian"):
+        pybuild.load_base(base)
+    return pybuild
+
+
+@pytest.fixture(scope="session")
+def built(workshop: Pybuild, examples: Path) -> Callable[[str], str]:
+    """``built("hello")``: the example is in the workshop's store; its name there."""
+
+    @functools.cache
+    def build(example: str) -> str:
+        workshop.run("build", "--progress", "plain", "-t", example, examples / example)
+        return example
+
+    return build
+
+
+@pytest.fixture
+def small(pybuild: Pybuild) -> Pybuild:
+    """pybuild with an own store that holds busybox."""
+    pybuild.load_base("busybox")
+    return pybuild
+
+
+@pytest.fixture(scope="session")
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``127.0.0.1:PORT`` of a registry without authentication that serves the whole session."""
+    with DockerRegistry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry.host

@@ -1,0 +1,215 @@
+"""Bad input: one clear message, a status that is not 0, nothing left behind (tests/conftest.py looks), no traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from harness.pybuild import PROJECT, Pybuild
+from layers.testing.docker_registry import free_port
+
+
+class Case(NamedTuple):
+    """A Dockerfile (None: there is none) and what the build says about it; ``{port}`` is one nobody listens on."""
+
+    name: str
+    dockerfile: str | None
+    message: str
+    status: int = 1
+    arguments: tuple[str, ...] = ()
+
+
+CASES = [
+    Case("no Dockerfile", None, r"no Dockerfile in .*context"),
+    Case("named Dockerfile is missing", "FROM busybox\n", r"other\.Dockerfile", arguments=("-f", "other.Dockerfile")),
+    Case("empty file", "", r"no instructions"),
+    Case("only comments", "# nothing\n", r"no instructions"),
+    Case(
+        "unknown instruction",
+        "FROM busybox\nCOPPY a b\n",
+        r">>> COPPY a b[\s\S]*unknown instruction COPPY[\s\S]*did you mean COPY",
+    ),
+    Case("no FROM", "RUN true\n", r"no build stage|FROM"),
+    Case("unknown flag", "FROM busybox\nCOPY --form=x a b\n", r"--form[\s\S]*did you mean"),
+    Case(
+        "missing COPY source",
+        "FROM busybox\nCOPY absent.txt /\n",
+        r">>> COPY absent\.txt[\s\S]*absent\.txt. does not exist in the build context",
+    ),
+    Case("missing stage", "FROM busybox\nCOPY --from=nowhere.invalid:1/x /a /b\n", r"nowhere\.invalid"),
+    Case("base in no registry", "FROM localhost:{port}/absent:1\n", r"localhost:{port}.*(refused|connect)"),
+    Case("unknown target", "FROM busybox AS one\n", r"target.*two", arguments=("--target", "two")),
+    Case("RUN fails", "FROM busybox\nRUN exit 7\n", r"exit 7[\s\S]*(exit code|status):? 7", status=7),
+    Case("RUN of a missing program", 'FROM busybox\nRUN ["/no/such"]\n', r"/no/such", status=127),
+    Case(
+        "unknown user",
+        "FROM busybox\nUSER absent\nRUN true\n",
+        r">>> RUN true[\s\S]*user .absent. is not in /etc/passwd",
+    ),
+    Case(
+        "unknown owner of a COPY",
+        "FROM busybox\nCOPY --chown=absent Dockerfile /\n",
+        r">>> COPY --chown=absent[\s\S]*user .absent. is not in /etc/passwd",
+    ),
+    Case("unterminated heredoc", "FROM busybox\nRUN <<EOF\ntrue\n", r">>> RUN <<EOF[\s\S]*heredoc .EOF. has no end"),
+    Case("bad reference", "FROM Busy Box:UPPER\n", r"FROM"),
+    Case("unknown option", "FROM busybox\n", r"--traget[\s\S]*did you mean --target", 2, ("--traget", "x")),
+    Case(
+        "out of memory",
+        "FROM busybox\nRUN x=a; while true; do x=$x$x; done\n",
+        r"out of memory|memory limit|memory ran out",
+        status=137,
+        arguments=("--memory", "32m"),
+    ),
+]
+
+
+def assert_one_clear_message(done: subprocess.CompletedProcess[str], message: str, status: int) -> None:
+    text = done.stderr
+    assert done.returncode == status, f"status {done.returncode}, expected {status}:\n{text}"
+    assert "Traceback" not in text, text
+    assert re.search(message, text), f"{message!r} is not in:\n{text}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
+def test_bad_build(small: Pybuild, tmp_path: Path, case: Case) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    port = str(free_port())
+    if case.dockerfile is not None:
+        (context / "Dockerfile").write_text(case.dockerfile.replace("{port}", port))
+    arguments = [str(context / word) if word.endswith(".Dockerfile") else word for word in case.arguments]
+    done = small.attempt("build", "-t", "bad", *arguments, context)
+    assert_one_clear_message(done, case.message.replace("{port}", port), case.status)
+    assert small.attempt("inspect", "bad").returncode != 0, "a failed build left an image"
+
+
+def test_a_failed_step_is_shown_in_its_dockerfile(small: Pybuild, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo one\nRUN echo last words && false\nRUN echo three\n")
+    done = small.attempt("build", tmp_path)
+    assert_one_clear_message(done, r">>>.*RUN echo last words", 1)
+    assert "last words" in done.stderr
+
+
+def test_context_is_missing(small: Pybuild, tmp_path: Path) -> None:
+    assert_one_clear_message(small.attempt("build", tmp_path / "absent"), r"absent", 1)
+
+
+def test_push_to_a_registry_that_is_down(small: Pybuild) -> None:
+    target = f"localhost:{free_port()}/x:1"
+    assert_one_clear_message(
+        small.attempt("push", "busybox", target), rf"{target.split('/', maxsplit=1)[0]}.*(refused|connect)", 1
+    )
+
+
+def test_pull_of_what_the_registry_has_not(small: Pybuild, docker_registry: str) -> None:
+    done = small.attempt("pull", f"{docker_registry}/absent/image:1")
+    assert_one_clear_message(done, r"absent/image.*(not found|unknown)", 1)
+
+
+def test_base_that_the_registry_has_not(small: Pybuild, docker_registry: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {docker_registry}/absent/base:1\n")
+    assert_one_clear_message(small.attempt("build", tmp_path), r"absent/base.*(not found|unknown)", 1)
+
+
+def test_push_of_an_image_that_is_not_there(small: Pybuild, docker_registry: str) -> None:
+    assert_one_clear_message(small.attempt("push", "absent", f"{docker_registry}/x:1"), r"absent", 1)
+
+
+def test_load_of_something_else(pybuild: Pybuild, tmp_path: Path) -> None:
+    (tmp_path / "letter.tar").write_text("dear reader")
+    assert_one_clear_message(pybuild.attempt("load", "-i", tmp_path / "letter.tar"), r"letter\.tar|archive|tar", 1)
+
+
+def in_namespace(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A shell script in a mount namespace of its own, so that what it mounts is gone with it."""
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-euc", script, "sh", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+
+
+def test_full_disk(pybuild: Pybuild, tmp_path: Path, base_archive: object) -> None:
+    store = tmp_path / "full"
+    store.mkdir()
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=64\n")
+    load = Pybuild(store).command("load", "-i", base_archive("busybox"))
+    build = Pybuild(store).command("build", "--progress", "plain", "-t", "x", tmp_path)
+    script = 'mount -t tmpfs -o size=24m none "$1"; shift; {load}; {build}'.format(
+        load=" ".join(f"'{word}'" for word in load), build=" ".join(f"'{word}'" for word in build)
+    )
+    done = in_namespace(script, store)
+    assert_one_clear_message(done, r"(?i)no space left|disk is full", done.returncode)
+    assert done.returncode != 0
+
+
+def test_store_on_a_full_disk(base_archive: object, tmp_path: Path) -> None:
+    store = tmp_path / "full"
+    store.mkdir()
+    load = Pybuild(store).command("load", "-i", base_archive("busybox"))
+    done = in_namespace('mount -t tmpfs -o size=1m none "$1"; shift; exec "$@"', store, *load)
+    assert_one_clear_message(done, r"(?i)no space left|disk is full", 1)
+
+
+NO_FUSE = """
+mkdir "$1"; mount --bind /dev "$1"
+mount -t tmpfs none /dev
+for node in null zero full random urandom tty; do
+    touch "/dev/$node"; mount --bind "$1/$node" "/dev/$node"
+done
+ln -s /proc/self/fd /dev/fd
+umount -l "$1"; rmdir "$1"; shift
+exec "$@"
+"""
+
+
+def test_no_dev_fuse(small: Pybuild, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+    done = in_namespace(NO_FUSE, tmp_path / "olddev", *small.command("build", tmp_path))
+    assert_one_clear_message(done, r"/dev/fuse", 1)
+
+
+def test_unionmount_without_dev_fuse(tmp_path: Path) -> None:
+    for name in ("a", "b", "mnt"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-m", "unionfs.cli.unionmount", f"dirs={tmp_path}/a:{tmp_path}/b", f"{tmp_path}/mnt"]
+    done = in_namespace(NO_FUSE, tmp_path / "olddev", *command)
+    assert_one_clear_message(done, r"/dev/fuse", 1)
+
+
+def test_mount_point_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "unionfs.cli.unionmount", f"dirs={tmp_path}/a", tmp_path / "absent"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_one_clear_message(done, r"absent", 1)
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_no_permission(small: Pybuild) -> None:
+    """The store belongs to somebody else, and the capability to read everything all the same is gone."""
+    os.chown(small.root, 65534, 65534)
+    small.root.chmod(0o700)
+    done = subprocess.run(
+        ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *small.command("images")],
+        env=small.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.chown(small.root, 0, 0)
+    assert_one_clear_message(done, r"(?i)permission denied|belongs to somebody else", 1)
