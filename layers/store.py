@@ -237,8 +237,8 @@ class Store:
 
 def _gives_way(entry: Descriptor, name: str, manifest: Descriptor) -> bool:
     """Whether an entry ends when ``name`` is given to ``manifest``: it has the name, or only keeps the manifest."""
-    own = entry.annotations.get(REF_NAME)
-    return own == name or (own is None and entry.digest == manifest.digest)
+    keeps_only = entry.digest == manifest.digest and not entry.annotations and not entry.extra
+    return keeps_only or entry.annotations.get(REF_NAME) == name
 
 
 def _find_name(entries: tuple[Descriptor, ...], wanted: Reference | str) -> Descriptor | None:

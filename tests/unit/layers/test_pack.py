@@ -200,3 +200,21 @@ def test_gnu_tar_takes_it(tmp_path: Path, options: list[str]) -> None:
             for path, node in tree.items():
                 tree[path] = node._replace(xattrs=())
         assert theirs == ours
+
+
+def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(512 << 20)
+    code = """
+import pathlib, resource, sys
+from layers.pack import write_layer
+def peak_kib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
+write_layer(pathlib.Path(sys.argv[1]), None)
+print(peak_kib() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    assert int(done.stdout) < 32 << 10

@@ -19,6 +19,7 @@ from layers.config import ImageConfig
 from layers.descriptor import REF_NAME, Descriptor
 from layers.digest import Digest, sha256
 from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError, ImageNotFoundError, StoreError
+from layers.gc import collect
 from layers.image import make_image, put_image
 from layers.manifest import Index
 from layers.ownership import is_abandoned, read_name, temporary_name, this_process
@@ -310,6 +311,22 @@ def test_foreign_fields_of_the_index_stay(store: Store) -> None:
     (store.root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     store.tag("hello", descriptor)
     assert json.loads((store.root / "index.json").read_bytes())["manifests"][0] == entry
+
+
+def test_unnamed_images_stay_until_they_are_forgotten(store: Store) -> None:
+    descriptor = put(store)
+    store.keep(descriptor)
+    store.keep(descriptor)
+    assert [image.names for image in store.images()] == [()]
+    assert collect(store).blobs == ()
+    store.tag("hello", descriptor)
+    store.keep(descriptor)
+    assert [image.names for image in store.images()] == [("hello:latest",)]
+    assert len(store.entries()) == 1
+    store.forget(descriptor.digest)
+    assert len(collect(store).blobs) == 2
+    with pytest.raises(BlobNotFoundError):
+        store.keep(descriptor)
 
 
 def test_random_images_are_valid(store: Store) -> None:
