@@ -111,10 +111,11 @@ class _Merging:
         if self._dry_run:
             return
         staged = self._copier.stage(self._source, change.path, self._target)
+        if self._keep and (opaque or there.kind is not Kind.ABSENT):
+            # a file or whiteout that stood here hid what is below OUT, and the directory goes on doing so
+            whiteout.make_opaque(self._target.temporary()[0], staged, WhiteoutForm.AUFS)
         fd, rest = self._target.at(change.path)
         replace(self._target, staged, fd, rest, over=True)
-        if self._keep and (opaque or there.kind is Kind.WHITEOUT):
-            whiteout.make_opaque(fd, rest, WhiteoutForm.AUFS)
         whiteout.remove_mark(self._target, prefix, name)
 
     def _clear(self, path: bytes) -> None:
