@@ -22,7 +22,7 @@ from layers.testing.registry_content import Upstream
 from layers.testing.simple import store_image
 from layers.validate import validate_image
 
-QUICK = Patience(tries=3, first_delay_seconds=0.05, longest_delay_seconds=0.1, read_seconds=20)
+QUICK = Patience(tries=4, first_delay_seconds=0.05, longest_delay_seconds=0.1, read_seconds=20)
 USERS = {"alice": "correct-horse"}
 LARGE = bytes(range(253)) * 20_000
 
