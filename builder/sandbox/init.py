@@ -97,6 +97,7 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
     with Stage("joining", "cgroup"):
         for fd in preparation.join_fds:
             os.write(fd, b"0")
+            os.close(fd)
     with Stage("entering", "cgroup namespace"):
         _sys.unshare(_sys.CLONE_NEWCGROUP)
     if preparation.own_network:
