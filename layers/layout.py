@@ -90,7 +90,7 @@ def locked(root: Path) -> Generator[None, None, None]:
     """Nobody else changes the index inside this block."""
     path = root / "lock"
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise store_error(path, error) from error
     try:

@@ -89,7 +89,7 @@ class Store:
         if self._use < 0:
             path = self.root / "in-use"
             try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise store_error(path, error) from error
             fcntl.flock(fd, fcntl.LOCK_SH)
