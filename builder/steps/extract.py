@@ -1,8 +1,9 @@
 """ADD of a local archive: its members become files of the fresh branch.
 
 Invariants: no member leaves the destination, whatever its name and the links on its way: a link is followed as if the
-destination were the root; a member replaces whatever has its name, except that directories merge; an archive is known
-by its content alone. Source of the rules: ADD in BuildKit (``solver/llbsolver/file/unpack.go``).
+destination were the root; a member replaces whatever has its name, except that directories merge; devices and FIFOs are
+passed over, as is what an archive says of the destination itself; an archive is known by its content alone.
+Source of the rules: ADD in BuildKit (``solver/llbsolver/file/unpack_root.go``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from layers.tar.reader import TarReader
 
 _DIRECTORY_MODE = 0o755
 _BUFFER_BYTES = 1 << 18
+_IMPLIED = Attributes(_DIRECTORY_MODE, 0, 0)
+"""Of directories that are on the way to a member without being members."""
+_PASSED_OVER = frozenset((tar.CHARACTER_DEVICE, tar.BLOCK_DEVICE, tar.FIFO))
 
 
 def is_archive(file: IO[bytes]) -> bool:
@@ -53,12 +57,12 @@ class Extraction:
             self._add(member, reader)
 
     def _add(self, member: Entry, reader: TarReader) -> None:
+        if member.type in _PASSED_OVER or not paths.clean(member.name):
+            return
         place = self._place(member.name)
         if member.type == tar.DIRECTORY:
             self._add_directory(place, self._attributes(member))
             return
-        if place == self._destination:
-            raise ArchiveError(f'archive: entry "{os.fsdecode(member.name)}" would replace the destination')
         if member.type == tar.HARD_LINK:
             self._add_link(place, self._place(member.linkname))
             return
@@ -67,13 +71,9 @@ class Extraction:
             self._replace(place)
         if member.type == tar.REGULAR:
             self._add_file(place, member, reader)
-        elif member.type == tar.SYMLINK:
+        else:
             self._layer.put_symlink(place, member.linkname, self._attributes(member))
             self._places.clear()
-        else:
-            kinds = {tar.CHARACTER_DEVICE: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}
-            rdev = os.makedev(member.major, member.minor)
-            self._layer.put_node(place, kinds[member.type], rdev, self._attributes(member))
 
     def _add_directory(self, place: bytes, attributes: Attributes) -> None:
         mode = self._layer.mode_at(place)
@@ -114,12 +114,14 @@ class Extraction:
     def _place(self, name: bytes) -> bytes:
         """Where the member ``name`` goes: links of its directory followed inside the destination, which is made."""
         path = paths.clean(name)
+        if _leaves(name):
+            raise ArchiveError(f'archive: entry "{os.fsdecode(name)}" is outside the destination')
         directory, _, last = path.rpartition(b"/")
         known = self._places.get(directory)
         if known is None:
             inside = paths.follow(directory, lambda place: self._layer.link_at(paths.join(self._destination, place)))
             known = paths.join(self._destination, inside)
-            self._layer.directory(known, Attributes(_DIRECTORY_MODE, *(self._owner or (0, 0))))
+            self._layer.directory(known, _IMPLIED)
             self._places[directory] = known
         return paths.join(known, last)
 
@@ -127,6 +129,16 @@ class Extraction:
         owner = self._owner or (member.uid, member.gid)
         times_ns = (member.mtime_ns, member.mtime_ns)
         return Attributes(member.mode, *owner, times_ns, tuple(sorted(member.xattrs.items())))
+
+
+def _leaves(name: bytes) -> bool:
+    """Whether ``name``, taken from the root, has more ``..`` than directories before them."""
+    depth = 0
+    for part in name.split(b"/"):
+        depth += -1 if part == b".." else part not in {b"", b"."}
+        if depth < 0:
+            return True
+    return False
 
 
 class _Buffered:
