@@ -81,12 +81,13 @@ def report(
     goals: Sequence[Goal] = (),
     limit: float | None = None,
     absent: Sequence[str] = (),
+    ratios: bool = True,
     unit: str = "ms",
     scale: float = 1000.0,
 ) -> bool:
     """The table is printed and stored under benchmarks/results; true when every goal and the limit hold.
 
-    The first row is ours. ``limit`` is in the printed unit.
+    The first row is ours. ``limit`` is in the printed unit; ``ratios`` is false where the rows are no contenders.
     """
     ours = rows[0]
     print(f"\n{title}")
@@ -95,7 +96,7 @@ def report(
         ratio = ours.median / row.median
         print(
             f"  {row.name:<24} {row.median * scale:10.1f} {unit}  ({low:.1f} to {high:.1f}, {len(row.samples)} times)"
-            + ("" if row is ours else f"   {ours.name} takes {ratio:.2f} × this")
+            + ("" if row is ours or not ratios else f"   {ours.name} takes {ratio:.2f} × this")
         )
     for name in absent:
         print(f"  {name:<24} is not here")
