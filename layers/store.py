@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -55,6 +56,7 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self._use = -1
+        self._use_lock = Lock()
         self._owner: Owner | None = None
         open_layout(self.root)
         self.blobs = BlobStore(self.root / "blobs" / "sha256", self.root / "tmp", self.claim)
@@ -86,15 +88,17 @@ class Store:
 
     def use_descriptor(self) -> int:
         """The descriptor of ``in-use`` with at least a shared lock; the store closes it."""
-        if self._use < 0:
-            path = self.root / "in-use"
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise store_error(path, error) from error
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            self._use = fd
-        return self._use
+        # steps that run side by side come here from their threads
+        with self._use_lock:
+            if self._use < 0:
+                path = self.root / "in-use"
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                except OSError as error:
+                    raise store_error(path, error) from error
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                self._use = fd
+            return self._use
 
     # -- names ----------------------------------------------------------------------------------------------------
     def entries(self) -> tuple[Descriptor, ...]:
