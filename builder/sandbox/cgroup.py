@@ -246,10 +246,19 @@ def _unescape(text: str) -> str:
 def read(path: str) -> str:
     """The text of a control file, empty where it can't be read."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    data = bytearray()
+    try:
+        while chunk := os.read(fd, 65536):
+            data += chunk
+    except OSError:
+        # a file of a group whose members are going: what has been read is what there is
+        pass
+    finally:
+        os.close(fd)
+    return data.decode("utf-8", "surrogateescape")
 
 
 def write(path: str, text: str) -> bool:

@@ -1,8 +1,9 @@
 """The process that becomes the command of a step: takes its stdio, gives up what a step may not have, executes.
 
-Invariants: no descriptor of the host but stdio reaches the program; privileges fall in one order: session keyring,
-filter (needs CAP_SYS_ADMIN, since no_new_privs stays off for setuid programs), bounding set, groups, ids, capabilities;
-a failure is reported once over ``report`` and the process ends with the status a shell gives.
+Invariants: no descriptor of the host but stdio reaches the program; privileges fall in one order: before the step is
+known session keyring, filter (needs CAP_SYS_ADMIN, since no_new_privs stays off for setuid programs) and bounding set,
+then groups, ids, capabilities; what is done after the filter is in place is allowed by it; a failure is reported once
+over ``report`` and the process ends with the status a shell gives.
 
 The interpreter's executable can be reached by the step through /proc/self/exe of this process, before exec, as in
 CVE-2019-5736; it can't be written, since process 1 of the same namespace runs it as long as anything of the step lives
@@ -19,14 +20,14 @@ import signal
 import socket
 import stat
 import termios
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
 
 from builder.sandbox import _sys, caps
 from builder.sandbox.furnish import Stage, StageError
 from builder.sandbox.idmap import can_set_groups
 from builder.sandbox.protocol import FAILED
-from builder.sandbox.spec import SandboxSpec, spec_from_json
+from builder.sandbox.spec import SandboxSpec, User, spec_from_json
 from unionfs import wire
 
 SETUP_FAILED = 125
@@ -40,28 +41,28 @@ _UMASK = 0o022
 _REPORT_FD = 3
 
 
-def run(
-    orders: socket.socket,
-    report: socket.socket,
-    filter_for: Callable[[int], _sys.SeccompFilter | None],
-    last_capability: int,
-) -> NoReturn:
+class Confinement(NamedTuple):
+    """What a command may be at most; ``last_capability`` is the kernel's highest."""
+
+    capabilities: int
+    last_capability: int
+    seccomp: _sys.SeccompFilter | None
+
+
+def run(confinement: Confinement, orders: socket.socket, report: socket.socket) -> NoReturn:
     """Waits for its order, then is the command; ``report`` leads to the server."""
     status, error = SETUP_FAILED, ""
     try:
+        _confine(confinement)
         received = wire.receive(orders)
         if received is None:
             os._exit(SETUP_FAILED)
-        spec = spec_from_json(received.message["spec"])
-        capabilities = int(received.message["capabilities"])
-        seccomp = None if spec.security == "insecure" else filter_for(capabilities)
+        spec = spec_from_json(received.message)
         with Stage("preparing", "command"):
             report = _take_descriptors(spec, received.fds, report)
         _enter_directory(spec.cwd)
         _set_limits(spec)
-        os.umask(_UMASK)
-        _drop_privileges(spec, capabilities, last_capability, seccomp)
-        _reset_signals()
+        _take_identity(spec.user, confinement.capabilities)
         status, reason = _execute(spec)
         error = f'error executing "{spec.argv[0]}": {reason}'
     except StageError as failure:
@@ -116,18 +117,22 @@ def _set_limits(spec: SandboxSpec) -> None:
             resource.setrlimit(number, (infinity if soft < 0 else soft, infinity if hard < 0 else hard))
 
 
-def _drop_privileges(
-    spec: SandboxSpec, capabilities: int, last_capability: int, seccomp: _sys.SeccompFilter | None
-) -> None:
-    """From here on the process is what the step may be."""
-    uid, gid, groups = spec.user
+def _confine(confinement: Confinement) -> None:
+    """Nothing this process executes can get more than ``confinement``; it keeps its own capabilities for now."""
+    os.umask(_UMASK)
     with Stage("making", "session keyring"):
         _new_keyring()
-    if seccomp is not None:
+    if confinement.seccomp is not None:
         with Stage("installing", "seccomp filter"):
-            seccomp.install()
+            confinement.seccomp.install()
     with Stage("dropping", "capabilities"):
-        caps.limit_bounding_set(capabilities, last_capability)
+        caps.limit_bounding_set(confinement.capabilities, confinement.last_capability)
+    _reset_signals()
+
+
+def _take_identity(user: User, capabilities: int) -> None:
+    """From here on the process is what the step may be."""
+    uid, gid, groups = user
     with Stage("changing to", f"user {uid}:{gid}"):
         # one that is mapped alone can't set groups, and has none to lose
         if groups or can_set_groups():

@@ -17,11 +17,10 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from builder.sandbox import _sys, command, network, protocol
-from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.furnish import Root, Stage, StageError
 from builder.sandbox.mounts import BaseMount, plan_own
 from builder.sandbox.spec import SandboxSpec
@@ -51,8 +50,7 @@ class Preparation(NamedTuple):
     mounts: tuple[BaseMount, ...]
     join_fds: tuple[int, ...]
     own_network: bool
-    filter_for: Callable[[int], _sys.SeccompFilter | None]
-    last_capability: int
+    confinement: Confinement
 
 
 def run(preparation: Preparation, report: socket.socket) -> NoReturn:
@@ -82,7 +80,7 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     sources = root.enter(fds.root, own, fds.mounts)
     root.furnish(own, sources, order.root_attributes)
     stdio = _open_console(spec, fds.step) if spec.tty else _stdio(fds)
-    wire.send(to_command[0], {"spec": spec.to_json(), "capabilities": order.capabilities}, stdio)
+    wire.send(to_command[0], spec.to_json(), stdio)
     for fd in {*stdio, *received.fds} - {fds.root}:
         os.close(fd)
     ended = _reap_until(to_command[1])
@@ -110,7 +108,7 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
     pid = os.fork()  # noqa: TID251  (the server and all its forks have one thread)
     if pid == 0:
         ours.close()
-        command.run(theirs, report, preparation.filter_for, preparation.last_capability)
+        command.run(preparation.confinement, theirs, report)
     theirs.close()
     root.prepare(preparation.mounts)
     return ours, pid

@@ -60,11 +60,10 @@ class RunDescriptors(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What init needs beside the specification; ``files`` are texts by path, masks those of capabilities(7)."""
+    """What init needs beside the specification: texts by path, and attributes of the root mount."""
 
     spec: SandboxSpec
     files: Mapping[str, str]
-    capabilities: int
     root_attributes: int
 
 
@@ -98,7 +97,7 @@ def order_message(order: Order, fds: RunDescriptors) -> dict[str, Any]:
 def parse_order(message: Mapping[str, Any], fds: Sequence[int]) -> tuple[Order, RunDescriptors]:
     """What `order_message` said; from the server, so only its shape is relied on."""
     spec, descriptors = parse_run(message, fds)
-    order = Order(spec, message["files"], int(message["capabilities"]), int(message["root_attributes"]))
+    order = Order(spec, message["files"], int(message["root_attributes"]))
     return order, descriptors
 
 

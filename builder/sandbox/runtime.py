@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from builder.sandbox import _sys, caps, init, mounts, network, protocol, seccomp
 from builder.sandbox.cgroup import needed_controllers
-from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SandboxSpec
 from unionfs import wire
@@ -29,17 +29,11 @@ _SIGNALLED = 128
 class Kind(NamedTuple):
     """What has to be known of a step to make its processes ready."""
 
-    own_network: bool = True
+    own_network: bool
+    capabilities: int
     insecure: bool = False
     cgroup_parent: str | None = None
     controllers: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, spec: SandboxSpec) -> Kind:
-        """The kind of child ``spec`` needs."""
-        return cls(
-            spec.network != "host", spec.security == "insecure", spec.cgroup_parent, needed_controllers(spec.limits)
-        )
 
     @property
     def namespaces(self) -> int:
@@ -60,6 +54,24 @@ class Machine:
         self._calls = seccomp.read_table()
         self._filters: dict[int, _sys.SeccompFilter | None] = {}
         self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
+
+    def usual_kind(self, *, own_network: bool, controllers: frozenset[str]) -> Kind:
+        """The kind of child that steps need which ask for nothing else."""
+        return Kind(own_network, caps.DEFAULT_MASK & self.held_capabilities, controllers=controllers)
+
+    def kind_of(self, spec: SandboxSpec) -> Kind:
+        """The kind of child ``spec`` needs.
+
+        Raises:
+            SpecError: a capability is not known.
+        """
+        return Kind(
+            own_network=spec.network != "host",
+            capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
+            insecure=spec.security == "insecure",
+            cgroup_parent=spec.cgroup_parent,
+            controllers=needed_controllers(spec.limits),
+        )
 
     def filter_for(self, capabilities: int) -> _sys.SeccompFilter | None:
         """The filter for a step with these capabilities; None on a machine whose calls are not known."""
@@ -107,8 +119,11 @@ class Child:
             ),
             join_fds=self._group.join_fds,
             own_network=self.kind.own_network,
-            filter_for=self._machine.filter_for,
-            last_capability=self._machine.last_capability,
+            confinement=Confinement(
+                self.kind.capabilities,
+                self._machine.last_capability,
+                None if self.kind.insecure else self._machine.filter_for(self.kind.capabilities),
+            ),
         )
         pid = _sys.clone(self.kind.namespaces)
         if pid == 0:
@@ -121,14 +136,11 @@ class Child:
 
         Raises:
             CgroupError: a limit can't be held.
-            SpecError: a capability or a host is not known.
+            SpecError: a host is no ``name:address``.
         """
-        capabilities = caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop)
         attributes = _sys.MOUNT_ATTR_RDONLY if spec.read_only_root else 0
         attributes |= 0 if self._device_control else _sys.MOUNT_ATTR_NODEV
-        order = protocol.Order(
-            spec, network.etc_files(spec), capabilities & self._machine.held_capabilities, attributes
-        )
+        order = protocol.Order(spec, network.etc_files(spec), attributes)
         self._group.limit(spec.limits)
         # a child that has failed already is told by its report
         with contextlib.suppress(OSError):

@@ -47,7 +47,7 @@ class Server:
         self._children: dict[Child, socket.socket | None] = {}
         self._lingering: list[Child] = []
         self._spare: Child | None = None
-        self._wanted = Kind()
+        self._wanted = machine.usual_kind(own_network=True, controllers=frozenset())
         self._ended = False
         self._watch(control.fileno(), self._on_control)
 
@@ -84,7 +84,10 @@ class Server:
             return
         try:
             if received.message.get("op") == protocol.PREPARE:
-                self._wanted = _kind(received.message)
+                network, controllers = received.message.get("network"), received.message.get("controllers", ())
+                self._wanted = self._machine.usual_kind(
+                    own_network=network != "host", controllers=frozenset(map(str, controllers))
+                )
                 self._drop_spare(self._wanted)
             elif received.message.get("op") == protocol.RUN and received.fds:
                 self._run(received)
@@ -105,7 +108,7 @@ class Server:
             self._spare = self._make_child(self._wanted)
         except (OSError, CgroupError):
             # nobody waits for it; the step that needs one tries again, and is told
-            self._wanted = Kind()
+            self._wanted = self._machine.usual_kind(own_network=True, controllers=frozenset())
 
     def _drop_spare(self, kind: Kind) -> None:
         if self._spare is not None and self._spare.kind != kind:
@@ -124,7 +127,7 @@ class Server:
         child: Child | None = None
         try:
             spec, fds = protocol.parse_run(received.message, received.fds)
-            kind = self._wanted = Kind.of(spec)
+            kind = self._wanted = self._machine.kind_of(spec)
             self._drop_spare(kind)
             child, self._spare = self._spare or self._make_child(kind), None
             child.order(spec, fds)
@@ -188,12 +191,6 @@ class Server:
             self._unwatch(client.fileno())
             _tell(client, result)
             client.close()
-
-
-def _kind(message: wire.Message) -> Kind:
-    return Kind(
-        own_network=message.get("network") != "host", controllers=frozenset(map(str, message.get("controllers", ())))
-    )
 
 
 def _receive(sock: socket.socket) -> wire.Received | None:

@@ -86,7 +86,7 @@ def test_descriptors_keep_their_places(stdio: tuple[int | None, int | None, int 
 
 
 def test_order_crosses() -> None:
-    order = Order(FULL, {"/etc/hosts": "x"}, 5, 1)
+    order = Order(FULL, {"/etc/hosts": "x"}, 1)
     fds = RunDescriptors(3, 4, (None, 1, 2), (9,))
     assert parse_order(json.loads(json.dumps(order_message(order, fds))), fds.given()) == (order, fds)
 
