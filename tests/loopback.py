@@ -156,7 +156,10 @@ class Loopback:
         return os.copy_file_range(self._handles[source], self._handles[target], length, source_offset, target_offset)
 
     def backing_fd(self, handle: HandleId) -> int | None:
-        return self._handles[handle] if self._pass_through else None
+        if not self._pass_through:
+            return None
+        at = os.fstat(self._handles[handle])
+        return self._by_key[at.st_dev, at.st_ino].fd
 
     # -- directories --------------------------------------------------------------------------------------------
     def opendir(self, ino: Ino) -> HandleId:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -21,7 +22,7 @@ from unionfs.mounting import MountError
 from unionfs.mountspec import MountSpec
 from unionfs.types import Passthrough, UnionOptions
 
-_SERVER_FD = 3
+_SERVER_FD = 0
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # without the site module and its paths: a third of the start-up time
 _COMMAND = (
@@ -73,11 +74,11 @@ class UnionServer:
                     [*command, str(_SERVER_FD)],
                     os.environ,
                     file_actions=[
-                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                        (os.POSIX_SPAWN_DUP2, 2, 1),
                         (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SERVER_FD),
+                        (os.POSIX_SPAWN_DUP2, 2, 1),
                     ],
                     setpgroup=0,
+                    setsigmask=(signal.SIGINT,),
                 )
             except OSError as error:
                 ours.close()

@@ -20,6 +20,7 @@ from unionfs import _sys
 from unionfs.errors import UnionError
 
 DEVICE = "/dev/fuse"
+_DEVICE_NUMBER = os.makedev(10, 229)
 _FILESYSTEM = "fuse"
 
 
@@ -52,9 +53,14 @@ def open_device() -> int:
         MountError: it is missing or may not be opened.
     """
     try:
-        return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise MountError(f"{DEVICE}: {_lower(error)}", _DEVICE_HINTS.get(error.errno or 0, "")) from error
+    at = os.fstat(fd)
+    if not stat.S_ISCHR(at.st_mode) or at.st_rdev != _DEVICE_NUMBER:
+        os.close(fd)
+        raise MountError(f"{DEVICE}: expected the character device 10:229, got another file")
+    return fd
 
 
 def mount_detached(device_fd: int, options: MountOptions) -> int:

@@ -131,7 +131,8 @@ class FilesystemOps(Protocol):
     def backing_fd(self, handle: HandleId) -> int | None:
         """Descriptor the kernel may read and write in place of this handle, or None.
 
-        Owned by the filesystem and valid until ``release``. Never one of a branch that must not be written when
+        The same one for all handles of a node that are open together, or None for all of them. Owned by the
+        filesystem and valid until the last ``release``. Never one of a branch that must not be written when
         the handle may write. None where passing through could show stale content.
         """
         ...

@@ -10,8 +10,8 @@ import select
 from collections.abc import Callable
 from typing import Protocol
 
-_SPINS = 25
-"""About as long as a wake-up takes: one read of an empty device is 1 to 2 microseconds."""
+_SPINS = 10
+"""About as long as the one asking needs for its next question: a read of an empty device takes 1 to 2 microseconds."""
 
 
 class Served(Protocol):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 from typing import NamedTuple
 
 from unionfs.transport.protocol import BACKING_CLOSE, BACKING_ID, BACKING_MAP, BACKING_OPEN
@@ -25,8 +24,7 @@ class _Opened(NamedTuple):
 
     files: int
     backing_id: int
-    device: int
-    inode: int
+    fd: int | None
 
 
 class Backing:
@@ -48,6 +46,8 @@ class Backing:
     def opened(self, node: Ino, fd: int | None) -> int:
         """``node`` has one more open file, which can pass through to ``fd``; the id it does so by, or NO_BACKING.
 
+        A filesystem gives the same descriptor for all open files of a node (`FilesystemOps.backing_fd`).
+
         Raises:
             OSError: ESTALE when earlier open files of the node pass through to another file than ``fd``: the
                 kernel looks the name up again and finds the node the file has now.
@@ -55,7 +55,7 @@ class Backing:
         known = self._opened.get(node)
         if known is None:
             known = self._first(fd)
-        elif known.backing_id and (fd is None or not _same(known, fd)):
+        elif known.backing_id and fd != known.fd:
             raise OSError(errno.ESTALE, "file was replaced by its copy while open")
         self._opened[node] = known._replace(files=known.files + 1)
         return known.backing_id
@@ -74,18 +74,12 @@ class Backing:
 
     def _first(self, fd: int | None) -> _Opened:
         if fd is None:
-            return _Opened(0, NO_BACKING, 0, 0)
+            return _Opened(0, NO_BACKING, None)
         try:
             # a bytearray, since with bytes fcntl.ioctl returns the buffer in place of the id
             backing_id = fcntl.ioctl(self._device_fd, BACKING_OPEN, bytearray(BACKING_MAP.pack(fd, 0, 0)))
         except OSError as error:
             if error.errno in _NOT_PERMITTED:
                 self._enabled = False
-            return _Opened(0, NO_BACKING, 0, 0)
-        at = os.fstat(fd)
-        return _Opened(0, backing_id, at.st_dev, at.st_ino)
-
-
-def _same(known: _Opened, fd: int) -> bool:
-    at = os.fstat(fd)
-    return (known.device, known.inode) == (at.st_dev, at.st_ino)
+            return _Opened(0, NO_BACKING, None)
+        return _Opened(0, backing_id, fd)

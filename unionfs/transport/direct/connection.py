@@ -80,6 +80,8 @@ class Connection:
         self._handlers[Opcode.INIT] = self._init
         self._counts = [0] * OPCODES
         self._buffer = bytearray(BUFFER_BYTES)
+        self._buffers = (self._buffer,)
+        self._view = memoryview(self._buffer)
         self._closed = False
 
     @property
@@ -93,8 +95,7 @@ class Connection:
 
     def serve(self) -> bool:
         """Waiting requests are answered, a bounded number of them; False once the kernel has let the mount go."""
-        buffer = self._buffer
-        buffers = [buffer]
+        buffers = self._buffers
         spins = self._settings.spins
         for _ in range(_REQUESTS_IN_TURN):
             try:
@@ -112,7 +113,7 @@ class Connection:
                     continue
                 raise
             spins = self._settings.spins
-            self._answer(memoryview(buffer)[:size])
+            self._answer(size)
         return True
 
     def close(self) -> None:
@@ -126,15 +127,16 @@ class Connection:
         os.close(self.device_fd)
         self._ops.close()
 
-    def _answer(self, request: memoryview) -> None:
-        _, opcode, unique, node, uid, gid, pid, _, _ = IN_HEADER.unpack_from(request)
+    def _answer(self, size: int) -> None:
+        """The request of ``size`` bytes in the buffer is answered."""
+        _, opcode, unique, node, uid, gid, pid, _, _ = IN_HEADER.unpack_from(self._buffer)
         if opcode >= OPCODES:
             opcode = _UNKNOWN
         self._counts[opcode] += 1
         payload: Payload = DONE
         failure = 0
         try:
-            payload = self._handlers[opcode](node, request[_IN_BYTES:], Caller(uid, gid, pid))
+            payload = self._handlers[opcode](node, self._view[_IN_BYTES:size], Caller(uid, gid, pid))
         except OSError as error:
             failure = error.errno or errno.EIO
         except Exception:  # noqa: BLE001  whatever a filesystem raises, the mount lives on
