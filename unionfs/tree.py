@@ -8,6 +8,7 @@ the number on its filesystem, with the place of the filesystem in the high bits.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -388,4 +389,6 @@ class Tree:
         """``node``, which is about to lose its last name, can be asked for its attributes afterwards."""
         if node.ghost is None and node.lookups and not (isinstance(node, FileNode) and node.file is not None):
             fd, rest = node.branch.at(node.path)
-            node.ghost = os.open(rest, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            # without a descriptor to spare the node answers ESTALE, and the removal goes on
+            with contextlib.suppress(OSError):
+                node.ghost = os.open(rest, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)

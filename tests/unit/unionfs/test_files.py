@@ -243,6 +243,21 @@ def test_fast_copies_up_an_open_file_for_a_change_of_mode_without_estale(stand):
     union.release(reader)
 
 
+def test_fast_removes_a_file_that_is_open_on_its_old_node(stand):
+    stand.put(1, "f", "old")
+    union = stand.union(passthrough=Passthrough.FAST)
+    attr = union.lookup(ROOT_INO, b"f", ROOT)
+    reader = union.open(attr.ino, RD, ROOT)
+    assert union.backing_fd(reader) is not None
+    union.setattr(attr.ino, SetAttr(mode=0o600), None, ROOT)
+    union.rename(ROOT_INO, b"f", ROOT_INO, b"g", 0)
+    assert union.getattr(attr.ino, reader).nlink == 1
+    union.unlink(ROOT_INO, b"g")
+    assert union.getattr(attr.ino, reader).nlink == 0
+    assert union.read(reader, 0, 3) == b"old"
+    union.release(reader)
+
+
 # -- references and listings -----------------------------------------------------------------------------------------
 def test_nodes_go_when_nobody_needs_them(stand):
     for number in range(50):
