@@ -204,7 +204,7 @@ class InodeTable:
         if isinstance(node, FileNode):
             self.unlink_keys(node)
             if node.successor is not None:
-                self.release(node.successor)
+                self.forget(node.successor.ino, 1)
         if node.ghost is not None:
             os.close(node.ghost)
             node.ghost = None

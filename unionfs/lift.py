@@ -122,6 +122,8 @@ class Lifter:
         successor.extra_links, node.extra_links = node.extra_links, 0
         node.parent = None
         node.successor = successor
+        # the node that answers for another one stays as long as that one
+        successor.lookups += 1
         return successor
 
     def materialize(self, node: FileNode) -> None:

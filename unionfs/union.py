@@ -123,14 +123,7 @@ class Union:
     # -- attributes -------------------------------------------------------------------------------------------
     def getattr(self, ino: Ino, handle: HandleId | None) -> Attr:  # noqa: ARG002 - open nodes answer from their file
         """Attributes of ``ino``."""
-        try:
-            return self._tree.node_attr(self._tree.node(ino))
-        except OSError as error:
-            opened = self._tree.table[ino]
-            if error.errno != errno.ESTALE or not isinstance(opened, FileNode) or opened.file is None:
-                raise
-            # its names went to a successor, and were removed; who still has it open may ask
-            return self._tree.attr(opened, os.fstat(opened.file.fd))._replace(nlink=0)
+        return self._tree.node_attr(self._tree.node(ino))
 
     def setattr(self, ino: Ino, changes: SetAttr, handle: HandleId | None, caller: Caller) -> Attr:
         """``changes`` are applied; the new attributes."""

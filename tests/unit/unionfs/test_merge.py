@@ -55,7 +55,7 @@ def union_tree(*roots: Path) -> dict[bytes, tuple[object, ...]]:
         union.close()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(layers=st.lists(branches, min_size=2, max_size=4), keep=st.booleans(), bottom=branches)
 def test_the_result_shows_what_the_union_showed(tmp_path, layers, keep, bottom):
     base = tmp_path / "case"
