@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from builder import paths
 from builder.dockerfile.suggest import nearest
-from builder.rootfs import RootEntry, RootFs
+from builder.rootentry import RootEntry
+from builder.rootfs import RootFs
 from cache.hosttree import Visit
 from unionfs.types import ROOT_INO, Attr
 
