@@ -44,6 +44,7 @@ from builder.sandbox.mounts import (
 _STAGING = "/proc"
 _LINK_LIMIT = 40
 _READ_ONLY = HARDENED | _sys.MOUNT_ATTR_RDONLY
+_EXECUTABLE = 0o111
 _CONFINED = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
 
 
@@ -108,7 +109,7 @@ class Root:
         devices = [mount for mount in mounts if isinstance(mount, Devices)]
         nodes = _host_devices() if any(mount.bound for mount in devices) else {}
         with Stage("staging on", _STAGING):
-            _attach(_sys.new_mount(b"tmpfs", (), HARDENED), _STAGING)
+            _attach(_sys.new_mount(b"tmpfs", (), HARDENED & ~_sys.MOUNT_ATTR_NOEXEC), _STAGING)
             for target in ("/root", "/etc", *BASE_TARGETS):
                 os.mkdir(_STAGING + target)
         for mount in mounts:
@@ -150,7 +151,7 @@ class Root:
                 with Stage(f"opening {mount.kind} source", mount.source):
                     sources[mount.target] = _open_source(mount, fds)
             elif isinstance(mount, Texts):
-                with Stage("writing", "files of /etc"):
+                with Stage("writing", "files of the step"):
                     sources.update(_write_texts(mount))
         with Stage("attaching", "root"):
             _attach(root_fd, f"{_STAGING}/root")
@@ -174,9 +175,9 @@ class Root:
         for mount in own:
             match mount:
                 case Texts():
-                    for target, _text in mount.files:
-                        with Stage("mounting at", target):
-                            self._attach_inside(sources[target], target, is_directory=False)
+                    for file in mount.files:
+                        with Stage("mounting at", file.target):
+                            self._attach_inside(sources[file.target], file.target, is_directory=False)
                 case Filesystem():
                     with Stage(f'mounting "{mount.kind}" at', mount.target):
                         self._attach_inside(_new_filesystem(mount), mount.target, is_directory=True)
@@ -245,13 +246,17 @@ def _open_source(tree: Tree, fds: Sequence[int]) -> int:
 def _write_texts(texts: Texts) -> Sources:
     """The files lie on the staging place, which is lost with the host's tree; each is a read-only mount of its own."""
     sources: Sources = {}
-    for place, (target, text) in enumerate(texts.files):
+    for place, file in enumerate(texts.files):
         path = f"{_STAGING}/etc/{place}"
-        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
-        os.write(fd, os.fsencode(text))
-        os.close(fd)
-        sources[target] = _sys.open_tree(path.encode(), recursive=False)
-        _sys.mount_setattr(sources[target], _READ_ONLY, recursive=False)
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb", buffering=0) as content:
+            content.write(os.fsencode(file.text))
+            os.fchown(fd, file.uid, file.gid)
+            os.fchmod(fd, file.mode)
+        sources[file.target] = _sys.open_tree(path.encode(), recursive=False)
+        # a script is there to be executed
+        allowed = _sys.MOUNT_ATTR_NOEXEC if file.mode & _EXECUTABLE else 0
+        _sys.mount_setattr(sources[file.target], _READ_ONLY & ~allowed, recursive=False)
     return sources
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from builder.sandbox import _sys
-from builder.sandbox.spec import DEFAULT_SHM_BYTES, SandboxSpec
+from builder.sandbox.spec import DEFAULT_SHM_BYTES, File, SandboxSpec
 
 HARDENED = _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
 BASE_TARGETS = ("/proc", "/dev", "/sys")
@@ -77,9 +77,9 @@ class Devices(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """Files with these contents, read-only: path and text."""
+    """Files with these contents, read-only."""
 
-    files: tuple[tuple[str, str], ...]
+    files: tuple[File, ...]
 
 
 class Mask(NamedTuple):
@@ -153,7 +153,8 @@ def plan_own(spec: SandboxSpec, files: Mapping[str, str]) -> tuple[OwnMount, ...
         attributes = confined | (_sys.MOUNT_ATTR_RDONLY if bind.read_only else 0)
         own.append(Tree(bind.source, bind.target, attributes, bind.kind, bind.fd))
     own.sort(key=_depth)
-    return (*((Texts(tuple(files.items())),) if files else ()), *own)
+    texts = (*(File(target, text) for target, text in files.items()), *spec.files)
+    return (*((Texts(texts),) if texts else ()), *own)
 
 
 def _depth(mount: OwnMount) -> int:

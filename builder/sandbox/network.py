@@ -7,10 +7,11 @@ given a resolver on a loopback address, since that would be its own.
 from __future__ import annotations
 
 import fcntl
+import functools
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from builder.sandbox.spec import SandboxSpec, SpecError
 
@@ -69,19 +70,30 @@ def hosts(hostname: str, extra_hosts: Sequence[str] = ()) -> str:
 def etc_files(spec: SandboxSpec) -> dict[str, str]:
     """The files that lie over the step's own: path → text. A path that ``spec`` binds itself is left out."""
     host_network = spec.network == "host"
+    host_text = _host_resolv_conf(host_network=host_network)
     texts = {
-        RESOLV_CONF: resolv_conf(_host_resolv_conf(host_network=host_network), dns=spec.dns, host_network=host_network),
-        "/etc/hosts": hosts(spec.hostname, spec.extra_hosts),
+        RESOLV_CONF: _cached_resolv_conf(host_text, spec.dns, host_network=host_network),
+        "/etc/hosts": _cached_hosts(spec.hostname, spec.extra_hosts),
         "/etc/hostname": f"{spec.hostname}\n",
     }
     bound = {bind.target for bind in spec.binds}
     return {path: text for path, text in texts.items() if path not in bound}
 
 
+# steps of a build hardly differ in these, and parsing addresses is a tenth of a step's start
+@functools.lru_cache(maxsize=16)
+def _cached_resolv_conf(host_text: str, dns: tuple[str, ...], *, host_network: bool) -> str:
+    return resolv_conf(host_text, dns=dns, host_network=host_network)
+
+
+@functools.lru_cache(maxsize=16)
+def _cached_hosts(hostname: str, extra_hosts: tuple[str, ...]) -> str:
+    return hosts(hostname, extra_hosts)
+
+
 def _host_resolv_conf(*, host_network: bool) -> str:
     text = _read(RESOLV_CONF)
-    servers = list(_nameservers(text))
-    if not host_network and servers and all(map(_is_loopback, servers)):
+    if not host_network and _only_loopback(text):
         return _read(_UPSTREAM_RESOLV_CONF) or text
     return text
 
@@ -94,10 +106,10 @@ def _read(path: str) -> str:
         return ""
 
 
-def _nameservers(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        if _is_nameserver(line):
-            yield line.split()[1]
+@functools.lru_cache(maxsize=4)
+def _only_loopback(text: str) -> bool:
+    servers = [line.split()[1] for line in text.splitlines() if _is_nameserver(line)]
+    return bool(servers) and all(map(_is_loopback, servers))
 
 
 def _is_nameserver(line: str) -> bool:

@@ -30,8 +30,9 @@ from builder.sandbox.spec import SandboxResult, SpecError
 from unionfs import wire
 
 _RETRY_MS = 5
-# after a step has started, before the next child is made ready: let the step have the processor first
-_PREPARE_AFTER_MS = 3
+# while a step has just started no child is made: joining a group holds up every fork and exec of the machine for a
+# moment (cgroup_threadgroup_rwsem), the step's own among them
+_PREPARE_AFTER_MS = 40
 _CONTROL_FD = 3
 _TITLE = b"pybuild-sandbox"
 

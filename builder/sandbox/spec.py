@@ -51,6 +51,16 @@ class Tmpfs(NamedTuple):
     mode: int = 0o1777
 
 
+class File(NamedTuple):
+    """A file that is only there while the step runs, read-only, never on a disk. ``text`` may hold surrogate escapes."""
+
+    target: str
+    text: str
+    mode: int = 0o444
+    uid: int = 0
+    gid: int = 0
+
+
 class Ulimit(NamedTuple):
     """A resource limit by the name of ``ulimit``'s table: nofile, nproc, core …; -1 is no limit. setrlimit(2)."""
 
@@ -96,6 +106,7 @@ class SandboxSpec(NamedTuple):
     network: Network = "none"
     binds: tuple[Bind, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
+    files: tuple[File, ...] = ()
     limits: Limits = Limits()
     security: Security = "sandbox"
     cap_add: tuple[str, ...] = ()
@@ -112,6 +123,7 @@ class SandboxSpec(NamedTuple):
         document["user"] = self.user._asdict()
         document["binds"] = [bind._asdict() for bind in self.binds]
         document["tmpfs"] = [tmpfs._asdict() for tmpfs in self.tmpfs]
+        document["files"] = [file._asdict() for file in self.files]
         document["limits"] = {
             **self.limits._asdict(),
             "ulimits": [ulimit._asdict() for ulimit in self.limits.ulimits],
@@ -167,6 +179,7 @@ def spec_from_json(document: Mapping[str, Any]) -> SandboxSpec:
             "user": _user(_typed(fields, "user", dict, default={})),
             "binds": _records(Bind, fields.get("binds", ())),
             "tmpfs": _records(Tmpfs, fields.get("tmpfs", ())),
+            "files": _records(File, fields.get("files", ())),
             "limits": _record(Limits, limits),
             **{name: _strings(fields, name) for name in _STRING_LISTS},
         },
