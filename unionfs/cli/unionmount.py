@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _call(arguments: list[str]) -> tuple[DaemonCall, bool]:
     words = _sort(arguments)
-    if not words.positional:
+    if not words.positional or words.positional[-1].startswith("dirs="):
         raise UsageError("mount point is missing")
     *sources, mount_point = words.positional
     if len(sources) > 1:

@@ -1,0 +1,239 @@
+"""The commands: every form of the call, refusals, background and end, control."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fuse.conftest import Command, mount_lines, wait_until
+
+pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Branches ``top`` and ``low`` and a mount point ``m``; whatever is mounted there goes at the end."""
+    for name in ("top", "low/dir", "m", "work"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "top/in-top").write_text("top")
+    (tmp_path / "low/in-low").write_text("low")
+    (tmp_path / "low/dir/deep").write_text("deep")
+    yield tmp_path
+    for name in ("m", "low"):
+        unmount(tmp_path / name)
+
+
+def unmount(root: Path) -> None:
+    """Nothing is mounted at ``root`` and the daemon behind it is gone."""
+    lines = mount_lines(root)
+    if not lines:
+        return
+    minor = lines[-1].split(" ")[2].replace(":", "-")
+    subprocess.run(["umount", root], check=True)
+    wait_until(lambda: not os.path.exists(f"/run/unionfs/{minor}.sock"), "the daemon ends")
+
+
+FORMS = {
+    "short": ["dirs={0}/top=rw:{0}/low=ro", "{0}/m"],
+    "short, relative": ["dirs=top:low=ro", "m"],
+    "options": ["-o", "dirs={0}/top=rw:{0}/low=ro,delete=whiteout", "{0}/m"],
+    "options, joined": ["-odirs={0}/top=rw:{0}/low=ro", "{0}/m"],
+    "of mount(8)": ["dirs={0}/top=rw:{0}/low=ro", "{0}/m", "-o", "rw,dev,suid"],
+    "of mount(8), any source": ["none", "{0}/m", "-o", "rw,noauto,x-systemd.automount,dirs={0}/top:{0}/low=ro"],
+    "of overlay": ["-o", "lowerdir={0}/low,upperdir={0}/top,workdir={0}/work,nodev,volatile", "{0}/m"],
+    "through pyfuse3": ["-o", "transport=pyfuse3,dirs={0}/top:{0}/low=ro", "{0}/m"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_form_of_the_call(form: list[str], place: Path, command: Command) -> None:
+    done = command("unionmount", *(word.format(place) for word in form), cwd=place)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(os.listdir(place / "m")) == ["dir", "in-low", "in-top"]
+    with open(place / "m/in-low", "a") as file:
+        file.write(" changed")
+    assert (place / "top/in-low").read_text() == "low changed"
+    assert (place / "low/in-low").read_text() == "low"
+    assert " - fuse.unionmount unionfs " in mount_lines(place / "m")[0]
+
+
+def test_lower_layers_alone_are_read_only(place: Path, command: Command) -> None:
+    assert command("unionmount", "-o", f"lowerdir={place}/top:{place}/low", place / "m").returncode == 0
+    assert (place / "m/dir/deep").read_text() == "deep"
+    with pytest.raises(OSError, match="Read-only"):
+        (place / "m/new").write_text("x")
+
+
+def test_mount_point_may_be_a_branch(place: Path, command: Command) -> None:
+    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", place / "low").returncode == 0
+    assert sorted(os.listdir(place / "low")) == ["dir", "in-low", "in-top"]
+    (place / "low/in-low").write_text("changed")
+    assert (place / "top/in-low").read_text() == "changed"
+    unmount(place / "low")
+    assert (place / "low/in-low").read_text() == "low"
+
+
+def test_odd_names_of_branches(place: Path, command: Command) -> None:
+    odd = place / "a:b,c=rw d"
+    odd.mkdir()
+    (odd / "odd").write_text("odd")
+    escaped = str(odd).replace(":", r"\:").replace(",", r"\,").replace("=", r"\=")
+    done = command("unionmount", "-o", f"dirs={place}/top=rw:{escaped}=ro", place / "m")
+    assert done.stderr == ""
+    assert (place / "m/odd").read_text() == "odd"
+
+
+REFUSALS = {
+    "unknown option": (
+        ["-o", "delte=all,dirs={0}/top", "{0}/m"],
+        1,
+        "option 'delte' is unknown, did you mean 'delete'",
+    ),
+    "bad value": (
+        ["-o", "delete=some,dirs={0}/top", "{0}/m"],
+        1,
+        "option 'delete': expected one of whiteout, all, first",
+    ),
+    "no value": (["-o", "delete,dirs={0}/top", "{0}/m"], 1, "option 'delete': expected a value"),
+    "value too many": (["-o", "ro=yes,dirs={0}/top", "{0}/m"], 1, "option 'ro': expected no value, got 'yes'"),
+    "dirs twice": (["dirs={0}/top", "-o", "dirs={0}/low", "{0}/m"], 1, "option 'dirs' is there twice"),
+    "no dirs": (["-o", "delete=all", "{0}/m"], 1, "option 'dirs' is missing"),
+    "two families": (
+        ["-o", "dirs={0}/top,lowerdir={0}/low", "{0}/m"],
+        1,
+        "expected either dirs= or lowerdir=, got both",
+    ),
+    "bad mode": (["dirs={0}/top=rx", "{0}/m"], 1, "expected =rw, =ro or =nfsro, got '=rx'"),
+    "missing branch": (["dirs={0}/top:{0}/none", "{0}/m"], 1, "branch '{0}/none': expected a directory"),
+    "branch twice": (["dirs={0}/top:{0}/top", "{0}/m"], 1, "branch '{0}/top': is already there"),
+    "branch inside another": (["dirs={0}/low:{0}/low/dir", "{0}/m"], 1, "branch '{0}/low/dir': lies inside branch"),
+    "missing mount point": (["dirs={0}/top", "{0}/none"], 1, "mount point '{0}/none': no such directory"),
+    "mount point is a file": (["dirs={0}/top", "{0}/top/in-top"], 1, "mount point '{0}/top/in-top': not a directory"),
+    "copyup without owner": (["-o", "copyup=mounter,dirs={0}/top", "{0}/m"], 1, "mounter needs copyupuid="),
+    "no mount point": (["dirs={0}/top"], 2, "mount point is missing"),
+    "unknown flag": (["-z", "dirs={0}/top", "{0}/m"], 2, "option '-z' is unknown"),
+    "too many words": (["a", "b", "{0}/m"], 2, "expected at most a source and a mount point"),
+}
+
+
+@pytest.mark.parametrize(("words", "status", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal_is_one_clear_line(words: list[str], status: int, message: str, place: Path, command: Command) -> None:
+    done = command("unionmount", *(word.format(place) for word in words))
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message.format(place) in lines[0]
+    assert len(lines) == 1 or lines[1].startswith("hint: ")
+    assert mount_lines(place) == []
+
+
+def test_refusal_through_pyfuse3(place: Path, command: Command) -> None:
+    done = command("unionmount", "-o", f"transport=pyfuse3,dirs={place}/top:{place}/none", place / "m")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"unionmount: branch '{place}/none': expected a directory: No such file or directory\n"
+    assert mount_lines(place) == []
+
+
+@pytest.mark.parametrize("transport", ["direct", "pyfuse3"])
+def test_sigterm_unmounts(transport: str, place: Path, project_root: Path) -> None:
+    words = ["-f", "-o", f"transport={transport},dirs={place}/top:{place}/low=ro", str(place / "m")]
+    environment = {**os.environ, "PYTHONPATH": str(project_root)}
+    command = [sys.executable, "-m", "unionfs.cli.unionmount", *words]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as daemon:
+        wait_until(lambda: bool(mount_lines(place)) and os.path.exists(place / "m/in-low"), "the union is mounted")
+        with open(place / "m/in-low", "r+") as file:
+            daemon.send_signal(signal.SIGTERM)
+            wait_until(lambda: not mount_lines(place), "the union is unmounted")
+            file.write("LOW")
+        assert daemon.wait(10) == 0
+        assert daemon.stderr is not None
+        assert daemon.stderr.read() == b""
+    assert (place / "top/in-low").read_text() == "LOW"
+
+
+def test_requests_are_logged(place: Path, project_root: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(project_root)}
+    command = [sys.executable, "-m", "unionfs.cli.unionmount", "-d", f"dirs={place}/top:{place}/low=ro", place / "m"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as daemon:
+        wait_until(lambda: bool(mount_lines(place)), "the union is mounted")
+        assert not (place / "m/none").exists()
+        subprocess.run(["umount", place / "m"], check=True)
+        _, log = daemon.communicate(timeout=10)
+    assert daemon.returncode == 0
+    assert any("LOOKUP node 1 " in line for line in log.splitlines())
+
+
+def test_control(place: Path, command: Command) -> None:
+    m, top, low, more = place / "m", place / "top", place / "low", place / "more"
+    more.mkdir()
+    (more / "in-more").write_text("more")
+    (more / "in-top").write_text("hidden")
+    assert command("unionmount", f"dirs={top}=rw:{low}=ro", m).returncode == 0
+
+    def ctl(*words: object) -> str:
+        done = command("unionctl", *words, cwd=place)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert ctl(m, "--list") == f"\t{top} (rw-)\n\t{low} (r--)\n"
+    assert ctl("--query", "m/dir/deep") == f"m/dir/deep\t{low} (r--)\n"
+    assert sorted(os.listdir(m)) == ["dir", "in-low", "in-top"]
+    ctl(m / "dir", "--add", "--after", 0, "--mode", "ro", "more")
+    assert ctl("--list", m) == f"\t{top} (rw-)\n\t{more} (r--)\n\t{low} (r--)\n"
+    assert sorted(os.listdir(m)) == ["dir", "in-low", "in-more", "in-top"]
+    assert ctl(m / "in-top", "--query") == f"{m}/in-top\t{top} (rw-)\n{m}/in-top\t{more} (r--)\n"
+    ctl(m, "--mode", "ro", top)
+    with pytest.raises(OSError, match="Read-only"):
+        (m / "new").write_text("x")
+    ctl(m, "--remove", 0)
+    assert (m / "in-top").read_text() == "hidden"
+    (more / "from-outside").write_text("x")
+    ctl(m, "refresh")
+    assert (m / "from-outside").read_text() == "x"
+    assert json.loads(ctl(m, "stats"))["transport"] == "direct"
+
+
+CTL_REFUSALS = {
+    "no union": (["/", "--list"], 1, "cannot be reached"),
+    "missing path": (["{0}/none", "--list"], 1, "No such file"),
+    "no action": (["{0}/m"], 2, "expected one action"),
+    "two actions": (["{0}/m", "--list", "--query"], 2, "expected one action"),
+    "unknown option": (["{0}/m", "--lst"], 2, "option '--lst' is unknown"),
+    "unknown branch": (["{0}/m", "--remove", "/none"], 1, "branch '/none': is no branch of the union"),
+    "unknown position": (["{0}/m", "--remove", "7"], 1, "branch '7': the union has 2 branches"),
+    "bad mode": (["{0}/m", "--mode", "0", "rx"], 2, "expected a branch and one of rw, ro, nfsro"),
+    "missing directory": (["{0}/m", "--add", "{0}/none"], 1, "branch '{0}/none': expected a directory"),
+    "already there": (["{0}/m", "--add", "{0}/low"], 1, "branch '{0}/low'"),
+}
+
+
+@pytest.mark.parametrize(("words", "status", "message"), CTL_REFUSALS.values(), ids=CTL_REFUSALS)
+def test_control_refuses(words: list[str], status: int, message: str, place: Path, command: Command) -> None:
+    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", place / "m").returncode == 0
+    done = command("unionctl", *(word.format(place) for word in words))
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message.format(place) in done.stderr.splitlines()[0]
+    assert sorted(os.listdir(place / "m")) == ["dir", "in-low", "in-top"]
+
+
+def test_open_files_keep_their_branch(place: Path, command: Command) -> None:
+    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", place / "m").returncode == 0
+    with open(place / "m/in-top", "a"):
+        busy = command("unionctl", place / "m", "--mode", 0, "ro")
+        gone = command("unionctl", place / "m", "--remove", 0)
+    for done in (busy, gone):
+        assert done.returncode == 1
+        assert f"branch '{place}/top': cannot be" in done.stderr
+    assert command("unionctl", place / "m", "--remove", 0).returncode == 0
+
+
+def test_control_socket_is_private(place: Path, command: Command) -> None:
+    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", place / "m").returncode == 0
+    minor = mount_lines(place / "m")[0].split(" ")[2].replace(":", "-")
+    assert os.stat(f"/run/unionfs/{minor}.sock").st_mode & 0o777 == 0o600
