@@ -97,10 +97,9 @@ async def build_plan(
         limits=options.limits,
         network=options.network,
         extra_hosts=options.extra_hosts,
+        allowed=options.allowed,
     )
-    executor = Executor(
-        session, preparation.lookup, journal, environment, no_cache=options.no_cache, explain=options.explain
-    )
+    executor = Executor(session, preparation.lookup, journal, environment, options)
     jobs = options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
     for step_id in preparation.known:
         executor.tell_cached(preparation.graph.steps[step_id])

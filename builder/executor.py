@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import NamedTuple
 
 import trio
@@ -18,10 +18,13 @@ from builder.errors import BuildError, ContextError, describe_os_error
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.graph import Copy, MakeDirectory, Pull, Run, Step, StepId
 from builder.lookup import Lookup
+from builder.options import BuildOptions
 from builder.results import EMPTY, LayerResult, StepResult
+from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy, directory, pull, run
 from builder.steps.keys import StepKeys
+from builder.steps.mounts import MountSources
 from cache.records import CacheRecord, Difference
 from layers.digest import ChainId, Digest
 from layers.errors import LayersError
@@ -48,21 +51,13 @@ class Executor:
     """Executes the steps of one build; its tasks run on one trio thread."""
 
     def __init__(
-        self,
-        session: Session,
-        lookup: Lookup,
-        journal: Journal,
-        environment: run.Environment,
-        *,
-        no_cache: bool,
-        explain: bool,
+        self, session: Session, lookup: Lookup, journal: Journal, environment: run.Environment, options: BuildOptions
     ) -> None:
         self._session = session
         self._lookup = lookup
         self._journal = journal
         self._environment = environment
-        self._no_cache = no_cache
-        self._explain = explain
+        self._options = options
         self.reports: list[StepReport] = []
 
     def tell_cached(self, step: Step) -> None:
@@ -115,18 +110,18 @@ class Executor:
             found = await self._find(step, results, keys) if waited else None
             if found is not None:
                 return _Obtained(found, cached=True)
-            if self._explain:
+            if self._options.explain:
                 await self._tell_miss(step, keys, journal)
             return await self._work(step, results, keys, journal)
 
     async def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
-        if self._no_cache:
+        if self._options.no_cache:
             return None
         return await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
 
     async def _tell_miss(self, step: Step, keys: StepKeys, journal: StepJournal) -> None:
         """Why the step must be run is part of its output."""
-        if self._no_cache:
+        if self._options.no_cache:
             text = "cache not asked: --no-cache"
         else:
             difference = await trio.to_thread.run_sync(self._lookup.explain, step, keys)
@@ -177,12 +172,25 @@ class Executor:
     ) -> Usage | None:
         operation = step.operation
         if isinstance(operation, Run):
-            return await run.run(step, operation, root, self._environment, journal.output)
+            sources = self._mount_sources(results)
+            return await run.run(step, operation, root, self._environment, sources, journal.output)
         if isinstance(operation, Copy):
             await trio.to_thread.run_sync(self._copy, operation, root, results)
         elif isinstance(operation, MakeDirectory):
             await trio.to_thread.run_sync(directory.apply, operation, root.lower, root.upper)
         return None
+
+    def _mount_sources(self, results: Mapping[StepId, StepResult]) -> MountSources:
+        def open_source(operation: Copy) -> AbstractContextManager[SourceTree]:
+            return self._lookup.open_source(operation, results)
+
+        return MountSources(
+            session=self._session,
+            open_source=open_source,
+            secrets=self._options.secrets,
+            agents=self._options.agents,
+            check=trio.from_thread.check_cancelled,
+        )
 
     def _copy(self, operation: Copy, root: run.Root, results: Mapping[StepId, StepResult]) -> None:
         with self._lookup.open_source(operation, results) as tree:

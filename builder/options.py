@@ -18,11 +18,27 @@ class StepLimits(NamedTuple):
     shm_bytes: int = 64 << 20
 
 
+class SecretSource(NamedTuple):
+    """Where a secret is: in the file ``path``, or in the environment variable ``variable``; one of them is set."""
+
+    path: str | None
+    variable: str | None
+
+    def read(self) -> bytes:
+        """The secret. Raises OSError when the file can't be read, KeyError when the variable is gone."""
+        if self.path is None:
+            return os.environb[os.fsencode(self.variable or "")]
+        with open(self.path, "rb") as file:
+            return file.read()
+
+
 class BuildOptions(NamedTuple):
     """One build.
 
     ``context`` is a directory; ``dockerfile`` a path, None for ``Dockerfile`` in the context, ``-`` for stdin;
-    ``outputs`` are the fields of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own.
+    ``secrets`` and ``agents`` (paths of sockets) are there for mounts, by id; ``allowed`` are entitlements such as
+    ``security.insecure``; ``outputs`` are the fields of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the
+    machine's own.
     """
 
     context: str
@@ -42,6 +58,9 @@ class BuildOptions(NamedTuple):
     jobs: int | None = None
     source_date_epoch: int | None = None
     explain: bool = False
+    secrets: Mapping[str, SecretSource] = {}
+    agents: Mapping[str, str] = {}
+    allowed: frozenset[str] = frozenset()
 
 
 def default_root(environment: Mapping[str, str]) -> str:

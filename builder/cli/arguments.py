@@ -7,10 +7,13 @@ where there is one.  On the cached-build path: nothing but argparse is imported.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from builder.options import SecretSource
 
 USAGE_STATUS = 2
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
@@ -104,6 +107,57 @@ def parse_output(text: str) -> dict[str, str]:
     if kind in _FILE_TYPES and not fields.get("dest"):
         raise argparse.ArgumentTypeError(f"output type {kind} needs dest=PATH")
     return fields
+
+
+def parse_secret(text: str) -> tuple[str, SecretSource]:
+    """Id and place of ``id=ID[,src=FILE|,env=NAME][,type=file|env]``; without a place, the variable or file ID.
+
+    Source: ``docker buildx build --secret``.
+
+    Raises:
+        argparse.ArgumentTypeError: a field is unknown, the id is missing, or there is no such file or variable.
+    """
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        name = {"source": "src"}.get(name, name)
+        if name not in {"id", "src", "env", "type"} or not value:
+            raise argparse.ArgumentTypeError(f"expected id=ID,src=FILE or id=ID,env=NAME, got {part!r}")
+        fields[name] = value
+    if "id" not in fields:
+        raise argparse.ArgumentTypeError(f"a secret needs an id, got {text!r}")
+    return fields["id"], _secret_source(fields)
+
+
+def _secret_source(fields: dict[str, str]) -> SecretSource:
+    path, variable = fields.get("src"), fields.get("env")
+    if path is None and variable is None:
+        if fields.get("type") != "file" and fields["id"] in os.environ:
+            variable = fields["id"]
+        else:
+            path = fields["id"]
+    elif fields.get("type") == "env" and variable is None:
+        path, variable = None, path
+    if variable is not None and variable not in os.environ:
+        raise argparse.ArgumentTypeError(f"secret {fields['id']!r}: there is no environment variable {variable!r}")
+    if variable is None and not os.path.isfile(path or ""):
+        raise argparse.ArgumentTypeError(f"secret {fields['id']!r}: there is no file {path!r}")
+    return SecretSource(path if variable is None else None, variable)
+
+
+def parse_agent(text: str) -> tuple[str, str]:
+    """Id and socket of ``ID[=SOCKET]``; without a socket that of ``$SSH_AUTH_SOCK``.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no socket.
+    """
+    name, _, path = text.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise argparse.ArgumentTypeError(f"ssh agent {name!r}: $SSH_AUTH_SOCK is not set")
+    if not os.path.exists(path):
+        raise argparse.ArgumentTypeError(f"ssh agent {name!r}: there is no socket {path!r}")
+    return name, os.path.abspath(path)
 
 
 OUTPUT_TYPES = ("oci", "docker", "image", "registry")

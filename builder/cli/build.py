@@ -13,7 +13,14 @@ import time
 from collections.abc import Sequence
 
 from builder.api import BuildResult, build_or_reuse
-from builder.cli.arguments import ArgumentParser, parse_assignments, parse_bytes, parse_output
+from builder.cli.arguments import (
+    ArgumentParser,
+    parse_agent,
+    parse_assignments,
+    parse_bytes,
+    parse_output,
+    parse_secret,
+)
 from builder.dockerfile.source import Source
 from builder.errors import BuildError, UsageError, render
 from builder.options import BuildOptions, StepLimits, default_root
@@ -86,6 +93,9 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         jobs=arguments.jobs,
         source_date_epoch=None if epoch is None else int(epoch),
         explain=arguments.explain,
+        secrets=dict(arguments.secret),
+        agents=dict(arguments.ssh),
+        allowed=frozenset(arguments.allow),
     )
 
 
@@ -114,6 +124,18 @@ def _parser() -> ArgumentParser:
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image id")
     parser.add_argument("--iidfile", metavar="FILE", help="write the image id to FILE")
     parser.add_argument("--metadata-file", metavar="FILE", help="write digests and what each step used to FILE as JSON")
+    parser.add_argument(
+        "--secret", action="append", default=[], type=parse_secret, metavar="id=ID,src=FILE",
+        help="secret for RUN --mount=type=secret; env=NAME takes it from the environment",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ssh", action="append", default=[], type=parse_agent, metavar="ID[=SOCKET]",
+        help="agent for RUN --mount=type=ssh; $SSH_AUTH_SOCK when no socket is given",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow", action="append", default=[], choices=("security.insecure", "network.host"), metavar="ENTITLEMENT",
+        help="let RUN --security=insecure have all privileges: security.insecure",
+    )  # fmt: skip
     parser.add_argument("--network", choices=("default", "none", "host"), default="default", help="network of RUN")
     parser.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="line in /etc/hosts")
     parser.add_argument("-m", "--memory", type=parse_bytes, metavar="SIZE", help="most memory of a RUN step")

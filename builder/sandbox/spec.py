@@ -52,7 +52,7 @@ class Tmpfs(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file that is only there while the step runs, read-only, never on a disk. ``text`` may hold surrogate escapes."""
+    """A file that is there while the step runs, read-only, never on a disk; ``text`` may hold surrogate escapes."""
 
     target: str
     text: str
@@ -228,7 +228,7 @@ def check(spec: SandboxSpec) -> None:
 
 
 def _targets(spec: SandboxSpec) -> tuple[str, ...]:
-    return (*(bind.target for bind in spec.binds), *(tmpfs.target for tmpfs in spec.tmpfs))
+    return tuple(mount.target for mounts in (spec.binds, spec.tmpfs, spec.files) for mount in mounts)
 
 
 def _check_limits(limits: Limits) -> None:

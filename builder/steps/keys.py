@@ -11,12 +11,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builder.context import BuildContext
-from builder.graph import Copy, MakeDirectory, Run, Step, StepId
+from builder.graph import (
+    BindMount,
+    CacheMount,
+    Copy,
+    MakeDirectory,
+    Mount,
+    Run,
+    SecretMount,
+    SshMount,
+    Step,
+    StepId,
+    TmpfsMount,
+)
 from builder.results import EMPTY, StepResult
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copykeys
-from cache.keys import CONTENT, DEFINITION, CacheKey, KeyedSource, StepInput, directory_key, run_key
+from cache.keys import CONTENT, DEFINITION, CacheKey, KeyedMount, KeyedSource, StepInput, directory_key, run_key
 from layers.digest import ChainId, Digest
 from layers.platform import Platform
 
@@ -48,7 +60,7 @@ def create_keys(step: Step, results: Mapping[StepId, StepResult], inputs: KeyInp
     parent = EMPTY if step.base is None else results[step.base]
     operation = step.operation
     if isinstance(operation, Run):
-        return StepKeys(_run(DEFINITION, operation, parent, inputs), lambda: _run(CONTENT, operation, parent, inputs))
+        return _run(operation, parent, results, inputs)
     if isinstance(operation, MakeDirectory):
         return StepKeys(
             _directory(DEFINITION, operation, parent, inputs), lambda: _directory(CONTENT, operation, parent, inputs)
@@ -63,22 +75,70 @@ def step_input(result: StepResult) -> StepInput:
     return StepInput(result.key, result.chain_id or "")
 
 
-def _run(strength: str, operation: Run, parent: StepResult, inputs: KeyInputs) -> CacheKey:
-    return run_key(
-        strength,
-        parent=step_input(parent),
-        argv=operation.argv,
-        env=operation.env,
-        cwd=operation.cwd,
-        user=operation.user,
-        platform=str(inputs.platform),
-        hostname=operation.hostname or "",
-        extra_hosts=[_host(entry) for entry in inputs.extra_hosts],
-        network=inputs.network if operation.network == "default" else operation.network,
-        security=operation.security,
-        devices=operation.devices,
-        epoch=inputs.epoch,
-    )
+def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> StepKeys:
+    """The keys of RUN: mounted files of a step are known by the step or by content, those of the context by content."""
+
+    def make(strength: str) -> CacheKey:
+        return run_key(
+            strength,
+            parent=step_input(parent),
+            argv=operation.argv,
+            env=operation.env,
+            cwd=operation.cwd,
+            user=operation.user,
+            platform=str(inputs.platform),
+            hostname=operation.hostname or "",
+            extra_hosts=[_host(entry) for entry in inputs.extra_hosts],
+            mounts=[_mount(strength, mount, results, inputs) for mount in operation.mounts],
+            network=inputs.network if operation.network == "default" else operation.network,
+            security=operation.security,
+            devices=operation.devices,
+            stdin="" if operation.script is None else operation.script.content,
+            epoch=inputs.epoch,
+        )
+
+    return StepKeys(make(DEFINITION), lambda: make(CONTENT))
+
+
+def _mount(strength: str, mount: Mount, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> KeyedMount:
+    """``mount`` as far as it decides the result of its step."""
+    keyed = KeyedMount(type(mount).__name__.removesuffix("Mount").lower(), mount.target or "")
+    match mount:
+        case BindMount():
+            return keyed._replace(
+                source=mount.source, read_only=mount.read_only, input=_mounted(strength, mount, results, inputs)
+            )
+        case CacheMount():
+            seed = None if mount.from_step is None else _mounted(strength, mount, results, inputs)
+            return keyed._replace(
+                source=mount.source,
+                read_only=mount.read_only,
+                sharing=mount.sharing,
+                mode=mount.mode,
+                uid=mount.uid,
+                gid=mount.gid,
+                input=seed,
+            )
+        case TmpfsMount():
+            return keyed._replace(size_bytes=mount.size_bytes)
+        case SecretMount():
+            return keyed._replace(
+                id=mount.id, env=mount.env, required=mount.required, mode=mount.mode, uid=mount.uid, gid=mount.gid
+            )
+        case SshMount():
+            return keyed._replace(id=mount.id, required=mount.required, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+
+
+def _mounted(
+    strength: str, mount: BindMount | CacheMount, results: Mapping[StepId, StepResult], inputs: KeyInputs
+) -> StepInput | str:
+    """The files that ``mount`` shows: by the step they come from, or by content."""
+    if strength == DEFINITION and mount.from_step is not None:
+        return step_input(results[mount.from_step])
+    operation = Copy((mount.source,), "/", mount.from_step)
+    with open_source(operation, results, inputs) as tree:
+        sources = copykeys.keyed_sources(operation, tree, inputs.session.cache.files)
+    return " ".join(source.digest for source in sources)
 
 
 def _host(entry: str) -> tuple[str, str]:

@@ -19,14 +19,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
-from builder.errors import StepFailed, UnsupportedError
+from builder.errors import BuildError, StepFailed, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.options import StepLimits
@@ -35,12 +35,14 @@ from builder.rootfs import RootFs
 from builder.sandbox.client import Running
 from builder.sandbox.spec import Limits, Network, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
+from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
 from unionfs.types import Access, UnionOptions
 from unionfs.union import Union
 
 Output = Callable[[int, bytes], None]
 
+_INSECURE = "security.insecure"
 _READ_BYTES = 64 << 10
 _MIB = 1 << 20
 _TAIL_LINES = 20
@@ -56,6 +58,7 @@ class Environment(NamedTuple):
     limits: StepLimits
     network: str
     extra_hosts: tuple[str, ...]
+    allowed: frozenset[str] = frozenset()
 
 
 class Root(NamedTuple):
@@ -77,21 +80,38 @@ def make_scaffold(directory: Path) -> Path:
     return directory
 
 
-async def run(step: Step, operation: Run, root: Root, environment: Environment, output: Output) -> Usage:
+async def run(
+    step: Step, operation: Run, root: Root, environment: Environment, mounts: MountSources, output: Output
+) -> Usage:
     """The command has ended with status 0 and what it wrote is in ``root.upper``; what it used.
 
     Raises:
         StepFailed: any other status, or the sandbox could not be set up.
         UnsupportedError: the instruction asks for what this builder does not offer.
     """
-    _refuse_unsupported(step, operation)
+    _refuse(step, operation, environment.allowed)
     user, home = await trio.to_thread.run_sync(resolve_user, operation.user, root)
     spec = _spec(operation, user, home, environment)
     tail = _Tail(output)
-    result = await run_in_sandbox(spec, root, environment, tail)
+    async with _prepared(operation, mounts) as prepared:
+        env = (*spec.env, *prepared.env)
+        spec = spec._replace(binds=prepared.binds, tmpfs=prepared.tmpfs, files=prepared.files, env=env)
+        result = await run_in_sandbox(spec, root, environment, tail)
     if result.status or result.error:
         raise _failure(step, operation, result, tail)
     return usage_of(result)
+
+
+@asynccontextmanager
+async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[PreparedMounts]:
+    """The mounts of ``operation``, made and undone in threads."""
+    mounts = prepare(operation, sources)
+    prepared = await trio.to_thread.run_sync(mounts.__enter__)
+    try:
+        yield prepared
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(mounts.__exit__, None, None, None)
 
 
 async def run_in_sandbox(spec: SandboxSpec, root: Root, environment: Environment, output: Output) -> SandboxResult:
@@ -108,7 +128,11 @@ async def run_in_sandbox(spec: SandboxSpec, root: Root, environment: Environment
                 stderr = _pipe(ends, reading)
                 running = await trio.to_thread.run_sync(
                     lambda: servers.sandbox.run(
-                        spec, root_fd=mount.fd, stdin=None, stdout=stdout.write_fd, stderr=stderr.write_fd
+                        spec,
+                        root_fd=mount.fd,
+                        stdin=None,
+                        stdout=stdout.write_fd,
+                        stderr=stderr.write_fd,
                     )
                 )
             return await _follow(running, {1: stdout.reader, 2: stderr.reader}, output)
@@ -221,19 +245,16 @@ def sandbox_network(instruction: str, build: str) -> Network:
     return "none" if wanted == "none" else "host"
 
 
-def _refuse_unsupported(step: Step, operation: Run) -> None:
-    refused = [f"--mount=type={_mount_kind(mount)}" for mount in operation.mounts]
-    if operation.security == "insecure":
-        refused.append("--security=insecure")
-    refused += [f"--device={device}" for device in operation.devices]
-    if operation.script is not None:
-        refused.append("a here-document that begins with #!")
-    if refused:
-        raise UnsupportedError(f"RUN does not offer {refused[0]}", source=step.source)
-
-
-def _mount_kind(mount: object) -> str:
-    return type(mount).__name__.removesuffix("Mount").lower()
+def _refuse(step: Step, operation: Run, allowed: frozenset[str]) -> None:
+    """Nothing is asked for that is not offered, or not allowed in this build."""
+    if operation.devices:
+        raise UnsupportedError(f"RUN does not offer --device={operation.devices[0]}", source=step.source)
+    if operation.security == "insecure" and _INSECURE not in allowed:
+        raise BuildError(
+            "RUN --security=insecure is not allowed in this build",
+            source=step.source,
+            hints=(f"--allow {_INSECURE} gives the step all privileges",),
+        )
 
 
 def usage_of(result: SandboxResult) -> Usage:

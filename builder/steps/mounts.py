@@ -1,0 +1,197 @@
+"""The mounts of a RUN step: what ``--mount`` asks for, ready to be attached in its sandbox.
+
+    bind    a copy of what it selects in the context or in another step; writes are thrown away with it
+    cache   a directory that stays, by id; a spare one while another has it (private), or waited for (locked)
+    tmpfs   made in the sandbox
+    secret  a file in the memory of the sandbox, of which nothing is left; or an environment variable
+    ssh     the socket of the user's agent
+
+Invariants: nothing that is mounted becomes part of the layer; what was made for the step is gone after it, caches
+excepted; a kill leaves at most abandoned branches, which the snapshotter sweeps.  Source of the rules: ``RUN --mount``
+in the Dockerfile reference.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from builder.errors import BuildError
+from builder.graph import BindMount, CacheMount, Copy, InlineFile, Run, SecretMount, SshMount, TmpfsMount
+from builder.options import SecretSource
+from builder.sandbox.spec import Bind, File, Tmpfs
+from builder.selection import SourceTree
+from builder.session import Session
+from builder.steps import copy
+
+CACHE_DIRECTORY = "cache-mounts"
+_SCRIPT_DIRECTORY = "/dev/pipes"
+_WAIT_SECONDS = 0.1
+_COPY_NAME = "mounted"
+
+
+class MountSources(NamedTuple):
+    """Where mounts come from.
+
+    ``open_source`` opens the tree a copy takes files from. ``secrets`` and ``agents`` (paths of sockets) are those
+    given to the build, by id. ``check`` is called while something is waited for, and may raise.
+    """
+
+    session: Session
+    open_source: Callable[[Copy], AbstractContextManager[SourceTree]]
+    secrets: Mapping[str, SecretSource]
+    agents: Mapping[str, str]
+    check: Callable[[], None]
+
+
+class PreparedMounts(NamedTuple):
+    """Mounts of a step; ``env`` are variables that come with them."""
+
+    binds: tuple[Bind, ...]
+    tmpfs: tuple[Tmpfs, ...]
+    files: tuple[File, ...]
+    env: tuple[str, ...]
+
+
+@contextmanager
+def prepare(operation: Run, sources: MountSources) -> Generator[PreparedMounts]:
+    """What ``operation`` mounts, there until the block is left. Blocks its thread.
+
+    Raises:
+        ContextError: a source is not there.
+        BuildError: a secret or agent that is required was not given.
+    """
+    with ExitStack() as stack:
+        preparation = _Preparation(sources, stack)
+        for mount in operation.mounts:
+            preparation.add(mount)
+        if operation.script is not None:
+            preparation.add_script(operation.script)
+        yield PreparedMounts(
+            tuple(preparation.binds), tuple(preparation.tmpfs), tuple(preparation.files), tuple(preparation.env)
+        )
+
+
+def source_of(mount: BindMount | CacheMount) -> Copy:
+    """The copy that puts what ``mount`` selects below the name ``mounted``."""
+    return Copy((mount.source,), f"/{_COPY_NAME}", mount.from_step)
+
+
+class _Preparation:
+    """The mounts made so far; what must be undone is on the stack."""
+
+    def __init__(self, sources: MountSources, stack: ExitStack) -> None:
+        self._sources = sources
+        self._stack = stack
+        self.binds: list[Bind] = []
+        self.tmpfs: list[Tmpfs] = []
+        self.files: list[File] = []
+        self.env: list[str] = []
+
+    def add(self, mount: object) -> None:
+        """``mount`` is among the mounts."""
+        match mount:
+            case TmpfsMount():
+                self.tmpfs.append(Tmpfs(mount.target, mount.size_bytes or None))
+            case BindMount():
+                place = self._copied(mount)
+                self.binds.append(Bind(str(place), mount.target, mount.read_only, "bind"))
+            case CacheMount():
+                place = self._cache(mount)
+                self.binds.append(Bind(str(place), mount.target, mount.read_only, "cache"))
+            case SecretMount():
+                self._add_secret(mount)
+            case SshMount():
+                self._add_agent(mount)
+            case _:
+                raise TypeError(f"{type(mount).__name__} is no mount")
+
+    def add_script(self, script: InlineFile) -> None:
+        """The script is an executable file where the command looks for it."""
+        self.files.append(File(f"{_SCRIPT_DIRECTORY}/{script.name}", script.content, 0o755))
+
+    def _copied(self, mount: BindMount | CacheMount) -> Path:
+        """A copy of what ``mount`` selects; gone with the stack."""
+        snapshotter = self._sources.session.snapshotter
+        active = snapshotter.prepare("mount", None)
+        self._stack.callback(snapshotter.remove, active)
+        operation = source_of(mount)
+        with self._sources.open_source(operation) as tree:
+            copy.apply(operation, tree, (), active.path, check=self._sources.check)
+        return active.path / _COPY_NAME
+
+    def _cache(self, mount: CacheMount) -> Path:
+        """The directory of the cache, locked as its sharing says until the stack is left."""
+        digest = hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()
+        parent = Path(self._sources.session.root) / CACHE_DIRECTORY / digest
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number = 0
+        while not self._lock(parent / f"{number}.lock", mount.sharing):
+            number += 1
+        place = parent / str(number)
+        if not place.exists():
+            self._fill(mount, place)
+        return place
+
+    def _lock(self, path: Path, sharing: str) -> bool:
+        """Whether the directory belonging to the lock may be used; one that is to be locked is waited for."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._stack.callback(os.close, fd)
+        kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
+        while True:
+            try:
+                fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if sharing == "private":
+                    return False
+            else:
+                return True
+            self._sources.check()
+            time.sleep(_WAIT_SECONDS)
+
+    def _fill(self, mount: CacheMount, place: Path) -> None:
+        """A new cache lies at ``place``: empty, or with what ``mount`` names as its first content."""
+        fresh = place.with_name(f"{place.name}.{os.getpid()}.new")
+        if mount.from_step is None:
+            fresh.mkdir()
+        else:
+            self._copied(mount).rename(fresh)
+        os.chown(fresh, mount.uid, mount.gid)
+        fresh.chmod(mount.mode)
+        try:
+            fresh.rename(place)
+        except OSError:
+            # another step was faster; its directory is as good
+            if not place.is_dir():
+                raise
+
+    def _add_secret(self, mount: SecretMount) -> None:
+        source = self._sources.secrets.get(mount.id)
+        if source is None:
+            if mount.required:
+                raise BuildError(
+                    f"secret {mount.id!r} is required and was not given", hints=(f"--secret id={mount.id},src=FILE",)
+                )
+            return
+        value = source.read()
+        if mount.env is not None:
+            self.env.append(f"{mount.env}={value.decode('utf-8', 'surrogateescape')}")
+        if mount.target is not None:
+            self.files.append(File(mount.target, os.fsdecode(value), mount.mode, mount.uid, mount.gid))
+
+    def _add_agent(self, mount: SshMount) -> None:
+        path = self._sources.agents.get(mount.id)
+        if path is None:
+            if mount.required:
+                raise BuildError(
+                    f"ssh agent {mount.id!r} is required and was not given", hints=(f"--ssh {mount.id}=SOCKET",)
+                )
+            return
+        self.binds.append(Bind(path, mount.target, False, "ssh"))
+        self.env.append(f"SSH_AUTH_SOCK={mount.target}")

@@ -1,0 +1,156 @@
+"""RUN --mount and here-documents that are scripts: what the step sees, and that none of it is in the image."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.pybuild import Pybuild, step_outcomes
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+SECRET = "very-hidden-words"
+
+
+@pytest.fixture
+def store(pybuild: Pybuild) -> Pybuild:
+    pybuild.load_base("busybox")
+    return pybuild
+
+
+def build(store: Pybuild, context: Path, dockerfile: str, *arguments: str) -> str:
+    (context / "Dockerfile").write_text(dockerfile)
+    return store.run("build", "--progress", "plain", "-t", "mounted", *arguments, context).stderr
+
+
+def names_in_layers(store: Pybuild, tmp_path: Path) -> set[str]:
+    """All names in the layers above the base."""
+    archive = tmp_path / "image.tar"
+    store.run("save", "-o", archive, "mounted")
+    directory = tmp_path / "image"
+    directory.mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", directory], check=True)
+    layers = json.loads((directory / "manifest.json").read_text())[0]["Layers"][1:]
+    listed = [subprocess.run(["tar", "-tf", directory / layer], capture_output=True, check=True) for layer in layers]
+    return {name for done in listed for name in done.stdout.decode().split()}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    (directory / "src").mkdir(parents=True)
+    (directory / "src" / "file").write_text("from the context\n")
+    return directory
+
+
+def test_bind_shows_the_context_and_keeps_writes_out(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    build(
+        store,
+        context,
+        "FROM busybox\n"
+        "RUN --mount=type=bind,source=src,target=/src grep context /src/file && ! touch /src/x\n"
+        "RUN --mount=type=bind,source=src,target=/src,rw touch /src/x && test -e /src/x\n"
+        "RUN --mount=type=bind,source=src/file,target=/one test -f /one\n",
+    )
+    assert not names_in_layers(store, tmp_path) & {"src/", "src", "one", "mounted"}
+    assert sorted(path.name for path in (context / "src").iterdir()) == ["file"]
+
+
+def test_bind_of_another_stage_is_known_by_content(store: Pybuild, context: Path) -> None:
+    dockerfile = (
+        "FROM busybox AS tools\nRUN mkdir /t && echo tool > /t/tool{change}\n"
+        "FROM busybox\nRUN --mount=from=tools,source=/t,target=/tools cat /tools/tool > /seen\n"
+    )
+    build(store, context, dockerfile.format(change=""))
+    same = build(store, context, dockerfile.format(change=" && touch -d @1 /t /t/tool"))
+    assert [end for title, end in step_outcomes(same).items() if "--mount" in title] == ["CACHED"]
+    other = build(store, context, dockerfile.format(change=" && echo more >> /t/tool"))
+    assert [end for title, end in step_outcomes(other).items() if "--mount" in title] == ["DONE"]
+
+
+def test_a_changed_file_that_is_bound_misses(store: Pybuild, context: Path) -> None:
+    dockerfile = "FROM busybox\nRUN --mount=type=bind,source=src,target=/src cat /src/file > /copy\n"
+    build(store, context, dockerfile)
+    assert set(step_outcomes(build(store, context, dockerfile)).values()) == {"CACHED"}
+    (context / "src" / "file").write_text("changed\n")
+    assert "DONE" in step_outcomes(build(store, context, dockerfile)).values()
+    assert store.run("run", "mounted", "cat", "/copy").stdout == "changed\n"
+
+
+def test_cache_keeps_its_content_and_is_in_no_layer(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    line = "RUN --mount=type=cache,target=/c,mode=0700,uid=5 echo x >> /c/n; stat -c '%a %u' /c > /m; wc -l < /c/n > /r"
+    build(store, context, f"FROM busybox\n{line}\n")
+    build(store, context, f"FROM busybox\nENV AGAIN=1\n{line}\n")
+    assert store.run("run", "mounted", "cat", "/r", "/m").stdout == "2\n700 5\n"
+    assert not names_in_layers(store, tmp_path) & {"c/", "c/n"}
+
+
+def test_private_caches_are_apart_while_in_use_and_locked_ones_in_turn(store: Pybuild, context: Path) -> None:
+    stages = "".join(
+        f"FROM busybox AS s{number}\n"
+        f"RUN --mount=type=cache,target=/p,sharing=private test ! -e /p/busy && touch /p/busy && sleep 1 && rm /p/busy\n"
+        f"RUN --mount=type=cache,target=/l,sharing=locked test ! -e /l/busy && touch /l/busy && sleep 1 && rm /l/busy"
+        f" && echo {number} > /done\n"
+        for number in range(2)
+    )
+    build(store, context, stages + "FROM busybox\nCOPY --from=s0 /done /0\nCOPY --from=s1 /done /1\n")
+
+
+def test_tmpfs_is_fresh_and_sized(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    build(
+        store,
+        context,
+        "FROM busybox\nRUN --mount=type=tmpfs,target=/t,size=1m touch /t/x && df -k /t | grep -w 1024\n",
+    )
+    assert not names_in_layers(store, tmp_path) & {"t/", "t/x"}
+
+
+def test_secret_is_in_no_layer_cache_or_log(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    dockerfile = (
+        "FROM busybox\n"
+        "RUN --mount=type=secret,id=s stat -c '%a %u' /run/secrets/s | grep '400 0' && wc -c < /run/secrets/s > /n\n"
+        "RUN --mount=type=secret,id=s,target=/etc/s,mode=0444,uid=7 stat -c '%a %u' /etc/s | grep '444 7'\n"
+        'RUN --mount=type=secret,id=s,env=WORDS test "${#WORDS}" = 17\n'
+        "RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent\n"
+    )
+    log = build(store, context, dockerfile, "--secret", f"id=s,src={secret}")
+    assert SECRET not in log
+    found = subprocess.run(["grep", "-rlF", SECRET, store.root], capture_output=True, text=True, check=False)
+    assert found.stdout == ""
+    assert not {name for name in names_in_layers(store, tmp_path) if "secrets" in name}
+    secret.write_text("another value that is longer")
+    again = build(store, context, dockerfile, "--secret", f"id=s,src={secret}")
+    assert set(step_outcomes(again).values()) == {"CACHED"}
+
+
+def test_required_secret_that_is_not_given_is_named(store: Pybuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN --mount=type=secret,id=key,required true\n")
+    done = store.attempt("build", context)
+    assert done.returncode == 1
+    assert ">>> RUN --mount=type=secret" in done.stderr
+    assert "secret 'key' is required and was not given" in done.stderr
+    assert "--secret id=key,src=FILE" in done.stderr
+
+
+def test_script_in_a_here_document_runs_with_its_interpreter(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    log = build(
+        store, context, "FROM busybox\nRUN <<EOF\n#!/bin/sh -eu\necho it is $0\nEOF\nRUN <<EOF\necho plain\nEOF\n"
+    )
+    assert "it is /dev/pipes/EOF" in log
+    assert "plain" in log
+    assert not {name for name in names_in_layers(store, tmp_path) if name.startswith("dev")}
+
+
+def test_insecure_step_needs_to_be_allowed(store: Pybuild, context: Path) -> None:
+    dockerfile = "# syntax=docker/dockerfile:1\nFROM busybox\nRUN --security=insecure grep CapEff /proc/self/status\n"
+    (context / "Dockerfile").write_text(dockerfile)
+    done = store.attempt("build", context)
+    assert done.returncode == 1
+    assert "--allow security.insecure" in done.stderr
+    log = build(store, context, dockerfile, "--allow", "security.insecure")
+    assert "CapEff:" in log
+    assert "CapEff:\t00000000a80425fb" not in log, "these are the default capabilities"
