@@ -116,14 +116,14 @@ async def _find_bases(plan: Plan, options: BuildOptions, session: Session, journ
         known, _ = await trio.to_thread.run_sync(find_local_bases, plan, options, session.store)
     while refs := needed_bases(plan, known, options):
         for ref in refs:
-            known[ref.key] = await _resolve(ref, journal)
+            known[ref.key] = await _resolve(ref, session, journal)
     return known
 
 
-async def _resolve(ref: BaseRef, journal: Journal) -> Base:
+async def _resolve(ref: BaseRef, session: Session, journal: Journal) -> Base:
     step = journal.start(f"[internal] load metadata for {ref.canonical}")
     try:
-        base = await pull.resolve(ref)
+        base = await pull.resolve(ref, session.registries)
     except BuildError as error:
         step.finish(Outcome.FAILED, error.message)
         raise

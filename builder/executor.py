@@ -198,7 +198,7 @@ class Executor:
 
     def _check_context(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
         """Raises ContextError when files changed since they were hashed: the key would name what was not copied."""
-        if self._lookup.keys(step, results).definition != keys.definition:
+        if self._lookup.fresh_keys(step, results).definition != keys.definition:
             raise ContextError("the build context changed while it was copied")
 
     def _commit(self, active: Active) -> CommittedLayer:

@@ -36,6 +36,7 @@ class Lookup:
         self._session = session
         self._inputs = inputs
         self._bases = {str(base.descriptor.digest): base for base in bases.values()}
+        self._keys: dict[StepId, StepKeys] = {}
         self._dockerfile = "-" if plan.path is None else os.path.abspath(plan.path)
 
     @property
@@ -54,7 +55,13 @@ class Lookup:
         return f"{self._dockerfile} [{place}]"
 
     def keys(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys:
-        """The keys of ``step``; raises BuildError where its sources are wrong."""
+        """The keys of ``step``, made once in a build; raises BuildError where its sources are wrong."""
+        if step.id not in self._keys:
+            self._keys[step.id] = self.fresh_keys(step, results)
+        return self._keys[step.id]
+
+    def fresh_keys(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys:
+        """The keys of ``step`` as the files it takes are now."""
         return step_keys.create_keys(step, results, self._inputs)
 
     def open_source(self, operation: Copy, results: Mapping[StepId, StepResult]) -> AbstractContextManager[SourceTree]:

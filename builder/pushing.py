@@ -32,7 +32,7 @@ async def _push(session: Session, name: Reference, journal: Journal) -> str:
     tell = follow(step)
 
     def push(cancel: threading.Event) -> str:
-        return transfer.push(session.store, name, name, progress=tell, cancel=cancel)
+        return transfer.push(session.store, name, name, settings=session.registries, progress=tell, cancel=cancel)
 
     try:
         digest = await call_blocking(push)

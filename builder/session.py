@@ -17,6 +17,7 @@ from layers.store import Store
 
 if TYPE_CHECKING:
     from builder.servers import Servers
+    from layers.registry.settings import RegistrySettings
 
 
 def warn_on_stderr(text: str) -> None:
@@ -34,6 +35,7 @@ class Session:
         self.snapshotter = Snapshotter(self.store)
         self.cache = BuildCache(self.root, warn)
         self._servers: Servers | None = None
+        self._registries: RegistrySettings | None = None
 
     @property
     def servers(self) -> Servers:
@@ -43,6 +45,15 @@ class Session:
 
             self._servers = Servers()
         return self._servers
+
+    @property
+    def registries(self) -> RegistrySettings:
+        """How registries are spoken to, from the configuration file. Raises UsageError where that is wrong."""
+        if self._registries is None:
+            from builder.configuration import read_registry_settings
+
+            self._registries = read_registry_settings(os.environ)
+        return self._registries
 
     def close(self) -> None:
         """Nothing is open and no server runs. Idempotent."""

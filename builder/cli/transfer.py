@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from builder.cli.arguments import ArgumentParser
 from builder.cli.images import create_parser
+from builder.configuration import read_registry_settings
 from builder.errors import BuildError, UsageError
 from builder.exporting import Output, destination
 from builder.progress.plain import format_bytes
@@ -30,7 +32,13 @@ def command_pull(words: Sequence[str]) -> int:
 
     wanted = None if arguments.platform is None else platform.parse(arguments.platform)
     with Store(arguments.root) as store:
-        descriptor = transfer.pull(store, arguments.image, platform=wanted, progress=_progress(quiet=arguments.quiet))
+        descriptor = transfer.pull(
+            store,
+            arguments.image,
+            platform=wanted,
+            settings=read_registry_settings(os.environ),
+            progress=_progress(quiet=arguments.quiet),
+        )
     sys.stdout.write(f"{descriptor.digest}\n")
     return 0
 
@@ -51,6 +59,7 @@ def command_push(words: Sequence[str]) -> int:
             store,
             image,
             Reference.parse(arguments.target or arguments.image),
+            settings=read_registry_settings(os.environ),
             compression=arguments.compression,
             progress=_progress(quiet=arguments.quiet),
         )
@@ -114,7 +123,7 @@ def command_login(words: Sequence[str]) -> int:
         from getpass import getpass
 
         password = getpass("Password: ")
-    place = auth.login(arguments.registry, username, password)
+    place = auth.login(arguments.registry, username, password, settings=read_registry_settings(os.environ))
     sys.stdout.write(f"Login succeeded, credentials kept in {place}\n")
     return 0
 
@@ -125,7 +134,7 @@ def command_logout(words: Sequence[str]) -> int:
     arguments = parser.parse_args(words)
     from layers.registry import auth
 
-    places = auth.logout(arguments.registry)
+    places = auth.logout(arguments.registry, settings=read_registry_settings(os.environ))
     if not places:
         raise BuildError(f"no credentials for {arguments.registry!r} are kept")
     sys.stdout.writelines(f"Removed credentials from {place}\n" for place in places)

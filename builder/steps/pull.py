@@ -23,18 +23,22 @@ from layers.manifest import Manifest
 from layers.reference import Reference
 from layers.registry import transfer
 from layers.registry.progress import TransferProgress
+from layers.registry.settings import RegistrySettings
 from layers.snapshotter import ensure_unpacked
 
 T = TypeVar("T")
 
 
-async def resolve(ref: BaseRef) -> Base:
+async def resolve(ref: BaseRef, settings: RegistrySettings) -> Base:
     """What the registry has under the name of ``ref``; nothing is stored.
 
     Raises:
         BaseImageError: there is no such image, or no such registry.
     """
-    found = await _place(ref, lambda cancel: transfer.resolve(ref.reference, platform=ref.platform, cancel=cancel))
+    found = await _place(
+        ref,
+        lambda cancel: transfer.resolve(ref.reference, platform=ref.platform, settings=settings, cancel=cancel),
+    )
     return Base(ref, found.manifest, Manifest.from_bytes(found.raw), ImageConfig.from_bytes(found.config))
 
 
@@ -55,7 +59,14 @@ async def _fetch(session: Session, base: Base, journal: StepJournal) -> None:
     pinned = Reference.parse(base.ref.reference).with_digest(base.descriptor.digest)
 
     def fetch(cancel: threading.Event) -> None:
-        transfer.pull(session.store, pinned, platform=base.ref.platform, progress=tell, cancel=cancel)
+        transfer.pull(
+            session.store,
+            pinned,
+            platform=base.ref.platform,
+            settings=session.registries,
+            progress=tell,
+            cancel=cancel,
+        )
         session.store.tag(Reference.parse(base.ref.reference), base.descriptor)
 
     await _place(base.ref, fetch)
