@@ -76,7 +76,7 @@ def etc_files(spec: SandboxSpec) -> dict[str, str]:
         "/etc/hosts": _cached_hosts(spec.hostname, spec.extra_hosts),
         "/etc/hostname": f"{spec.hostname}\n",
     }
-    bound = {bind.target for bind in spec.binds}
+    bound = {mount.target for mounts in (spec.binds, spec.files) for mount in mounts}
     return {path: text for path, text in texts.items() if path not in bound}
 
 

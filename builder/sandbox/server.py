@@ -259,7 +259,8 @@ def main(control_fd: int) -> int:
         machine = Machine(Slice.of_this_process(), level)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        wire.send(control, {"event": protocol.FAILED, "error": f"sandbox can't be set up: {reason}"})
+        error = f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)"
+        wire.send(control, {"event": protocol.FAILED, "error": error})
         return 1
     wire.send(control, {"event": protocol.READY, "level": level})
     gc.collect()

@@ -97,6 +97,19 @@ def test_one_id(open_root: Path) -> None:
     assert (results[2][1], "not permitted" in results[2][2]) == ("3\n", True)
 
 
-def test_limit_without_a_group_is_refused(open_root: Path) -> None:
+def test_step_without_groups_says_so(open_root: Path) -> None:
     _level, results = run_as_user(open_root, {"argv": ["true"]}, subordinate=False)
     assert results[0][4] == ["no cgroup for memory can be made here: use is not counted"]
+
+
+def test_machine_without_user_namespaces(open_root: Path) -> None:
+    """A chroot: user namespaces can't be made in one (user_namespaces(7)), so one clear message is all."""
+    script = 'set -e; mount --rbind / "$1"; shift; exec "$@"'
+    inner = [*AS_NOBODY, interpreter(), CLIENT, open_root]
+    place = open_root.parent / "host"
+    place.mkdir()
+    command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", place, "chroot", place, *inner]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert json.loads(done.stdout) == (
+        "steps can't be shut in here: operation not permitted (it takes root with CAP_SYS_ADMIN, or user namespaces)"
+    ), done.stderr

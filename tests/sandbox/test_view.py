@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder.sandbox.client import SandboxServer
-from builder.sandbox.spec import Bind, Limits, SandboxSpec, Tmpfs, Ulimit, User
+from builder.sandbox.spec import Bind, File, Limits, SandboxSpec, Tmpfs, Ulimit, User
 from harness.sandbox import Ran, Reader, start
 
 pytestmark = pytest.mark.sandbox
@@ -240,6 +240,22 @@ def test_binds_and_tmpfs(run: Run, tmp_path: Path, rootfs: Path) -> None:
     assert not (rootfs / "run").exists()
     assert not (rootfs / "mnt").exists()
     assert list((rootfs / "srv").iterdir()) == []
+
+
+def test_files_of_the_step_alone(run: Run, rootfs: Path) -> None:
+    files = (
+        File("/run/secrets/it", "hush\n", 0o400, 1000, 1001),
+        File("/tmp/script", "#!/bin/sh\necho ran $0\n", 0o755),
+        File("/etc/hosts", "mine\n"),
+    )
+    script = "stat -c '%a %u %g' /run/secrets/it; cat /run/secrets/it /etc/hosts; /tmp/script; echo x >> /tmp/script"
+    ran = run("sh", "-c", script, files=files)
+    assert ran.lines() == ["400 1000 1001", "hush", "mine", "ran /tmp/script"]
+    assert "Read-only" in ran.err
+    assert not (rootfs / "run").exists()
+    assert list((rootfs / "tmp").iterdir()) == []
+    other = run("cat", "/run/secrets/it", files=files, user=User(2000, 2000))
+    assert (other.out, "denied" in other.err) == ("", True)
 
 
 def test_missing_bind_source_is_named(run: Run) -> None:

@@ -8,6 +8,7 @@ import pytest
 from builder.sandbox.protocol import Order, RunDescriptors, order_message, parse_order, parse_run, run_message
 from builder.sandbox.spec import (
     Bind,
+    File,
     Limits,
     Oom,
     SandboxResult,
@@ -29,6 +30,7 @@ FULL = SandboxSpec(
     network="host",
     binds=(Bind("/a", "/b"), Bind("", "/c", read_only=False, kind="cache", fd=0)),
     tmpfs=(Tmpfs("/t", 4096, 0o755),),
+    files=(File("/run/secrets/x", "hush", 0o400, 1000, 1001),),
     limits=Limits(1, 2, 0.5, 512, "0-1", 7, 100, (Ulimit("nofile", 1, -1),)),
     security="insecure",
     cap_add=("KILL",),
@@ -66,6 +68,7 @@ def test_result_crosses(result: SandboxResult) -> None:
         ({"cwd": "x"}, "path 'x' is not absolute"),
         ({"binds": [{"source": "/a", "target": "b"}]}, "path 'b' is not absolute"),
         ({"tmpfs": [{"target": "/a"}, {"target": "/a/"}]}, "target '/a' is mounted twice"),
+        ({"files": [{"target": "x", "text": ""}]}, "path 'x' is not absolute"),
         ({"limits": {"pids": 0}}, "pids is 0, expected more than 0"),
         ({"limits": []}, "limits is list, expected dict"),
         ({"limits": {"unknown": 1}}, "unexpected keyword argument 'unknown'"),
