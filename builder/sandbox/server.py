@@ -259,8 +259,8 @@ def main(control_fd: int) -> int:
         machine = Machine(Slice.of_this_process(), level)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        error = f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)"
-        wire.send(control, {"event": protocol.FAILED, "error": error})
+        message = f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)"
+        wire.send(control, {"event": protocol.FAILED, "error": message})
         return 1
     wire.send(control, {"event": protocol.READY, "level": level})
     gc.collect()
