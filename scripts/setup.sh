@@ -91,7 +91,7 @@ prepare_venv() {
     wanted=$({ echo "$profile"; .venv/bin/python --version; pwd; cat pyproject.toml scripts/setup.sh; } | sha256sum)
     stamp=.venv/.pybuild-$profile
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
-    local packages=(--editable .)
+    local packages=(--editable '.[fast]')
     if [ "$profile" = test ]; then
         packages=(--editable '.[pyfuse3,fast]')
         mapfile -t -O "${#packages[@]}" packages < <(.venv/bin/python -c '
