@@ -37,7 +37,7 @@ def test_registries(write):
     ],
 )
 def test_a_wrong_file_is_named(write, text, said):
-    with pytest.raises(UsageError, match="configuration .*config.toml") as error:
+    with pytest.raises(UsageError, match=r"configuration .*config\.toml") as error:
         read_registry_settings(write(text))
     assert said in str(error.value)
 
