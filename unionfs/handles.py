@@ -52,7 +52,10 @@ class Handle:
 
 
 class Listing:
-    """The frozen names of an open directory; the cookie of an entry is its place, counted from 1."""
+    """The frozen names of an open directory; the cookie of an entry is its place in the index, counted from 1.
+
+    So a cookie of one listing goes on in another one of the same directory; the kernel does that with those it keeps.
+    """
 
     __slots__ = ("directory", "fresh", "names", "version")
 

@@ -329,10 +329,7 @@ class Names:
                 tree.table.unlink_keys(node)
         tree.detach(node, directory, name)
         if len(actions) == 1 and isinstance(actions[0], Remove) and not code & CODE_SHADOWS:
-            index = tree.index(directory)
-            index.directories -= index.kind(name) == Kind.DIRECTORY
-            index.codes.pop(name, None)
-            index.extents.pop(name, None)
+            tree.index(directory).remove(name)
             tree.touched(directory)
         else:
             tree.refresh(directory, name)

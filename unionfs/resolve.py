@@ -26,6 +26,12 @@ class Kind(enum.IntEnum):
     WHITEOUT = 3
 
 
+SHOWN = tuple([kind in {Kind.FILE, Kind.DIRECTORY} for kind in Kind])
+"""By ``Kind``: whether a name of the kind shows. Sets of members are slow, and every lookup asks."""
+
+_MANY_GAPS = 4096
+
+
 class Probe(NamedTuple):
     """What one branch, at ``position``, says about a name; ``opaque`` of a directory."""
 
@@ -111,15 +117,17 @@ class Index:
     """What a directory shows, name by name.
 
     ``codes[name]`` is ``position << 3 | shadows << 2 | kind``; hidden names are there as whiteouts. ``extents`` holds
-    directories that lie in several branches or are cut off by a claim below.
+    directories that lie in several branches or are cut off by a claim below. The place of a name in ``codes`` is its
+    cookie in listings: it stays while the index lives, so a name that goes leaves a gap (0).
     """
 
-    __slots__ = ("codes", "directories", "extents")
+    __slots__ = ("_gaps", "codes", "directories", "extents")
 
     def __init__(self, codes: dict[bytes, int], extents: dict[bytes, Extent]) -> None:
         self.codes = codes
         self.extents = extents
         self.directories = sum(1 for code in codes.values() if code & CODE_KIND == Kind.DIRECTORY)
+        self._gaps = 0
 
     def kind(self, name: bytes) -> int:
         """The ``Kind`` of what the union says about ``name``."""
@@ -127,15 +135,30 @@ class Index:
 
     def shown(self) -> list[bytes]:
         """Names the union shows."""
-        return [name for name, code in self.codes.items() if code & CODE_KIND != Kind.WHITEOUT]
+        return [name for name, code in self.codes.items() if SHOWN[code & CODE_KIND]]
+
+    def places(self) -> list[bytes]:
+        """All names in their places, hidden ones and gaps too, for a listing that starts."""
+        if self._gaps > _MANY_GAPS and self._gaps * 2 > len(self.codes):
+            self.codes = {name: code for name, code in self.codes.items() if code}
+            self._gaps = 0
+        return list(self.codes)
+
+    def remove(self, name: bytes) -> None:
+        """No branch says anything about ``name`` any more."""
+        self.directories -= self.kind(name) == Kind.DIRECTORY
+        self.extents.pop(name, None)
+        if self.codes.get(name):
+            self.codes[name] = 0
+            self._gaps += 1
 
     def set(self, name: bytes, resolution: Resolution) -> None:
         """The index says what ``resolution`` says about ``name``."""
+        if resolution.kind is Kind.ABSENT:
+            self.remove(name)
+            return
         self.directories -= self.kind(name) == Kind.DIRECTORY
         self.extents.pop(name, None)
-        if resolution.kind is Kind.ABSENT:
-            self.codes.pop(name, None)
-            return
         position = resolution.positions[0] if resolution.positions else resolution.whiteout
         self.codes[name] = encode(position or 0, resolution.kind, shadows=resolution.shadows)
         if resolution.kind is Kind.DIRECTORY:

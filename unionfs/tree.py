@@ -17,7 +17,7 @@ from typing import NoReturn
 from unionfs import listing, whiteout
 from unionfs.branch import BranchStack, OpenBranch
 from unionfs.inodes import DirectoryNode, FileNode, InodeTable, Node
-from unionfs.resolve import CODE_KIND, CODE_SHADOWS, CODE_SHIFT, Extent, Index, Kind, Resolution, encode, resolve
+from unionfs.resolve import CODE_KIND, CODE_SHADOWS, CODE_SHIFT, SHOWN, Extent, Index, Kind, Resolution, encode, resolve
 from unionfs.types import ROOT_INO, Attr, Ino, UnionOptions
 
 _DEVICE_SHIFT = 48
@@ -25,8 +25,6 @@ _RACY_NS = 50_000_000
 _NAME_BYTES = 255
 _TYPE, _DIRECTORY = 0o170000, 0o040000
 _EMPTY_NLINK = 2
-_SHOWN = tuple([kind in {Kind.FILE, Kind.DIRECTORY} for kind in Kind])
-"""By ``Kind``: whether a name of the kind shows. Sets of members are slow, and every lookup asks."""
 
 
 def refuse(code: int, name: bytes | None = None) -> NoReturn:
@@ -172,7 +170,7 @@ class Tree:
         if index is None or not self._sealed:
             index = self.index(directory)
         code = index.codes.get(name, 0)
-        if not _SHOWN[code & CODE_KIND]:
+        if not SHOWN[code & CODE_KIND]:
             refuse(errno.ENAMETOOLONG if len(name) > _NAME_BYTES else errno.ENOENT, name)
         known = directory.children.get(name)
         if known is not None and (self._sealed or self._still(known, directory, code)):

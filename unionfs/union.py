@@ -22,7 +22,7 @@ from unionfs.metadata import Metadata, open_directory
 from unionfs.names import Made, Maker, Names
 from unionfs.ops import Notifier
 from unionfs.rename import Renamer
-from unionfs.resolve import Kind
+from unionfs.resolve import CODE_KIND, SHOWN, Kind
 from unionfs.restack import change_stack
 from unionfs.tree import Tree, refuse
 from unionfs.types import (
@@ -300,8 +300,8 @@ class Union:
         """Entries after ``cookie``; from the start the listing is made anew. Takes no references."""
         listing = self._handles.listing(handle)
         index = self._tree.index(listing.directory)
-        if cookie == 0 and listing.version != listing.directory.version:
-            listing.names = index.shown()
+        if listing.version < 0 or (cookie == 0 and listing.version != listing.directory.version):
+            listing.names = index.places()
             listing.version = listing.directory.version
         return self._entries(listing, cookie, attributes=attributes)
 
@@ -311,6 +311,9 @@ class Union:
         while cookie < len(names):
             name = names[cookie]
             cookie += 1
+            index = directory.index
+            if index is not None and not SHOWN[index.codes.get(name, 0) & CODE_KIND]:
+                continue
             known = name in children
             try:
                 node, status = tree.child(directory, name)

@@ -306,6 +306,35 @@ def test_a_listing_returns_each_entry_once_while_the_directory_changes(stand, fo
     union.releasedir(listing)
 
 
+def test_a_cookie_goes_on_in_another_listing_of_the_changed_directory(stand, form):
+    for number in range(30):
+        stand.put(number % 2, f"f{number:02}")
+    union = stand.union(whiteouts=form)
+    first = union.opendir(ROOT_INO)
+    entries = list(union.readdir(first, 0, attributes=True))
+    union.releasedir(first)
+    seen = entries[:10]
+    for entry in entries[:20:2]:
+        union.unlink(ROOT_INO, entry.name)
+    union.release(union.create(ROOT_INO, b"new", 0o644, RW, ROOT)[1])
+    union.setattr(ino_of(union, entries[15].name), SetAttr(mode=0o600), None, ROOT)
+    second = union.opendir(ROOT_INO)
+    rest = [entry.name for entry in union.readdir(second, seen[-1].cookie, attributes=False)]
+    union.releasedir(second)
+    assert rest == [*(entry.name for entry in entries[11:20:2]), *(entry.name for entry in entries[20:]), b"new"]
+
+
+def test_names_that_come_and_go_leave_no_memory_behind(stand):
+    union = stand.union()
+    for number in range(9000):
+        union.release(union.create(ROOT_INO, b"t%d" % number, 0o644, RW, ROOT)[1])
+        union.unlink(ROOT_INO, b"t%d" % number)
+    paths = union.opendir(ROOT_INO)
+    assert list(union.readdir(paths, 0, attributes=False)) == []
+    union.releasedir(paths)
+    assert union._tree.index(union._tree.root).codes == {}
+
+
 def test_five_hundred_branches(tmp_path, stand_of):
     stand = stand_of("rw" + " ro" * 499)
     for number in range(0, 500, 7):
