@@ -135,6 +135,7 @@ def _mount(call: DaemonCall, make: Callable[[Notifier], Union], log: Log) -> Mou
     settings = Settings(
         passthrough=options.passthrough is not Passthrough.OFF,
         timeout_seconds=call.timeout_seconds,
+        changeable=True,
         volatile=options.volatile,
         spins=spins_worth_it(),
     )

@@ -126,6 +126,8 @@ class Server:
             with contextlib.suppress(BrokenPipeError):  # the client need not be curious
                 os.write(told_fd, json.dumps(statistics, separators=(",", ":")).encode())
         os.close(told_fd)
+        # nodes know their directory and are known to it: without this they stay until many more were made
+        gc.collect()
 
 
 def log(text: str) -> None:

@@ -110,7 +110,7 @@ TARGETS = [
 
 def origins(where: Where) -> list[str]:
     """Where the seed of a case comes from: made through the filesystem, or there from below."""
-    return {"plain": ["new"], "direct-fast": ["lower"]}.get(where.name, ["new", "lower"])
+    return {"plain": ["new"], "direct-auto": ["lower"], "direct-fast": ["lower"]}.get(where.name, ["new", "lower"])
 
 
 def seed_lower(base: Path, where: Where) -> None:

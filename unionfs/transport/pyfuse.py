@@ -27,7 +27,6 @@ from unionfs.transport.courier import Courier
 from unionfs.types import ROOT_INO, Attr, Caller, HandleId, Ino, SetAttr
 from unionfs.wire import Message
 
-_FOREVER_SECONDS = 10**9
 _DOTS = 2
 _NOTIFY_PATIENCE_SECONDS = 1.0
 
@@ -66,14 +65,14 @@ class PyfuseOperations(pyfuse3.Operations):
     enable_acl = False
 
     def __init__(self, ops: FilesystemOps, timeout_seconds: float, log: Log) -> None:
-        """``timeout_seconds`` count when the filesystem does not own its files."""
+        """``timeout_seconds``: how long the kernel trusts names; it cannot be told to forget them all."""
         super().__init__()
         self.log = log
         self.requests: Counter[str] = Counter()
         self.trace: Log | None = None
         self._ops = ops
         self._owned = ops.entries_stay_valid()
-        self._timeout = _FOREVER_SECONDS if self._owned else timeout_seconds
+        self._timeout = timeout_seconds
         self._directories: dict[int, Ino] = {}
 
     def count(self, name: str) -> None:

@@ -25,7 +25,15 @@ from unionfs.transport.direct.notify import KernelNotifier
 from unionfs.transport.direct.replies import Replies
 from unionfs.transport.direct.requests import DONE, Handler, Payload
 from unionfs.transport.negotiate import Agreement, Wishes, encode_agreement, negotiate, parse_offer
-from unionfs.transport.protocol import BUFFER_BYTES, IN_HEADER, OPCODES, OUT_HEADER, InitFlag, Opcode
+from unionfs.transport.protocol import (
+    BUFFER_BYTES,
+    IN_HEADER,
+    OLDEST_MINOR_WITH_EPOCH,
+    OPCODES,
+    OUT_HEADER,
+    InitFlag,
+    Opcode,
+)
 from unionfs.types import Caller, Ino
 
 _GONE = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
@@ -49,6 +57,8 @@ class Settings(NamedTuple):
     stack_depth: int = 1
     timeout_seconds: float = 1.0
     """How long names and attributes are trusted when the filesystem does not own its files."""
+    changeable: bool = False
+    """Branches may change while mounted: names must not outlive the kernel's means to forget them all."""
     volatile: bool = False
     """fsync is answered without work."""
     spins: int = 0
@@ -168,7 +178,8 @@ class Connection:
         except ValueError as error:
             self._log(str(error))
             raise OSError(errno.EPROTO, os.strerror(errno.EPROTO)) from error
-        replies = Replies(None if owned else settings.timeout_seconds)
+        lasting = owned and (not settings.changeable or agreement.minor >= OLDEST_MINOR_WITH_EPOCH)
+        replies = Replies(None if lasting else settings.timeout_seconds)
         backing = Backing(self.device_fd, enabled=bool(agreement.flags & InitFlag.PASSTHROUGH))
         names = NameRequests(self._ops, replies, negative_entries=owned)
         files = FileRequests(self._ops, replies, backing, keep_cache=owned)
