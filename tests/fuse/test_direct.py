@@ -62,6 +62,22 @@ class Broken(Loopback):
         return super().lookup(parent, name, caller)
 
 
+class Talkative(Loopback):
+    """A filesystem that gives more than was asked for."""
+
+    def read(self, handle: HandleId, offset: int, size: int) -> bytes:
+        return b"x" * (size + 1)
+
+
+def test_reply_the_kernel_refuses_is_an_error_of_one_request(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with serving(Talkative(os.fsencode(tree)), root) as mount:
+        with pytest.raises(OSError, match="Input/output error"):
+            (root / "file").read_bytes()
+        assert sorted(os.listdir(root)) == ["file", "sub"]
+    assert "is refused by the kernel" in mount.log[0]
+
+
 def test_defect_is_an_error_of_one_request(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with serving(Broken(os.fsencode(tree)), root) as mount:

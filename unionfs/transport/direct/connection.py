@@ -167,8 +167,11 @@ class Connection:
                 os.writev(self.device_fd, (OUT_HEADER.pack(_OUT_BYTES + len(payload), 0, unique), payload))
         except OSError as error:
             # ENOENT: nobody waits any more; a mount that is gone is noticed by the next read
-            if error.errno not in _GONE and error.errno != errno.ENOENT:
-                raise
+            if error.errno in _GONE or error.errno == errno.ENOENT:
+                return
+            self._log(f"reply of {len(payload)} bytes is refused by the kernel: {error.strerror}")
+            if not failure:
+                self._reply(unique, DONE, errno.EIO)
 
     def _init(self, _node: Ino, body: memoryview, _caller: Caller) -> Payload:
         settings = self._settings
