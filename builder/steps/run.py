@@ -29,6 +29,7 @@ import trio
 from builder.errors import BuildError, StepFailed, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
+from builder.identities import UnknownIdentityError
 from builder.options import StepLimits
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
@@ -208,10 +209,17 @@ class _Tail:
 
 
 def resolve_user(user: str, root: Root) -> tuple[User, str]:
-    """Who ``user`` is in the image, and that one's home directory."""
+    """Who ``user`` is in the image, and that one's home directory.
+
+    Raises:
+        BuildError: the image does not know the name.
+    """
     branches = (Branch(os.fsencode(path), Access.RO) for path in root.lower)
     with contextlib.closing(Union(BranchStack((Branch(os.fsencode(root.upper), Access.RW), *branches)))) as union:
-        found = RootFs(union).resolve_user(user)
+        try:
+            found = RootFs(union).resolve_user(user)
+        except UnknownIdentityError as error:
+            raise BuildError(f"USER {user}: {error}") from error
     return User(found.uid, found.gid, found.groups), found.home
 
 
