@@ -37,6 +37,11 @@ class BuildContext:
         self._matcher = Matcher(parse_ignore_file(ignore))
 
     @property
+    def matcher(self) -> Matcher:
+        """The rules of the ignore file."""
+        return self._matcher
+
+    @property
     def title(self) -> str:
         """What the tree is called in messages."""
         return "the build context"

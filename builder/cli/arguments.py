@@ -1,7 +1,7 @@
 """Reading of command lines: argparse with docker's manners.
 
-Invariants: a wrong command line ends with status 2 and one line that names the argument, and the nearest right one
-where there is one.  On the cached-build path: nothing but argparse is imported.
+Invariants: a wrong command line is a `UsageError` whose one line names the argument, with the nearest right one as a
+hint where there is one.  On the cached-build path: nothing but argparse is imported.
 """
 
 from __future__ import annotations
@@ -9,45 +9,87 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from builder.options import SecretSource
 
-USAGE_STATUS = 2
+_USUAL_COLUMNS = 80
+_MOST_COLUMNS = 120
+_NOTHING_REFUSED: Mapping[str, str] = {}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with a suggestion for a mistyped option."""
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal; argparse would import shutil, and with it all compressors, to learn the width."""
 
-    def __init__(self, prog: str, description: str, example: str) -> None:
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_help_columns(), max_help_position=32)
+
+
+def _help_columns() -> int:
+    try:
+        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(1).columns
+    except (ValueError, OSError):
+        columns = 0
+    return min(columns or _USUAL_COLUMNS, _MOST_COLUMNS) - 2
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are `UsageError`, with a suggestion for a mistyped option.
+
+    ``refused`` are options that docker has and this command has not, and why; ``summary`` and ``example`` are for the
+    documentation.
+    """
+
+    def __init__(self, prog: str, summary: str, example: str, refused: Mapping[str, str] = _NOTHING_REFUSED) -> None:
         super().__init__(
             prog=prog,
-            description=description,
+            description=summary,
             epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
+        )
+        self.summary = summary
+        self.example = example
+        self.refused = refused
+
+    def actions(self) -> tuple[argparse.Action, ...]:
+        """All options and arguments, in the order of their definition."""
+        return tuple(self._actions)
+
+    def format_help(self) -> str:
+        """The help, with a usage line that leaves the options to the list below it."""
+        self.usage = f"{self.prog} [OPTIONS] {self.synopsis()}".rstrip()
+        return super().format_help()
+
+    def synopsis(self) -> str:
+        """The arguments in a usage line: ``IMAGE [COMMAND...]``."""
+        forms = {None: "{}", "?": "[{}]", "+": "{}...", "*": "[{}...]", "...": "[{}...]"}
+        return " ".join(
+            forms[action.nargs if isinstance(action.nargs, str) else None].format(action.metavar or action.dest.upper())
+            for action in self._actions
+            if not action.option_strings
         )
 
     def error(self, message: str) -> NoReturn:
-        """The process has ended with status 2."""
-        hint = self._suggestion(message)
-        sys.stderr.write(f"{self.prog}: {message}\n{hint}hint: {self.prog} --help lists the options\n")
-        sys.exit(USAGE_STATUS)
+        """The command line makes no sense. Raises UsageError."""
+        from builder.errors import UsageError
 
-    def _suggestion(self, message: str) -> str:
-        unknown = re.search(r"unrecognized arguments: (-[^\s=]+)", message)
-        if unknown is None:
-            return ""
-        import difflib
+        left = message.removeprefix("unrecognized arguments: ")
+        unknown = [word for word in left.split(" ") if word.startswith("-")] if left != message else []
+        if not unknown:
+            raise UsageError(message, hints=(f"for example: {self.example}", f"{self.prog} --help lists the options"))
+        option = unknown[0].partition("=")[0]
+        if option in self.refused:
+            raise UsageError(f"{option}: {self.refused[option]}")
+        from builder.dockerfile.suggest import did_you_mean
 
-        options = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(unknown.group(1), options, n=1)
-        return f"hint: did you mean {near[0]}?\n" if near else ""
+        known = [name for action in self._actions if action.help != argparse.SUPPRESS for name in action.option_strings]
+        near = did_you_mean(option, known) if option.startswith("--") else ()
+        raise UsageError(f"unknown option {option}", hints=(*near, f"{self.prog} --help lists the options"))
 
 
 def parse_bytes(text: str) -> int:

@@ -1,6 +1,6 @@
 """``pybuild build``: reads the command line, builds, prints the image's id.
 
-On the cached-build path: a build whose steps all hit imports no event loop.
+On the cached-build path: a build whose steps all hit imports no event loop, and the help no builder.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from builder.api import BuildResult, build_or_reuse
 from builder.cli.arguments import (
     ArgumentParser,
     parse_agent,
@@ -21,18 +21,30 @@ from builder.cli.arguments import (
     parse_output,
     parse_secret,
 )
-from builder.dockerfile.source import Source
+from builder.cli.docker import REFUSED, add_accepted
 from builder.errors import BuildError, UsageError, render
 from builder.options import BuildOptions, StepLimits, default_root
-from builder.progress import create_progress
+
+if TYPE_CHECKING:
+    from builder.api import BuildResult
+    from builder.dockerfile.source import Source
 
 
 def command_build(words: Sequence[str]) -> int:
     """Exit status of one build; the image's id is on stdout with ``-q``."""
-    arguments = _parser().parse_args(words)
+    arguments = parser_build().parse_args(words)
     options = _options(arguments)
+    if arguments.check:
+        from builder.cli.check import check_and_print
+
+        return check_and_print(options, root=arguments.root)
+    from builder.api import build_or_reuse
+    from builder.progress import create_progress
+
     mode = "quiet" if arguments.quiet else arguments.progress
     progress = create_progress(mode, sys.stderr, time.monotonic_ns)
+    for note in arguments.notes:
+        sys.stderr.write(f"WARN: {note}\n")
     sources: dict[str, Source] = {}
     try:
         result = build_or_reuse(options, root=arguments.root, emit=progress, sources=sources, tick=progress.tick)
@@ -99,11 +111,12 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
     )
 
 
-def _parser() -> ArgumentParser:
+def parser_build() -> ArgumentParser:
+    """The options of ``pybuild build``."""
     parser = ArgumentParser(
-        "pybuild build", "Build an image from a Dockerfile.", "pybuild -t hello -f Dockerfile --build-arg WHO=world ."
+        "pybuild build", "Build an image from a Dockerfile.", "pybuild -t hello --build-arg WHO=world .", REFUSED
     )
-    parser.add_argument("context", help="directory with the files that COPY and ADD may take")
+    parser.add_argument("context", metavar="CONTEXT", help="directory with the files that COPY and ADD may take")
     parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name of the result")
     parser.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile; - reads it from stdin")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="value of an ARG")
@@ -114,13 +127,17 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--explain", action="store_true", help="say for each step that is run why the cache has no result"
     )
+    parser.add_argument("--check", action="store_true", help="check the Dockerfile and build nothing")
     parser.add_argument("--pull", action="store_true", help="ask the registry for newer bases")
     parser.add_argument("--push", action="store_true", help="send the result to the registries in its names")
     parser.add_argument(
         "-o", "--output", action="append", default=[], type=parse_output, metavar="type=TYPE,dest=PATH",
-        help="write the result elsewhere too: oci, docker, local, tar, image, registry",
+        help="write the result elsewhere too: oci, docker, image, registry",
     )  # fmt: skip
-    parser.add_argument("--progress", choices=("auto", "plain", "tty", "rawjson", "quiet", "none"), default="auto")
+    parser.add_argument(
+        "--progress", choices=("auto", "plain", "tty", "rawjson", "quiet", "none"), default="auto",
+        help="how progress is shown on stderr",
+    )  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image id")
     parser.add_argument("--iidfile", metavar="FILE", help="write the image id to FILE")
     parser.add_argument("--metadata-file", metavar="FILE", help="write digests and what each step used to FILE as JSON")
@@ -144,6 +161,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("-c", "--cpu-shares", type=int, metavar="N", help="weight of a RUN step, 1024 is usual")
     parser.add_argument("--pids-limit", type=int, metavar="N", help="most processes of a RUN step")
     parser.add_argument("--shm-size", type=parse_bytes, default=64 << 20, metavar="SIZE", help="size of /dev/shm")
+    add_accepted(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="most steps at a time")
     parser.add_argument(
         "--root", default=default_root(dict(os.environ)), metavar="DIR", help="where images and cache live"

@@ -5,34 +5,30 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from builder.cleaning import prune
-from builder.cli.arguments import parse_bytes, parse_duration
+from builder.cli.arguments import ArgumentParser, parse_bytes, parse_duration
 from builder.cli.images import create_parser
 from builder.cli.tables import format_duration, print_table
 from builder.errors import UsageError
 from builder.progress.plain import format_bytes
+from builder.rootless import become_root
 from builder.session import Session
 
 _SECOND_NS = 1_000_000_000
 
 
-def command_cache(words: Sequence[str]) -> int:
-    """Exit status of the sub-command."""
-    if not words or words[0] in {"-h", "--help"}:
-        sys.stdout.write("usage: pybuild cache ls|du|prune [OPTIONS]\n\nexample:\n  pybuild cache prune --older 7d\n")
-        return 0 if words else 2
-    command = _COMMANDS.get(words[0])
-    if command is None:
-        raise UsageError(f"cache has no command {words[0]!r}", hints=(f"there are {', '.join(_COMMANDS)}",))
-    return command(words[1:])
-
-
-def _ls(words: Sequence[str]) -> int:
+def parser_cache_ls() -> ArgumentParser:
+    """The options of ``pybuild cache ls``."""
     parser = create_parser("cache ls", "List the results of steps.", "pybuild cache ls --format json")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_cache_ls(words: Sequence[str]) -> int:
+    """The results of steps are on stdout, the last used first."""
+    arguments = parser_cache_ls().parse_args(words)
     with Session(arguments.root) as session:
         results = session.cache.results()
     if arguments.format == "json":
@@ -52,9 +48,14 @@ def _ls(words: Sequence[str]) -> int:
     return 0
 
 
-def _du(words: Sequence[str]) -> int:
-    parser = create_parser("cache du", "Show what the root directory takes on disk.", "pybuild cache du")
-    arguments = parser.parse_args(words)
+def parser_cache_du() -> ArgumentParser:
+    """The options of ``pybuild cache du``."""
+    return create_parser("cache du", "Show what the root directory takes on disk.", "pybuild cache du")
+
+
+def command_cache_du(words: Sequence[str]) -> int:
+    """What images, layers and cache take on disk is on stdout."""
+    arguments = parser_cache_du().parse_args(words)
     from builder.cleaning import disk_use
 
     with Session(arguments.root) as session:
@@ -63,15 +64,22 @@ def _du(words: Sequence[str]) -> int:
     return 0
 
 
-def _prune(words: Sequence[str]) -> int:
+def parser_cache_prune() -> ArgumentParser:
+    """The options of ``pybuild cache prune``."""
     parser = create_parser("cache prune", "Remove results that were not used.", "pybuild cache prune --older 7d")
     parser.add_argument("-a", "--all", action="store_true", help="all results that no image needs")
     parser.add_argument("--older", type=parse_duration, metavar="TIME", help="results unused for so long: 12h, 7d")
     parser.add_argument("--keep-storage", type=parse_bytes, metavar="SIZE", help="the longest unused, down to SIZE")
     parser.add_argument("-n", "--dry-run", action="store_true", help="only tell")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_cache_prune(words: Sequence[str]) -> int:
+    """The results that the options name are gone, with the layers nothing else needs."""
+    arguments = parser_cache_prune().parse_args(words)
     if not (arguments.all or arguments.older is not None or arguments.keep_storage is not None):
         raise UsageError("nothing was said to be pruned", hints=("--all, --older TIME or --keep-storage SIZE",))
+    become_root()
     with Session(arguments.root) as session:
         pruned = prune(
             session,
@@ -83,6 +91,3 @@ def _prune(words: Sequence[str]) -> int:
     word = "would be freed" if arguments.dry_run else "freed"
     sys.stdout.write(f"{pruned.results} results, {pruned.layers} layers, {format_bytes(pruned.freed_bytes)} {word}\n")
     return 0
-
-
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"ls": _ls, "du": _du, "prune": _prune}

@@ -12,6 +12,7 @@ from builder.cli.tables import format_age, print_table
 from builder.errors import BuildError
 from builder.options import default_root
 from builder.progress.plain import format_bytes
+from builder.rootless import become_root
 from builder.session import Session
 from layers.config import History, ImageConfig
 from layers.descriptor import Descriptor
@@ -28,12 +29,17 @@ def create_parser(name: str, description: str, example: str) -> ArgumentParser:
     return parser
 
 
-def command_images(words: Sequence[str]) -> int:
-    """The images of the store are on stdout, one line a name."""
+def parser_images() -> ArgumentParser:
+    """The options of ``pybuild images``."""
     parser = create_parser("images", "List the images of the store.", "pybuild images --format json")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     parser.add_argument("-q", "--quiet", action="store_true", help="print ids only")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_images(words: Sequence[str]) -> int:
+    """The images of the store are on stdout, one line a name."""
+    arguments = parser_images().parse_args(words)
     with Store(arguments.root) as store:
         images = sorted(store.images(), key=lambda image: image.names)
     if arguments.quiet:
@@ -49,24 +55,34 @@ def command_images(words: Sequence[str]) -> int:
     return 0
 
 
-def command_inspect(words: Sequence[str]) -> int:
-    """The configuration and digests of the images are on stdout as a JSON list."""
+def parser_inspect() -> ArgumentParser:
+    """The options of ``pybuild inspect``."""
     parser = create_parser("inspect", "Show images as JSON.", "pybuild inspect hello")
     parser.add_argument("image", nargs="+", help="name, id or the beginning of an id")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_inspect(words: Sequence[str]) -> int:
+    """The configuration and digests of the images are on stdout as a JSON list."""
+    arguments = parser_inspect().parse_args(words)
     with Store(arguments.root) as store:
         images = [store.image(name) for name in arguments.image]
     sys.stdout.write(json.dumps([_details(image) for image in images], indent=2) + "\n")
     return 0
 
 
-def command_history(words: Sequence[str]) -> int:
-    """What made the image's layers is on stdout, the last first."""
+def parser_history() -> ArgumentParser:
+    """The options of ``pybuild history``."""
     parser = create_parser("history", "Show what an image was made by.", "pybuild history --no-trunc hello")
     parser.add_argument("image", help="name, id or the beginning of an id")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     parser.add_argument("--no-trunc", action="store_true", help="show commands whole")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_history(words: Sequence[str]) -> int:
+    """What made the image's layers is on stdout, the last first."""
+    arguments = parser_history().parse_args(words)
     with Store(arguments.root) as store:
         image = store.image(arguments.image)
     entries = list(_sized_history(image.config, image.manifest.layers))[::-1]
@@ -83,24 +99,35 @@ def command_history(words: Sequence[str]) -> int:
     return 0
 
 
-def command_tag(words: Sequence[str]) -> int:
-    """The image has the new name as well."""
+def parser_tag() -> ArgumentParser:
+    """The options of ``pybuild tag``."""
     parser = create_parser("tag", "Give an image one more name.", "pybuild tag hello registry.example/hello:1")
     parser.add_argument("image", help="name, id or the beginning of an id")
     parser.add_argument("name", help="the new name")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_tag(words: Sequence[str]) -> int:
+    """The image has the new name as well."""
+    arguments = parser_tag().parse_args(words)
     with Store(arguments.root) as store:
         store.tag(Reference.parse(arguments.name), store.image(arguments.image).descriptor)
     return 0
 
 
-def command_rmi(words: Sequence[str]) -> int:
-    """The names are gone; an image whose last name went is gone with the blobs nothing else needs."""
+def parser_rmi() -> ArgumentParser:
+    """The options of ``pybuild rmi``."""
     parser = create_parser("rmi", "Remove images.", "pybuild rmi hello")
     parser.add_argument("image", nargs="+", help="name, id or the beginning of an id")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_rmi(words: Sequence[str]) -> int:
+    """The names are gone; an image whose last name went is gone with the blobs nothing else needs."""
+    arguments = parser_rmi().parse_args(words)
     from builder.cleaning import collect_garbage
 
+    become_root()
     with Session(arguments.root) as session:
         for wanted in arguments.image:
             _remove(session.store, wanted)

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from builder.cli.arguments import parse_assignments, parse_bytes
+from builder.cli.arguments import ArgumentParser, parse_assignments, parse_bytes
 from builder.cli.images import create_parser
 from builder.errors import BuildError, UsageError
+from builder.rootless import become_root
 from builder.sandbox.client import Running
 from builder.sandbox.spec import Limits, SandboxSpec
 from builder.servers import Servers
@@ -24,8 +25,8 @@ from layers.digest import ChainId
 from layers.snapshotter import ensure_unpacked
 
 
-def command_run(words: Sequence[str]) -> int:
-    """Exit status of the command."""
+def parser_run() -> ArgumentParser:
+    """The options of ``pybuild run``."""
     parser = create_parser("run", "Run a command in an image.", "pybuild run -it debian:bookworm bash")
     parser.add_argument("-i", "--interactive", action="store_true", help="keep stdin open")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
@@ -41,10 +42,16 @@ def command_run(words: Sequence[str]) -> int:
     parser.add_argument("--pids-limit", type=int, metavar="N", help="most processes")
     parser.add_argument("image", help="name, id or the beginning of an id")
     parser.add_argument("command", nargs="...", help="instead of the image's CMD")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_run(words: Sequence[str]) -> int:
+    """Exit status of the command."""
+    arguments = parser_run().parse_args(words)
     if arguments.tty and not sys.stdin.isatty():
         raise UsageError("-t: stdin is no terminal")
     limits = Limits(memory_bytes=arguments.memory, cpus=arguments.cpus, pids=arguments.pids_limit)
+    become_root()
     with Session(arguments.root) as session:
         image = session.store.image(arguments.image)
         chain = ensure_unpacked(session.store, image.manifest, image.config)

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from layers.registry.progress import TransferProgress
 
 
-def command_pull(words: Sequence[str]) -> int:
-    """The image is in the store; its digest is on stdout."""
+def parser_pull() -> ArgumentParser:
+    """The options of ``pybuild pull``."""
     parser = create_parser("pull", "Fetch an image from a registry.", "pybuild pull debian:bookworm")
     parser.add_argument("image", help="name, with a tag or a digest")
     parser.add_argument("--platform", metavar="OS/ARCH", help="which one of a multi-platform image")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_pull(words: Sequence[str]) -> int:
+    """The image is in the store; its digest is on stdout."""
+    arguments = parser_pull().parse_args(words)
     from layers.registry import transfer
 
     wanted = None if arguments.platform is None else platform.parse(arguments.platform)
@@ -43,14 +48,19 @@ def command_pull(words: Sequence[str]) -> int:
     return 0
 
 
-def command_push(words: Sequence[str]) -> int:
-    """The registry has the image; its manifest's digest is on stdout."""
+def parser_push() -> ArgumentParser:
+    """The options of ``pybuild push``."""
     parser = create_parser("push", "Send an image to a registry.", "pybuild push hello registry.example/hello:1")
     parser.add_argument("image", help="name, id or the beginning of an id")
     parser.add_argument("target", nargs="?", help="name in the registry, when it is not the image's own")
     parser.add_argument("--compression", choices=("gzip", "zstd", "none"), default="gzip", help="of plain layers")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_push(words: Sequence[str]) -> int:
+    """The registry has the image; its manifest's digest is on stdout."""
+    arguments = parser_push().parse_args(words)
     from layers.registry import transfer
 
     with Store(arguments.root) as store:
@@ -67,11 +77,16 @@ def command_push(words: Sequence[str]) -> int:
     return 0
 
 
-def command_load(words: Sequence[str]) -> int:
-    """The images of the archive are in the store; their names are on stdout."""
+def parser_load() -> ArgumentParser:
+    """The options of ``pybuild load``."""
     parser = create_parser("load", "Read images from an archive.", "pybuild load -i images.tar")
     parser.add_argument("-i", "--input", metavar="FILE", help="the archive, docker's or OCI's; stdin when left out")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_load(words: Sequence[str]) -> int:
+    """The images of the archive are in the store; their names are on stdout."""
+    arguments = parser_load().parse_args(words)
     from layers.load import load
 
     with Store(arguments.root) as store:
@@ -85,13 +100,18 @@ def command_load(words: Sequence[str]) -> int:
     return 0
 
 
-def command_save(words: Sequence[str]) -> int:
-    """The images are in an archive."""
+def parser_save() -> ArgumentParser:
+    """The options of ``pybuild save``."""
     parser = create_parser("save", "Write images to an archive.", "pybuild save -o hello.tar hello")
     parser.add_argument("image", nargs="+", help="name, id or the beginning of an id")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to; stdout when left out")
     parser.add_argument("--format", choices=("docker", "oci"), default="docker", help="form of the archive")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_save(words: Sequence[str]) -> int:
+    """The images are in an archive."""
+    arguments = parser_save().parse_args(words)
     if arguments.output is None and sys.stdout.isatty():
         raise UsageError("an archive is not written to a terminal", hints=("-o FILE names a file",))
     from layers.archive import write_docker_archive, write_oci_archive
@@ -106,17 +126,22 @@ def command_save(words: Sequence[str]) -> int:
     return 0
 
 
-def command_login(words: Sequence[str]) -> int:
-    """The registry has accepted the credentials and they are kept."""
+def parser_login() -> ArgumentParser:
+    """The options of ``pybuild login``."""
     parser = _registry_parser("login", "Store credentials for a registry.", "pybuild login -u me registry.example")
     parser.add_argument("-u", "--username", help="asked for when left out")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
-    arguments = parser.parse_args(words)
+    return parser
+
+
+def command_login(words: Sequence[str]) -> int:
+    """The registry has accepted the credentials and they are kept."""
+    arguments = parser_login().parse_args(words)
     from layers.registry import auth
 
     if not arguments.password_stdin and not sys.stdin.isatty():
         raise UsageError("stdin is no terminal to ask for a password", hints=("--password-stdin reads it",))
-    username = arguments.username or _ask("Username: ", parser)
+    username = arguments.username or _ask("Username: ")
     if arguments.password_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:
@@ -128,10 +153,14 @@ def command_login(words: Sequence[str]) -> int:
     return 0
 
 
+def parser_logout() -> ArgumentParser:
+    """The options of ``pybuild logout``."""
+    return _registry_parser("logout", "Remove credentials for a registry.", "pybuild logout registry.example")
+
+
 def command_logout(words: Sequence[str]) -> int:
     """No credentials for the registry are kept."""
-    parser = _registry_parser("logout", "Remove credentials for a registry.", "pybuild logout registry.example")
-    arguments = parser.parse_args(words)
+    arguments = parser_logout().parse_args(words)
     from layers.registry import auth
 
     places = auth.logout(arguments.registry, settings=read_registry_settings(os.environ))
@@ -147,9 +176,9 @@ def _registry_parser(name: str, description: str, example: str) -> ArgumentParse
     return parser
 
 
-def _ask(prompt: str, parser: ArgumentParser) -> str:
+def _ask(prompt: str) -> str:
     if not sys.stdin.isatty():
-        parser.error("-u NAME is needed where stdin is no terminal")
+        raise UsageError("stdin is no terminal to ask for a name", hints=("-u NAME gives it",))
     sys.stderr.write(prompt)
     sys.stderr.flush()
     return sys.stdin.readline().strip()

@@ -1,0 +1,70 @@
+"""Checks of a Dockerfile before a build and instead of one: the rules of `builder.lint` on what the options name.
+
+Invariants: nothing is written and no registry is asked; what a base image has to say is known when the store has it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from builder.bases import Base
+from builder.context import open_context
+from builder.dockerfile.source import Finding, Source
+from builder.errors import DockerfileError
+from builder.lint import RULES, check, settings_of
+from builder.options import BuildOptions
+from builder.planning import Plan, find_local_bases, read_plan
+from layers.store import Store
+
+
+def check_dockerfile(
+    options: BuildOptions, *, root: str, sources: dict[str, Source]
+) -> tuple[Plan, tuple[Finding, ...]]:
+    """The Dockerfile of ``options`` and what the rules find in it, in order of lines; nothing is built.
+
+    ``root`` is where images live; ``sources`` gets the text that places refer to.
+
+    Raises:
+        BuildError: there is no Dockerfile, or it is none.
+    """
+    plan = read_plan(options, sources)
+    bases: Mapping[str, Base] = {}
+    if os.path.isdir(root):
+        with Store(root) as store:
+            bases, _ = find_local_bases(plan, options, store)
+    return plan, find_warnings(plan, options, bases)
+
+
+def find_warnings(plan: Plan, options: BuildOptions, bases: Mapping[str, Base]) -> tuple[Finding, ...]:
+    """What the rules find in ``plan``; ``bases`` are those that are known."""
+    return check(
+        plan.dockerfile,
+        bases={base.ref.reference: base.image for base in bases.values()},
+        build_args=options.build_args,
+        platform=plan.platform,
+        ignore=open_context(options.context, plan.path).matcher,
+    )
+
+
+def are_errors(plan: Plan) -> bool:
+    """Whether the Dockerfile says of itself that findings are errors: ``# check=error=true``."""
+    return settings_of(plan.dockerfile).error
+
+
+def refuse(findings: tuple[Finding, ...]) -> None:
+    """Nothing, when there are no findings.
+
+    Raises:
+        DockerfileError: there are some; placed at the first.
+    """
+    rules = sorted({finding.rule for finding in findings})
+    if rules:
+        first = findings[0]
+        message = f"the Dockerfile has check=error=true and breaks {', '.join(rules)}: {first.message}"
+        raise DockerfileError(message, source=first.source, hints=("pybuild check lists every place",))
+
+
+def describe_rule(rule: str) -> str:
+    """What ``rule`` asks for, empty when it is none of the rules."""
+    return RULES.get(rule, "")

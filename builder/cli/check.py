@@ -1,0 +1,89 @@
+"""``pybuild check`` and ``pybuild build --check``: what the rules find in a Dockerfile, on stdout.
+
+Exit status: 0 also when something was found, unless the Dockerfile says ``# check=error=true``; then 1.
+Source: ``docker build --check``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from builder.checking import are_errors, check_dockerfile, describe_rule
+from builder.cli.arguments import ArgumentParser, parse_assignments
+from builder.dockerfile.source import Finding, Source
+from builder.errors import BuildError, render
+from builder.options import BuildOptions, default_root
+
+
+def parser_check() -> ArgumentParser:
+    """The options of ``pybuild check``."""
+    parser = ArgumentParser(
+        "pybuild check", "Check a Dockerfile without building it.", "pybuild check -f docker/Dockerfile ."
+    )
+    parser.add_argument("context", nargs="?", default=".", metavar="CONTEXT", help="directory, else the current one")
+    parser.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile; - reads it from stdin")
+    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="value of an ARG")
+    parser.add_argument("--target", metavar="STAGE", help="stage to be built instead of the last")
+    parser.add_argument("--platform", metavar="OS/ARCH", help="platform to be built for")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for programs")
+    parser.add_argument(
+        "--root", default=default_root(dict(os.environ)), metavar="DIR", help="where images and cache live"
+    )
+    return parser
+
+
+def command_check(words: Sequence[str]) -> int:
+    """Exit status of the check; the findings are on stdout."""
+    arguments = parser_check().parse_args(words)
+    options = BuildOptions(
+        context=arguments.context,
+        dockerfile=arguments.file,
+        build_args=parse_assignments(arguments.build_arg, dict(os.environ)),
+        target=arguments.target,
+        platform=arguments.platform,
+    )
+    return check_and_print(options, root=arguments.root, form=arguments.format)
+
+
+def check_and_print(options: BuildOptions, *, root: str, form: str = "text") -> int:
+    """Exit status of checking the Dockerfile of ``options``; the findings are on stdout."""
+    sources: dict[str, Source] = {}
+    try:
+        plan, findings = check_dockerfile(options, root=root, sources=sources)
+        failed = bool(findings) and are_errors(plan)
+    except BuildError as error:
+        sys.stderr.write(render(error, sources) + "\n")
+        return error.exit_status
+    if form == "json":
+        sys.stdout.write(json.dumps([_as_json(finding) for finding in findings], indent=2) + "\n")
+    else:
+        for finding in findings:
+            sys.stdout.write(_as_text(finding, sources) + "\n\n")
+        count = len(findings)
+        end = "no warnings found." if not count else f"{count} warning{'s have' if count > 1 else ' has'} been found!"
+        sys.stdout.write(f"Check complete, {end}\n")
+    if failed:
+        sys.stderr.write("error: the Dockerfile has check=error=true\n")
+    return int(failed)
+
+
+def _as_text(finding: Finding, sources: Mapping[str, Source]) -> str:
+    lines = [f"WARNING: {finding.rule} - {describe_rule(finding.rule)}", finding.message]
+    if finding.source is not None and finding.source.file in sources:
+        lines.append(sources[finding.source.file].excerpt(finding.source))
+    return "\n".join(lines)
+
+
+def _as_json(finding: Finding) -> dict[str, object]:
+    place = finding.source
+    return {
+        "rule": finding.rule,
+        "description": describe_rule(finding.rule),
+        "message": finding.message,
+        "file": None if place is None else place.file,
+        "start": None if place is None else place.start,
+        "end": None if place is None else place.end,
+    }

@@ -1,0 +1,74 @@
+"""What ``docker build`` and ``buildx build`` take beyond this command: refused with the reason, or accepted.
+
+Invariants: an option that is accepted and does nothing says so, unless it asks for what is done anyway.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+_NO_ATTESTATIONS = "attestations are not made; leave it out"
+_NO_INSTANCES = "there is one builder, without instances; leave it out"
+_NO_CACHE_EXCHANGE = "results of steps stay on this machine; leave it out, or keep the --root directory between builds"
+_FINER_LIMIT = "there are --cpus and --cpu-shares, not the scheduler's own numbers"
+
+REFUSED = {
+    "--annotation": "annotations are not written; --label goes into the image's configuration",
+    "--attest": _NO_ATTESTATIONS,
+    "--build-context": "there is one context; --from of COPY takes a stage or an image",
+    "--builder": _NO_INSTANCES,
+    "--cache-from": _NO_CACHE_EXCHANGE,
+    "--cache-to": _NO_CACHE_EXCHANGE,
+    "--call": "there is --check",
+    "--cap-add": "a step has docker's default capabilities, or with RUN --security=insecure all",
+    "--cap-drop": "a step has docker's default capabilities",
+    "--cgroup-parent": "each step has a control group of its own",
+    "--cpu-period": _FINER_LIMIT,
+    "--cpu-quota": _FINER_LIMIT,
+    "--cpuset-cpus": _FINER_LIMIT,
+    "--cpuset-mems": _FINER_LIMIT,
+    "--device": "a step has the usual devices, or with RUN --security=insecure all",
+    "--dns": "a step has the machine's own name servers",
+    "--isolation": "there is one kind of sandbox",
+    "--no-cache-filter": "the cache is left aside for all steps (--no-cache) or none",
+    "--policy": "there are no policies",
+    "--security-opt": "the sandbox is not weakened by options; RUN --security=insecure is, with --allow",
+    "--squash": "layers stay as the Dockerfile makes them; COPY --from=STAGE / / in a last stage makes one",
+    "--stream": "the context is read where it lies",
+    "--ulimit": "limits are --memory, --cpus, --pids-limit and --shm-size",
+    "--volume": "RUN --mount=type=bind shows files to a step",
+    "-v": "RUN --mount=type=bind shows files to a step",
+}
+"""Option → why it is not there."""
+
+
+def add_accepted(parser: argparse.ArgumentParser) -> None:
+    """``parser`` takes the options that people write for docker and that change nothing here.
+
+    What is to be told about them is in the list ``notes`` of the parsed arguments.
+    """
+    for option, reason in (
+        ("--load", "images are always in the store"),
+        ("--compress", "the context is read where it lies"),
+    ):
+        parser.add_argument(
+            option, action="append_const", dest="notes", default=[], const=f"{option} has no effect: {reason}",
+            help=f"accepted without effect: {reason}",
+        )  # fmt: skip
+    for option in ("--rm", "--force-rm"):
+        parser.add_argument(option, action="store_true", help="accepted: nothing of a step stays but its layer")
+    for option in ("--provenance", "--sbom"):
+        parser.add_argument(
+            option, type=parse_no_attestation, metavar="false", help="accepted: attestations are not made"
+        )
+
+
+def parse_no_attestation(text: str) -> bool:
+    """False, when ``text`` means so.
+
+    Raises:
+        argparse.ArgumentTypeError: an attestation is asked for.
+    """
+    if text.lower() not in {"false", "0", "f", "disabled=true"}:
+        raise argparse.ArgumentTypeError(f"attestations are not made, got {text!r}")
+    return False
