@@ -24,6 +24,7 @@ from builder.lookup import Lookup
 from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, make_graph, read_plan
 from builder.results import StepResult
+from builder.rootless import become_root
 from builder.session import Session
 from builder.steps.keys import KeyInputs
 from layers.digest import Digest
@@ -99,6 +100,7 @@ def build_or_reuse(
             if preparation.is_complete and not exports.need_network:
                 _tell_cached(preparation, journal)
                 return finish(preparation, preparation.known, session, journal)
+        become_root()
         import trio
 
         from builder import building

@@ -22,6 +22,7 @@ from layers.errors import ArchiveError
 from layers.lowerview import LowerEntry, LowerView
 from layers.tar import entry as tar
 from layers.tar.entry import Entry
+from unionfs.privileges import is_machine_root, mapped_ids
 from unionfs.types import WhiteoutForm
 from unionfs.whiteout import OPAQUE_NAME, PREFIX, is_own_xattr, make_device, written_form
 
@@ -41,9 +42,12 @@ class Rights(NamedTuple):
 
     @classmethod
     def of_this_process(cls) -> Rights:
-        """Everything for root, nothing of it for others."""
+        """Everything for root, no devices for root of a user namespace, nothing for others.
+
+        In a namespace of one id there is nobody to give files to.
+        """
         root = os.geteuid() == 0
-        return cls(owners=root, devices=root, setuid=root)
+        return cls(owners=root and mapped_ids() > 1, devices=is_machine_root(), setuid=root)
 
 
 class _Pending(NamedTuple):

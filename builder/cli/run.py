@@ -19,7 +19,7 @@ from builder.sandbox.client import Running
 from builder.sandbox.spec import Limits, SandboxSpec
 from builder.servers import Servers
 from builder.session import Session
-from builder.steps.run import MOUNT_OPTIONS, Root, branches_of, make_scaffold, resolve_user, sandbox_network
+from builder.steps.run import Root, make_scaffold, mount_root, resolve_user, sandbox_network
 from layers.config import ImageConfig
 from layers.digest import ChainId
 from layers.snapshotter import ensure_unpacked
@@ -35,7 +35,9 @@ def parser_run() -> ArgumentParser:
     parser.add_argument("-u", "--user", help="name or number, with or without :group")
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory in the image")
     parser.add_argument("--entrypoint", help="program instead of the image's ENTRYPOINT")
-    parser.add_argument("--network", choices=("default", "none", "host"), default="default")
+    parser.add_argument(
+        "--network", choices=("default", "none", "host"), default="default", help="what the command reaches"
+    )
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written")
     parser.add_argument("-m", "--memory", type=parse_bytes, metavar="SIZE", help="most memory")
     parser.add_argument("--cpus", type=float, metavar="N", help="most processors kept busy")
@@ -99,7 +101,7 @@ def _fresh_root(session: Session, chain: ChainId | None) -> Generator[Root]:
 def _run(spec: SandboxSpec, root: Root, session: Session, *, interactive: bool) -> int:
     servers: Servers = session.servers
     scaffold = make_scaffold(Path(session.root) / "scaffold")
-    mount = servers.union.mount(branches_of(root, scaffold), MOUNT_OPTIONS)
+    mount = mount_root(servers, root, scaffold)
     try:
         stdin = 0 if interactive else None
         with servers.sandbox.run(spec, root_fd=mount.fd, stdin=stdin, stdout=1, stderr=2) as running:
@@ -116,8 +118,6 @@ def _run(spec: SandboxSpec, root: Root, session: Session, *, interactive: bool) 
 
 def _status(running: Running) -> int:
     result = running.result()
-    for note in result.notes:
-        sys.stderr.write(f"WARN: {note}\n")
     if result.error is not None:
         raise BuildError(f"command could not be run: {result.error}", exit_status=result.status or 1)
     if result.oom is not None:

@@ -12,6 +12,7 @@ CVE-2019-5736; it can't be written, since process 1 of the same namespace runs i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -96,7 +97,9 @@ def _own_pipes(uid: int, stdio: Sequence[int]) -> None:
     """A user other than root can open /dev/stdout again where it is a pipe, as with runc."""
     for fd in stdio:
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
-            os.fchown(fd, uid, -1)
+            # somebody else's pipe, seen from a user namespace, stays as it is
+            with contextlib.suppress(PermissionError):
+                os.fchown(fd, uid, -1)
 
 
 def _enter_directory(path: str) -> None:

@@ -28,6 +28,7 @@ from builder.sandbox.runtime import FULL, ROOTLESS, ROOTLESS_ONE_ID, Child, Kind
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SpecError
 from unionfs import wire
+from unionfs.privileges import is_machine_root, mapped_ids
 
 _RETRY_MS = 5
 # while a step has just started no child is made: joining a group holds up every fork and exec of the machine for a
@@ -232,11 +233,11 @@ def _settle() -> str:
         signal.signal(number, signal.SIG_IGN)
     # a step sees this in its process table, and the command line of an interpreter tells of the host
     _sys.set_title(_TITLE)
-    level = FULL
     if caps.held() & caps.SYS_ADMIN_MASK:
         _sys.unshare(_sys.CLONE_NEWNS)
     else:
-        level = ROOTLESS if idmap.enter() else ROOTLESS_ONE_ID
+        idmap.enter()
+    level = FULL if is_machine_root() else ROOTLESS if mapped_ids() > 1 else ROOTLESS_ONE_ID
     _sys.mount_propagation(b"/", _sys.MS_REC | _sys.MS_SLAVE)
     return level
 

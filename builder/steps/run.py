@@ -38,6 +38,8 @@ from builder.sandbox.spec import Limits, Network, SandboxResult, SandboxSpec, Us
 from builder.servers import Servers
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
+from unionfs.client import DetachedMount
+from unionfs.privileges import is_machine_root
 from unionfs.types import Access, UnionOptions
 from unionfs.union import Union
 
@@ -47,7 +49,7 @@ _INSECURE = "security.insecure"
 _READ_BYTES = 64 << 10
 _MIB = 1 << 20
 _TAIL_LINES = 20
-MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
+_MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
 """The layer is made durable when it is packed; until then nothing of the branch is promised to anybody."""
 
 
@@ -118,9 +120,7 @@ async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[Pre
 async def run_in_sandbox(spec: SandboxSpec, root: Root, environment: Environment, output: Output) -> SandboxResult:
     """The result of the sandbox; its mount is gone, and ``root.upper`` is still."""
     servers = environment.servers
-    mount = await trio.to_thread.run_sync(
-        lambda: servers.union.mount(branches_of(root, environment.scaffold), MOUNT_OPTIONS)
-    )
+    mount = await trio.to_thread.run_sync(mount_root, servers, root, environment.scaffold)
     try:
         async with AsyncExitStack() as reading:
             with ExitStack() as ends:
@@ -136,16 +136,23 @@ async def run_in_sandbox(spec: SandboxSpec, root: Root, environment: Environment
                         stderr=stderr.write_fd,
                     )
                 )
-            return await _follow(running, {1: stdout.reader, 2: stderr.reader}, output)
+            result = await _follow(running, {1: stdout.reader, 2: stderr.reader}, output)
     finally:
         with trio.CancelScope(shield=True):
-            await _wait_for_end(mount.ended)
+            whole = await _wait_for_end(mount.ended)
+    if not whole:
+        raise BuildError("the union server ended before the step did: what the step wrote may be lost")
+    return result
 
 
-def branches_of(root: Root, scaffold: Path) -> list[Branch]:
-    """The branches that make ``root`` with the mount points of ``scaffold``, top first."""
+def mount_root(servers: Servers, root: Root, scaffold: Path) -> DetachedMount:
+    """The union of ``root`` with the mount points of ``scaffold``, attached nowhere yet.
+
+    Only root of the machine may let the kernel pass reads and writes through.
+    """
     lower = (*root.lower, scaffold)
-    return [Branch(os.fsencode(root.upper)), *(Branch(os.fsencode(path), Access.RO) for path in lower)]
+    branches = [Branch(os.fsencode(root.upper)), *(Branch(os.fsencode(path), Access.RO) for path in lower)]
+    return servers.union.mount(branches, _MOUNT_OPTIONS, passthrough="fast" if is_machine_root() else "off")
 
 
 class _Pipe(NamedTuple):
@@ -181,11 +188,13 @@ async def _follow(running: Running, readers: dict[int, trio.lowlevel.FdStream], 
         running.close()
 
 
-async def _wait_for_end(ended: int) -> None:
-    """The mount whose ``ended`` this is has ended; the descriptor is closed."""
+async def _wait_for_end(ended: int) -> bool:
+    """The mount whose ``ended`` this is has ended; whether everything written through it is in its branch."""
+    report = b""
     async with trio.lowlevel.FdStream(ended) as stream:
-        while await stream.receive_some(_READ_BYTES):
-            pass
+        while data := await stream.receive_some(_READ_BYTES):
+            report += data
+    return bool(report)
 
 
 class _Tail:

@@ -1,0 +1,145 @@
+"""Builds of a plain user, in a user namespace: with subordinate ids as Debian gives them to users, and with none."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.bases import made
+from harness.pybuild import ENTRY_POINT, PROJECT
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+NOBODY = 65534
+AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "env", "-i")
+PACKAGES = (
+    "unionfs",
+    "layers",
+    "cache",
+    "builder",
+    "trio",
+    "outcome",
+    "sniffio",
+    "attr",
+    "attrs",
+    "sortedcontainers",
+    "idna",
+)
+# the device for everybody and the ids of nobody, in a mount namespace of their own
+PREPARE = """set -e
+mknod "$1/fuse" c 10 229; chmod 666 "$1/fuse"; mount --bind "$1/fuse" /dev/fuse
+mount --bind "$1/subids" /etc/subuid; mount --bind "$1/subids" /etc/subgid
+shift; exec "$@"
+"""
+# the kernel makes no user namespaces for a process whose root is not that of its mount namespace
+IN_A_CHANGED_ROOT = """set -e
+mkdir "$1/root"; mount --rbind / "$1/root"; cd "$1/root"; shift; exec chroot . "$@"
+"""
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def interpreter() -> str:
+    """One that a plain user may run."""
+    for path in (sys.executable, "/usr/bin/python3"):
+        if subprocess.run([*AS_NOBODY, path, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return path
+    pytest.fail("there is no interpreter that a plain user may run")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory of nobody, with what it needs to run pybuild."""
+    place = Path(tempfile.mkdtemp(prefix="pyb-user-", dir="/tmp"))
+    try:
+        place.chmod(0o755)
+        for name in PACKAGES:
+            found = importlib.util.find_spec(name)
+            assert found is not None
+            assert found.origin is not None
+            source = PROJECT / name if (PROJECT / name).is_dir() else Path(found.origin).parent
+            shutil.copytree(source, place / "lib" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(made("busybox"), place / "busybox.tar")
+        (place / "home").mkdir()
+        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", place], check=True)
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def user(place: Path, subordinate: str) -> Run:
+    """Runs pybuild as nobody with these lines of /etc/subuid; ``status`` is what it must end with."""
+    (place / "subids").write_text(subordinate)
+    environment = (f"HOME={place}/home", f"PYTHONPATH={place}/lib", f"PATH={os.defpath}", "PYTHONDONTWRITEBYTECODE=1")
+
+    def run(*arguments: str, status: int = 0, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        program = [*before, *AS_NOBODY, *environment, interpreter(), "-c", ENTRY_POINT, *arguments]
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", PREPARE, "sh", place, *program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
+        (place / "fuse").unlink()
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
+
+
+def write(place: Path, dockerfile: str) -> str:
+    context = place / "context"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text(dockerfile)
+    (context / "file").write_text("content\n")
+    return str(context)
+
+
+OWNERS = """FROM busybox
+RUN id -u > /who && mkdir /d && touch /d/f && chown -R 1000:1001 /d && chmod 4755 /d/f
+COPY --chown=7:8 file /copied
+USER 1234:5678
+RUN id -u > /tmp/user && ! touch /denied
+"""
+
+
+def test_with_subordinate_ids_everything_has_its_owner(directory: Path) -> None:
+    run = user(directory, "nobody:200000:65536\n")
+    run("load", "-i", str(directory / "busybox.tar"))
+    context = write(directory, OWNERS)
+    first = run("build", "-q", "-t", "owned", context).stdout
+    assert run("build", "-q", "-t", "owned", context).stdout == first
+    shown = run("run", "-u", "0", "owned", "stat", "-c", "%n %a %u:%g", "/d", "/d/f", "/copied", "/tmp/user").stdout
+    assert shown.splitlines() == [
+        "/d 755 1000:1001",
+        "/d/f 4755 1000:1001",
+        "/copied 644 7:8",
+        "/tmp/user 644 1234:5678",
+    ]
+    assert run("run", "owned", "cat", "/who", "/tmp/user").stdout == "0\n1234\n"
+    run("rmi", "owned")
+    run("cache", "prune", "--all")
+    run("rmi", "busybox")
+    layers = directory / "home" / ".local" / "share" / "pybuild" / "layers"
+    assert [path.name for path in layers.iterdir() if path.name != "active"] == []
+
+
+def test_with_one_id_a_build_that_gives_nothing_away_works(directory: Path) -> None:
+    run = user(directory, "")
+    run("load", "-i", str(directory / "busybox.tar"))
+    run("build", "-q", "-t", "one", write(directory, "FROM busybox\nRUN id -u > /who\nCOPY file /\n"))
+    assert run("run", "one", "cat", "/who", "/file").stdout == "0\ncontent\n"
+    done = run("build", write(directory, "FROM busybox\nRUN touch /f && chown 5 /f\n"), status=1)
+    assert "chown" in done.stderr
+
+
+def test_a_machine_without_user_namespaces_says_so(directory: Path) -> None:
+    run = user(directory, "")
+    run("load", "-i", str(directory / "busybox.tar"))
+    context = write(directory, "FROM busybox\nRUN true\n")
+    program = ["sh", "-c", IN_A_CHANGED_ROOT, "sh", str(directory)]
+    done = run("build", context, status=1, before=program)
+    assert "a plain user cannot build here: user namespaces are refused" in done.stderr
+    assert "Traceback" not in done.stderr
