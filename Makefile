@@ -1,5 +1,5 @@
 # The commands of README, under short names.
-.PHONY: check test demo bench format
+.PHONY: check test demo bench docs format
 
 check:  ## lint, types, imports, unit tests: under a minute, no privileges
 	.venv/bin/ruff check .
@@ -17,6 +17,9 @@ demo:  ## build, push, pull and run the examples
 
 bench:  ## every benchmark beside every peer that is installed
 	scripts/bench
+
+docs:  ## the page on the command line, of the program's own options
+	.venv/bin/python -m builder.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 
 format:
 	.venv/bin/ruff check --fix .

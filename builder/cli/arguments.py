@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from builder.options import SecretSource
 
+ROOT_HELP = "where images and cache live, $XDG_DATA_HOME/pybuild when left out"
 _USUAL_COLUMNS = 80
 _MOST_COLUMNS = 120
 _NOTHING_REFUSED: Mapping[str, str] = {}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from builder.cli.arguments import (
+    ROOT_HELP,
     ArgumentParser,
     parse_agent,
     parse_assignments,
@@ -153,17 +154,25 @@ def parser_build() -> ArgumentParser:
         "--allow", action="append", default=[], choices=("security.insecure", "network.host"), metavar="ENTITLEMENT",
         help="let RUN --security=insecure have all privileges: security.insecure",
     )  # fmt: skip
-    parser.add_argument("--network", choices=("default", "none", "host"), default="default", help="network of RUN")
+    parser.add_argument(
+        "--network", choices=("default", "none", "host"), default="default", help="network of RUN steps"
+    )
     parser.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="line in /etc/hosts")
     parser.add_argument("-m", "--memory", type=parse_bytes, metavar="SIZE", help="most memory of a RUN step")
     parser.add_argument("--memory-swap", type=parse_bytes, metavar="SIZE", help="most memory and swap of a RUN step")
     parser.add_argument("--cpus", type=float, metavar="N", help="most processors a RUN step may keep busy")
     parser.add_argument("-c", "--cpu-shares", type=int, metavar="N", help="weight of a RUN step, 1024 is usual")
     parser.add_argument("--pids-limit", type=int, metavar="N", help="most processes of a RUN step")
-    parser.add_argument("--shm-size", type=parse_bytes, default=64 << 20, metavar="SIZE", help="size of /dev/shm")
-    add_accepted(parser)
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="most steps at a time")
     parser.add_argument(
-        "--root", default=default_root(dict(os.environ)), metavar="DIR", help="where images and cache live"
+        "--shm-size", type=parse_bytes, default=64 << 20, metavar="SIZE", help="size of /dev/shm, 64m when left out"
     )
+    add_accepted(parser)
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="most steps at a time; the number of processors, at least 4, when left out",
+    )
+    parser.add_argument("--root", default=default_root(dict(os.environ)), metavar="DIR", help=ROOT_HELP)
     return parser

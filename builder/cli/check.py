@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from builder.checking import are_errors, check_dockerfile, describe_rule
-from builder.cli.arguments import ArgumentParser, parse_assignments
+from builder.cli.arguments import ROOT_HELP, ArgumentParser, parse_assignments
 from builder.dockerfile.source import Finding, Source
 from builder.errors import BuildError, render
 from builder.options import BuildOptions, default_root
@@ -29,9 +29,7 @@ def parser_check() -> ArgumentParser:
     parser.add_argument("--target", metavar="STAGE", help="stage to be built instead of the last")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform to be built for")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for programs")
-    parser.add_argument(
-        "--root", default=default_root(dict(os.environ)), metavar="DIR", help="where images and cache live"
-    )
+    parser.add_argument("--root", default=default_root(dict(os.environ)), metavar="DIR", help=ROOT_HELP)
     return parser
 
 

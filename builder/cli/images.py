@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from builder.cli.arguments import ArgumentParser
+from builder.cli.arguments import ROOT_HELP, ArgumentParser
 from builder.cli.tables import format_age, print_table
 from builder.errors import BuildError
 from builder.options import default_root
@@ -23,9 +23,7 @@ from layers.store import Store, StoredImage
 def create_parser(name: str, description: str, example: str) -> ArgumentParser:
     """A parser of a command that works on a store."""
     parser = ArgumentParser(f"pybuild {name}", description, example)
-    parser.add_argument(
-        "--root", default=default_root(dict(os.environ)), metavar="DIR", help="where images and cache live"
-    )
+    parser.add_argument("--root", default=default_root(dict(os.environ)), metavar="DIR", help=ROOT_HELP)
     return parser
 
 

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -19,7 +18,7 @@ _HELP = frozenset({"-h", "--help"})
 _COLLECT_AFTER_OBJECTS = 100_000
 
 
-def run() -> NoReturn:
+def run() -> None:
     """The process has ended with the status of its command line.
 
     The interpreter is not taken down object by object: that is an eighth of a cached build's time, and what holds a
