@@ -43,13 +43,16 @@ class BuildResult(NamedTuple):
     steps: tuple[StepReport, ...]
 
     def metadata(self) -> dict[str, Any]:
-        """What ``--metadata-file`` holds: buildx's keys, and what each step used."""
+        """What ``--metadata-file`` holds: buildx's keys, and what each step used.
+
+        The digest is the one the registry has where the image was pushed, whose layers are compressed there.
+        """
         steps = [
             {**step._asdict(), "usage": None if step.usage is None else step.usage._asdict()} for step in self.steps
         ]
         return {
             "containerimage.config.digest": str(self.image_id),
-            "containerimage.digest": str(self.manifest_digest),
+            "containerimage.digest": next(iter(self.pushed.values()), str(self.manifest_digest)),
             "image.name": ",".join(self.names),
             "pybuild.pushed": dict(self.pushed),
             "pybuild.steps": steps,
@@ -91,13 +94,14 @@ def build_or_reuse(
     """
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice) as session:
-        plan = read_plan(options, sources)
         exports = plan_exports(options)
+        plan = read_plan(options, sources)
         journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)
         known, missing = find_local_bases(plan, options, session.store)
         if not missing and not options.pull:
-            preparation = prepare(options, plan, exports, known, session, journal)
+            preparation = prepare(options, plan, exports, known, session)
             if preparation.is_complete and not exports.need_network:
+                tell_findings(preparation, journal)
                 _tell_cached(preparation, journal)
                 return finish(preparation, preparation.known, session, journal)
         become_root()
@@ -109,13 +113,10 @@ def build_or_reuse(
 
 
 def prepare(
-    options: BuildOptions, plan: Plan, exports: Exports, bases: Mapping[str, Base], session: Session, journal: Journal
+    options: BuildOptions, plan: Plan, exports: Exports, bases: Mapping[str, Base], session: Session
 ) -> Preparation:
     """The graph, and what of it is in the cache."""
     graph = make_graph(plan, bases, options)
-    for warning in graph.warnings:
-        place = "" if warning.source is None else f" ({warning.source})"
-        journal.notice(f"{warning.rule}: {warning.message}{place}")
     inputs = KeyInputs(
         platform=plan.platform,
         network=options.network,
@@ -127,6 +128,19 @@ def prepare(
     lookup = Lookup(session, plan, inputs, bases)
     known = {} if options.no_cache else lookup.find_all(graph)
     return Preparation(options, plan, exports, bases, graph, lookup, known)
+
+
+def tell_findings(preparation: Preparation, journal: Journal) -> None:
+    """What the rules find in the Dockerfile is on its way to the user.
+
+    Raises:
+        DockerfileError: something was found, and the Dockerfile says that findings are errors.
+    """
+    from builder.checking import find_all
+
+    plan, options = preparation.plan, preparation.options
+    for finding in find_all(plan, options, preparation.bases, preparation.graph.warnings):
+        journal.find(finding)
 
 
 def _tell_cached(preparation: Preparation, journal: Journal) -> None:

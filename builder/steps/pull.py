@@ -80,11 +80,12 @@ def follow(journal: StepJournal) -> Callable[[TransferProgress], None]:
     finished: set[str] = set()
 
     def show(progress: TransferProgress) -> None:
-        name = f"{progress.digest[:19]} {progress.state}"
-        if name not in finished:
+        word = "" if progress.state in {"transferring", "done"} else f" {progress.state}"
+        name = f"{progress.digest[:19]}{word}"
+        if progress.state != "waiting" and name not in finished:
             journal.progress(name, progress.done_bytes, progress.total_bytes)
-        if progress.done_bytes >= progress.total_bytes:
-            finished.add(name)
+            if progress.done_bytes >= progress.total_bytes:
+                finished.add(name)
 
     return lambda progress: token.run_sync_soon(show, progress)
 
