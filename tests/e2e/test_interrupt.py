@@ -86,7 +86,9 @@ def test_build_is_stopped_in_a_run(small: Pybuild, context: Path, word: str, kil
                     os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=DEADLINE_SECONDS)
     if kill.startswith("SIGINT"):
-        assert process.returncode == 130, said.decode()
+        # the second signal may meet a Python that is on its way out and has no handler any more: a shell says 130 too
+        ends = {130, -signal.SIGINT} if kill == "SIGINT twice" else {130}
+        assert process.returncode in ends, said.decode()
     elif kill == "SIGTERM":
         assert process.returncode in {130, 143}, said.decode()
     assert b"Traceback" not in said

@@ -39,8 +39,9 @@ def test_skopeo_inspects_and_copies_the_archive(archive: Path, tmp_path: Path) -
 def test_skopeo_reads_the_store_as_it_lies(workshop: Pybuild, built: Callable[[str], str], tmp_path: Path) -> None:
     built("hello")
     index = json.loads((workshop.root / "index.json").read_text())
-    names = {entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]}
-    name = next(name for name in names if "hello" in name)
+    annotations = [entry.get("annotations", {}) for entry in index["manifests"]]
+    names = [each["org.opencontainers.image.ref.name"] for each in annotations if each]
+    [name] = [name for name in names if name.endswith("/hello:latest")]
     config = json.loads(output_of("skopeo", "inspect", "--config", f"oci:{workshop.root}:{name}"))
     assert config["config"]["Cmd"] == ["hello"]
     output_of("skopeo", "copy", "--quiet", f"oci:{workshop.root}:{name}", f"dir:{tmp_path / 'copy'}")
