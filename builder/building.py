@@ -90,7 +90,8 @@ async def build_plan(
     """
     await trio.to_thread.run_sync(session.snapshotter.sweep)
     bases = await _find_bases(plan, options, session, journal)
-    preparation = await trio.to_thread.run_sync(api.prepare, options, plan, exports, bases, session, journal)
+    preparation = await trio.to_thread.run_sync(api.prepare, options, plan, exports, bases, session)
+    api.tell_findings(preparation, journal)
     environment = Environment(
         servers=session.servers,
         scaffold=make_scaffold(Path(session.root) / "scaffold"),

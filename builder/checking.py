@@ -6,7 +6,7 @@ Invariants: nothing is written and no registry is asked; what a base image has t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from builder.bases import Base
 from builder.context import open_context
@@ -47,22 +47,25 @@ def find_warnings(plan: Plan, options: BuildOptions, bases: Mapping[str, Base]) 
     )
 
 
+def find_all(
+    plan: Plan, options: BuildOptions, bases: Mapping[str, Base], others: Sequence[Finding]
+) -> tuple[Finding, ...]:
+    """As `find_warnings`, and what of ``others`` is of no rule: what reading and converting the file brought up.
+
+    Raises:
+        DockerfileError: something was found, and the Dockerfile says that findings are errors.
+    """
+    found = find_warnings(plan, options, bases)
+    if found and are_errors(plan):
+        rules = ", ".join(sorted({finding.rule for finding in found}))
+        message = f"check=error=true, and the Dockerfile breaks {rules}: {found[0].message}"
+        raise DockerfileError(message, source=found[0].source, hints=("pybuild check lists every place",))
+    return (*found, *(finding for finding in others if finding.rule not in RULES))
+
+
 def are_errors(plan: Plan) -> bool:
     """Whether the Dockerfile says of itself that findings are errors: ``# check=error=true``."""
     return settings_of(plan.dockerfile).error
-
-
-def refuse(findings: tuple[Finding, ...]) -> None:
-    """Nothing, when there are no findings.
-
-    Raises:
-        DockerfileError: there are some; placed at the first.
-    """
-    rules = sorted({finding.rule for finding in findings})
-    if rules:
-        first = findings[0]
-        message = f"the Dockerfile has check=error=true and breaks {', '.join(rules)}: {first.message}"
-        raise DockerfileError(message, source=first.source, hints=("pybuild check lists every place",))
 
 
 def describe_rule(rule: str) -> str:

@@ -3,6 +3,8 @@
 ::
 
     StepStarted  (StepOutput | StepProgress)*  StepFinished          for each step, in this order
+    Finding                                                          for each thing a rule found in the Dockerfile
+    Notice                                                           for any other warning
 
 Invariants: a step that has started finishes exactly once, also when it fails or is cancelled; times are monotonic
 nanoseconds of the building process.  On the cached-build path: nothing heavy is imported.
@@ -13,6 +15,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
+
+from builder.dockerfile.source import Finding
 
 
 class Outcome(enum.Enum):
@@ -76,7 +80,7 @@ class Notice(NamedTuple):
     text: str
 
 
-Event: TypeAlias = StepStarted | StepOutput | StepProgress | StepFinished | Notice
+Event: TypeAlias = StepStarted | StepOutput | StepProgress | StepFinished | Finding | Notice
 Emit: TypeAlias = Callable[[Event], None]
 
 
@@ -98,6 +102,10 @@ class Journal:
         number = self._last_number
         self._emit(StepStarted(number, title, self._clock_ns()))
         return StepJournal(number, self._emit, self._clock_ns)
+
+    def find(self, finding: Finding) -> None:
+        """What a rule found is on its way to the user."""
+        self._emit(finding)
 
     def notice(self, text: str) -> None:
         """A warning is on its way to the user."""

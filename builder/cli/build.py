@@ -22,7 +22,7 @@ from builder.cli.arguments import (
     parse_output,
     parse_secret,
 )
-from builder.cli.docker import REFUSED, add_accepted
+from builder.cli.docker import REFUSED, add_accepted, refuse_unsupported
 from builder.errors import BuildError, UsageError, render
 from builder.options import BuildOptions, StepLimits, default_root
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 def command_build(words: Sequence[str]) -> int:
     """Exit status of one build; the image's id is on stdout with ``-q``."""
     arguments = parser_build().parse_args(words)
+    refuse_unsupported(arguments.context, arguments.platform)
     options = _options(arguments)
     if arguments.check:
         from builder.cli.check import check_and_print

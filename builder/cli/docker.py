@@ -6,6 +6,9 @@ Invariants: an option that is accepted and does nothing says so, unless it asks 
 from __future__ import annotations
 
 import argparse
+import os
+
+from builder.errors import UsageError
 
 _NO_ATTESTATIONS = "attestations are not made; leave it out"
 _NO_INSTANCES = "there is one builder, without instances; leave it out"
@@ -72,3 +75,27 @@ def parse_no_attestation(text: str) -> bool:
     if text.lower() not in {"false", "0", "f", "disabled=true"}:
         raise argparse.ArgumentTypeError(f"attestations are not made, got {text!r}")
     return False
+
+
+def refuse_unsupported(context: str, platform: str | None) -> None:
+    """Nothing, when ``context`` may be a directory and ``platform`` is one at most.
+
+    Raises:
+        UsageError: they are of a kind that docker takes and this command does not.
+    """
+    if platform is not None and "," in platform:
+        raise UsageError(
+            f"--platform {platform}: images are built for one platform at a time",
+            hints=("several builds with a name each, one for every platform",),
+        )
+    if os.path.lexists(context):
+        return
+    if context == "-":
+        raise UsageError(
+            "context '-': archives are not read from stdin",
+            hints=("-f - reads the Dockerfile from stdin: pybuild -f - DIRECTORY < Dockerfile",),
+        )
+    if "://" in context or context.startswith("git@"):
+        raise UsageError(
+            f"context {context!r} is a URL, only directories are taken", hints=("git clone it first, or unpack it",)
+        )

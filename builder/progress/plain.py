@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from builder.dockerfile.source import Finding
 from builder.events import Event, Notice, Outcome, StepFinished, StepOutput, StepProgress, StepStarted
 
 _SECOND_NS = 1_000_000_000
@@ -41,6 +42,7 @@ class PlainProgress:
         self._partial: dict[int, str] = {}
         self._reported: dict[tuple[int, str], int] = {}
         self._speaker: int | None = None
+        self._findings: list[Finding] = []
 
     def __call__(self, event: Event) -> None:
         """The lines of ``event`` are written and flushed."""
@@ -55,6 +57,8 @@ class PlainProgress:
                 self._progress(event)
             case StepFinished():
                 self._finish(event)
+            case Finding():
+                self._findings.append(event)
             case Notice():
                 self._line(None, f"WARN: {event.text}")
         self._out.flush()
@@ -63,7 +67,12 @@ class PlainProgress:
         """No running time is shown."""
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing is held back; what the rules found is told last."""
+        if self._findings:
+            from builder.progress.findings import summary_of
+
+            self._out.write("\n" + "\n".join(summary_of(self._findings)) + "\n")
+            self._findings.clear()
         self._out.flush()
 
     def _speak(self, number: int) -> None:

@@ -10,6 +10,7 @@ import base64
 import json
 from typing import Any
 
+from builder.dockerfile.source import Finding
 from builder.events import Event, Notice, Outcome, StepFinished, StepOutput, StepProgress, StepStarted
 from builder.progress.plain import TextOutput
 
@@ -39,6 +40,8 @@ class JsonProgress:
     def _status(self, event: Event) -> dict[str, Any]:
         if isinstance(event, Notice):
             return {"warnings": [{"short": event.text}]}
+        if isinstance(event, Finding):
+            return {"warnings": [_warning(event)]}
         if self._origin_ns is None:
             self._origin_ns = event.time_ns
         seconds = (event.time_ns - self._origin_ns) / _SECOND_NS
@@ -68,3 +71,11 @@ class JsonProgress:
         if event.usage is not None:
             vertex["usage"] = event.usage._asdict()
         return vertex
+
+
+def _warning(finding: Finding) -> dict[str, Any]:
+    warning: dict[str, Any] = {"level": 1, "short": f"{finding.rule}: {finding.message}"}
+    if finding.source is not None:
+        lines = {"start": {"line": finding.source.start}, "end": {"line": finding.source.end}}
+        warning |= {"sourceInfo": {"filename": finding.source.file}, "range": [lines]}
+    return warning

@@ -17,7 +17,9 @@ import os
 from collections import deque
 from collections.abc import Callable
 
+from builder.dockerfile.source import Finding
 from builder.events import Event, Notice, Outcome, StepFinished, StepOutput, StepProgress, StepStarted
+from builder.progress.findings import summary_of
 from builder.progress.plain import TextOutput, format_bytes, visible_text
 
 _SECOND_NS = 1_000_000_000
@@ -53,6 +55,7 @@ class TtyProgress:
         self._clock_ns = clock_ns
         self._colour = colour
         self._live: dict[int, _Live] = {}
+        self._findings: list[Finding] = []
         self._drawn_lines = 0
         self._drawn_ns = 0
 
@@ -69,6 +72,9 @@ class TtyProgress:
             case StepFinished():
                 self._finish(event)
                 return
+            case Finding():
+                self._findings.append(event)
+                return
             case Notice():
                 self._scroll([self._paint(_YELLOW, f" WARN: {event.text}")])
                 return
@@ -80,9 +86,10 @@ class TtyProgress:
         self._scroll([])
 
     def close(self) -> None:
-        """The live block is gone; what was running is left as lines."""
+        """The live block is gone; what the rules found is told last."""
         self._live.clear()
-        self._scroll([])
+        self._scroll([self._paint(_YELLOW, line) for line in summary_of(self._findings)])
+        self._findings.clear()
 
     def _finish(self, event: StepFinished) -> None:
         live = self._live.pop(event.number)

@@ -1,10 +1,12 @@
 """Renderings of the event stream: what people and programs read."""
 
 import io
+import itertools
 import json
 
 import pytest
 
+from builder.dockerfile.source import Finding, SourceRange
 from builder.events import Journal, Notice, Outcome, StepFinished, StepOutput, StepProgress, StepStarted, Usage
 from builder.progress.plain import PlainProgress, format_bytes, visible_text
 from builder.progress.quiet import QuietProgress
@@ -144,3 +146,37 @@ def test_journal_numbers_steps_and_stamps_events():
         StepFinished(2, Outcome.DONE, 42, None, None),
         StepFinished(1, Outcome.FAILED, 42, "no", None),
     ]
+
+
+def test_findings_come_last_with_their_lines() -> None:
+    out = io.StringIO()
+    progress = PlainProgress(out)
+    journal = Journal(progress, itertools.count().__next__)
+    journal.find(Finding("MaintainerDeprecated", "use a label", SourceRange("Dockerfile", 3, 3)))
+    journal.find(Finding("UnusedBuildArg", "nobody uses X"))
+    journal.start("step").finish(Outcome.CACHED)
+    progress.close()
+    progress.close()
+    assert out.getvalue().splitlines() == [
+        "#1 step",
+        "#1 CACHED",
+        "",
+        " 2 warnings found (pybuild check shows the places):",
+        " - MaintainerDeprecated: use a label (line 3)",
+        " - UnusedBuildArg: nobody uses X",
+    ]
+
+
+def test_findings_for_programs_have_their_range() -> None:
+    out = io.StringIO()
+    JsonProgress(out)(Finding("Rule", "what", SourceRange("Dockerfile", 3, 4)))
+    assert json.loads(out.getvalue()) == {
+        "warnings": [
+            {
+                "level": 1,
+                "short": "Rule: what",
+                "sourceInfo": {"filename": "Dockerfile"},
+                "range": [{"start": {"line": 3}, "end": {"line": 4}}],
+            }
+        ]
+    }

@@ -1,0 +1,180 @@
+"""Sizes, durations, assignments, outputs, secrets; errors and suggestions of a command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+
+from builder.cli import arguments
+from builder.cli.build import parser_build
+from builder.errors import UsageError
+from builder.options import SecretSource
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("0", 0),
+        ("1048576", 1 << 20),
+        ("64k", 64 << 10),
+        ("64K", 64 << 10),
+        ("512m", 512 << 20),
+        ("512MB", 512 << 20),
+        ("512MiB", 512 << 20),
+        ("2g", 2 << 30),
+        ("1.5g", 3 << 29),
+        ("1 t", 1 << 40),
+        ("7b", 7),
+    ],
+)
+def test_sizes(text: str, size_bytes: int) -> None:
+    assert arguments.parse_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1mm", "0x10", "1,5g", "ten"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a size such as 512m"):
+        arguments.parse_bytes(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("15m", 900), ("12h", 43_200), ("7d", 604_800)])
+def test_durations(text: str, seconds: int) -> None:
+    assert arguments.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1w", "1.5h", "²d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a duration such as 12h"):
+        arguments.parse_duration(text)
+
+
+def test_assignments_take_bare_names_from_the_environment() -> None:
+    environment = {"HOME": "/root", "EMPTY": ""}
+    texts = ["A=1", "B=x=y", "C=", "HOME", "EMPTY", "ABSENT", "A=2"]
+    expected = {"A": "2", "B": "x=y", "C": "", "HOME": "/root", "EMPTY": ""}
+    assert arguments.parse_assignments(texts, environment) == expected
+
+
+def test_outputs() -> None:
+    assert arguments.parse_output("type=oci,dest=a.tar") == {"type": "oci", "dest": "a.tar"}
+    assert arguments.parse_output("type=registry,name=r.example/x") == {"type": "registry", "name": "r.example/x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("type=oci", "needs dest"),
+        ("type=floppy,dest=a", "unknown output type 'floppy'"),
+        ("type=oci,dest=a,speed=9", "unknown field 'speed=9'"),
+        ("dest=a", "unknown output type None"),
+    ],
+)
+def test_what_is_no_output_is_refused(text: str, message: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        arguments.parse_output(text)
+
+
+def test_secrets_come_from_files_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text("t")
+    monkeypatch.setenv("TOKEN", "v")
+    assert arguments.parse_secret(f"id=a,src={file}") == ("a", SecretSource(str(file), None))
+    assert arguments.parse_secret("id=a,env=TOKEN") == ("a", SecretSource(None, "TOKEN"))
+    assert arguments.parse_secret("id=TOKEN") == ("TOKEN", SecretSource(None, "TOKEN"))
+    monkeypatch.chdir(tmp_path)
+    assert arguments.parse_secret("id=token") == ("token", SecretSource("token", None))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("src=/etc/hostname", "needs an id"),
+        ("id=a,mode=7", "expected id=ID,src=FILE"),
+        ("id=a,src=/nowhere", "there is no file '/nowhere'"),
+        ("id=a,env=NOT_SET_ANYWHERE", "no environment variable 'NOT_SET_ANYWHERE'"),
+    ],
+)
+def test_what_is_no_secret_is_refused(text: str, message: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        arguments.parse_secret(text)
+
+
+def test_an_agent_needs_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(argparse.ArgumentTypeError, match="SSH_AUTH_SOCK is not set"):
+        arguments.parse_agent("default")
+    with pytest.raises(argparse.ArgumentTypeError, match="there is no socket"):
+        arguments.parse_agent("default=/nowhere")
+    assert arguments.parse_agent(f"default={tmp_path}") == ("default", str(tmp_path))
+
+
+def error_of(*words: str) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        parser_build().parse_args(words)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["--tagg", "x", "."], "unknown option --tagg", "did you mean --tag?"),
+        (["--taget=x", "."], "unknown option --taget", "did you mean --target?"),
+        (["--no-cahe", "."], "unknown option --no-cahe", "did you mean --no-cache?"),
+        (["--wibble", "."], "unknown option --wibble", None),
+        ([], "the following arguments are required: CONTEXT", None),
+        (["a", "b"], "unrecognized arguments: b", None),
+        (["-m", "much", "."], "expected a size such as 512m or 2g, got 'much'", None),
+        (["--cpus", "two", "."], "invalid float value: 'two'", None),
+    ],
+)
+def test_errors_name_the_argument_and_the_nearest(words: list[str], message: str, hint: str | None) -> None:
+    error = error_of(*words)
+    assert message in error.message
+    assert "\n" not in error.message
+    assert error.exit_status == 2
+    assert [text for text in error.hints if text.startswith("did you mean")] == ([hint] if hint else [])
+    assert "pybuild build --help lists the options" in error.hints
+
+
+def test_an_abbreviated_option_is_unknown() -> None:
+    assert error_of("--targ", "x", ".").message == "unknown option --targ"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cache-from", "type=gha", "."], "--cache-from: results of steps stay on this machine"),
+        (["--cache-to=type=inline", "."], "--cache-to: results of steps stay on this machine"),
+        (["--squash", "-t", "x", "."], "--squash: layers stay as the Dockerfile makes them"),
+        (["-v", "/a:/b", "."], "-v: RUN --mount=type=bind shows files"),
+        (["--build-context", "a=b", "."], "--build-context: there is one context"),
+        (["--provenance=true", "."], "argument --provenance: attestations are not made, got 'true'"),
+    ],
+)
+def test_options_of_docker_that_are_not_there_are_refused_by_name(words: list[str], message: str) -> None:
+    assert error_of(*words).message.startswith(message)
+
+
+def test_options_of_docker_that_change_nothing_are_accepted() -> None:
+    words = ["--load", "--compress", "--rm", "--force-rm", "--provenance=false", "--sbom", "false", "."]
+    parsed = parser_build().parse_args(words)
+    assert [note.split(" ")[0] for note in parsed.notes] == ["--load", "--compress"]
+    assert parser_build().parse_args(["."]).notes == []
+
+
+def test_no_refused_option_is_one_that_works() -> None:
+    parser = parser_build()
+    known = {option for action in parser.actions() for option in action.option_strings}
+    assert known & parser.refused.keys() == set()
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("500", 120), ("x", 120)])
+def test_help_is_as_wide_as_the_terminal(columns: str, widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "COLUMNS", columns)
+    text = parser_build().format_help()
+    assert text.startswith("usage: pybuild build [OPTIONS] CONTEXT\n")
+    assert text.rstrip().endswith("pybuild -t hello --build-arg WHO=world .")
+    assert max(map(len, text.splitlines())) <= widest

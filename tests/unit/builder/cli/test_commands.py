@@ -1,0 +1,129 @@
+"""Which command a line calls, and what becomes of its errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.cli import commands, main
+from builder.cli.reference import parser_of
+from builder.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "rest"),
+    [
+        (["build", "-t", "x", "."], "build", ["-t", "x", "."]),
+        (["-t", "x", "."], "build", ["-t", "x", "."]),
+        (["."], "build", ["."]),
+        (["/there/is/none"], "build", ["/there/is/none"]),
+        (["https://example.com/x.git"], "build", ["https://example.com/x.git"]),
+        (["images", "-q"], "images", ["-q"]),
+        (["cache", "prune", "--all"], "cache prune", ["--all"]),
+    ],
+)
+def test_words_call_a_command_or_are_a_build(words: list[str], name: str, rest: list[str]) -> None:
+    assert commands.find_command(words) == (name, rest)
+
+
+def test_a_directory_may_be_called_anything_but_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "biuld").mkdir()
+    (tmp_path / "images").mkdir()
+    assert commands.find_command(["biuld"]) == ("build", ["biuld"])
+    assert commands.find_command(["images"]) == ("images", [])
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["biuld", "-t", "x", "."], "'biuld' is neither a command nor a directory", "did you mean build?"),
+        (["image"], "'image' is neither a command nor a directory", "did you mean images?"),
+        (["cahce", "ls"], "'cahce' is neither a command nor a directory", "did you mean cache?"),
+        (["cache", "prun"], "cache has no command 'prun'", "did you mean prune?"),
+        (["cache", "everything"], "cache has no command 'everything'", "there are ls, du, prune"),
+    ],
+)
+def test_a_mistyped_command_is_no_missing_context(
+    words: list[str], message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        commands.find_command(words)
+    assert (caught.value.message, caught.value.hints) == (message, (hint,))
+
+
+def test_every_command_has_a_parser_with_an_example() -> None:
+    for name in commands.COMMANDS:
+        parser = parser_of(name)
+        assert parser.prog == f"pybuild {name}"
+        assert parser.summary.endswith(".")
+        words = parser.example.split(" ")
+        assert words[0] == "pybuild"
+        called, rest = commands.find_command(words[1:])
+        assert called == name
+        parser.parse_args(rest)
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    silent = {
+        (name, action.dest) for name in commands.COMMANDS for action in parser_of(name).actions() if not action.help
+    }
+    assert silent == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "out", "err"),
+    [
+        (["--version"], 0, "pybuild 0", ""),
+        (["version"], 0, "pybuild 0", ""),
+        (["--help"], 0, "usage: pybuild [build]", ""),
+        (["help"], 0, "usage: pybuild [build]", ""),
+        (["help", "tag"], 0, "usage: pybuild tag [OPTIONS] IMAGE NAME", ""),
+        (["tag", "--help"], 0, "usage: pybuild tag [OPTIONS] IMAGE NAME", ""),
+        (["cache", "--help"], 0, "usage: pybuild cache ls|du|prune", ""),
+        (["help", "cache"], 0, "usage: pybuild cache ls|du|prune", ""),
+        ([], 2, "", "usage: pybuild [build]"),
+        (["cache"], 2, "", "usage: pybuild cache ls|du|prune"),
+        (["biuld"], 2, "", "error: 'biuld' is neither"),
+        (["tag", "--wibble", "a", "b"], 2, "", "error: unknown option --wibble"),
+        (["./nowhere"], 1, "", "error: context './nowhere' does not exist"),
+        (["build", "."], 1, "", "error: no Dockerfile in '.'"),
+        (["inspect", "nothing"], 1, "", 'error: image "nothing" is not in the store'),
+        (["cache", "prune"], 2, "", "error: nothing was said to be pruned"),
+        (["-o", "type=oci", "."], 2, "", "error: argument -o/--output: output type oci needs dest=PATH"),
+        (["-t", "UPPER", "."], 2, "", "error:"),
+        (["--platform", "linux/amd64,linux/arm64", "."], 2, "", "error: --platform linux/amd64,linux/arm64"),
+        (["https://example.com/x.git"], 2, "", "error: context 'https://example.com/x.git' is a URL"),
+    ],
+)
+def test_statuses_and_streams(
+    words: list[str],
+    status: int,
+    out: str,
+    err: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert main.main(words) == status
+    said = capsys.readouterr()
+    assert said.out.startswith(out)
+    assert bool(said.out) == bool(out)
+    assert err in said.err
+
+
+def test_a_full_disk_behind_stdout_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        status = main.main(["--version"])
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
+    assert status == 1
+    assert "no space left on device" in capsys.readouterr().err
