@@ -41,7 +41,7 @@ def test_skopeo_reads_the_store_as_it_lies(workshop: Pybuild, built: Callable[[s
     index = json.loads((workshop.root / "index.json").read_text())
     annotations = [entry.get("annotations", {}) for entry in index["manifests"]]
     names = [each["org.opencontainers.image.ref.name"] for each in annotations if each]
-    [name] = [name for name in names if name.endswith("/hello:latest")]
+    [name] = [name for name in names if name.rpartition("/")[2] == "hello:latest"]
     config = json.loads(output_of("skopeo", "inspect", "--config", f"oci:{workshop.root}:{name}"))
     assert config["config"]["Cmd"] == ["hello"]
     output_of("skopeo", "copy", "--quiet", f"oci:{workshop.root}:{name}", f"dir:{tmp_path / 'copy'}")
