@@ -1,0 +1,100 @@
+"""``pybuild check`` and ``build --check``, and what a build says of findings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builder.cli import main
+from harness.pybuild import Pybuild
+
+CLEAN = "FROM scratch\nCOPY file /\n"
+WANTING = "FROM scratch as base\nCOPY file /\nCMD run it\n"
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    (directory / "file").write_text("content\n")
+    monkeypatch.chdir(directory)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return directory
+
+
+def test_nothing_to_find(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text(CLEAN)
+    assert main.main(["check"]) == 0
+    assert capsys.readouterr().out == "Check complete, no warnings found.\n"
+    assert not (context.parent / "data").exists(), "a check makes no store"
+
+
+@pytest.mark.parametrize("words", [["check"], ["check", "."], ["build", "--check", "."], ["--check", "-t", "x", "."]])
+def test_findings_are_warnings(words: list[str], context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text(WANTING)
+    assert main.main(words) == 0
+    out = capsys.readouterr().out
+    assert "WARNING: FromAsCasing - AS should have the case of FROM\n" in out
+    assert "Dockerfile:3\n" in out
+    assert "   3 | >>> CMD run it\n" in out
+    assert out.endswith("Check complete, 2 warnings have been found!\n")
+
+
+def test_findings_are_errors_where_the_file_says_so(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text("# check=error=true\n" + WANTING)
+    assert main.main(["check"]) == 1
+    said = capsys.readouterr()
+    assert said.out.endswith("Check complete, 2 warnings have been found!\n")
+    assert said.err == "error: the Dockerfile has check=error=true\n"
+    (context / "Dockerfile").write_text("# check=error=true\n" + CLEAN)
+    assert main.main(["check"]) == 0
+
+
+def test_rules_that_are_skipped_find_nothing(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text("# check=skip=FromAsCasing;error=true\n" + WANTING)
+    assert main.main(["check", "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["rule"], one["file"], one["start"], one["end"]) for one in found] == [
+        ("JSONArgsRecommended", "Dockerfile", 4, 4)
+    ]
+
+
+def test_another_file_and_arguments(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = context.parent / "other.Dockerfile"
+    other.write_text("ARG BASE\nFROM ${BASE:?}\n")
+    assert main.main(["check", "-f", str(other), "--build-arg", "BASE=scratch"]) == 0
+    (context / ".dockerignore").write_text("file\n")
+    other.write_text(CLEAN)
+    assert main.main(["check", "-f", str(other)]) == 0
+    assert "WARNING: CopyIgnoredFile" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("FORM scratch\n", "FORM"), ("# check=skip=Nothing\n" + CLEAN, "check: unknown rule 'Nothing'")],
+)
+def test_what_is_no_dockerfile_is_an_error(
+    text: str, message: str, context: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (context / "Dockerfile").write_text(text)
+    assert main.main(["check"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_builds_tell_findings_at_the_end_whether_cached_or_not(context: Path, pybuild: Pybuild) -> None:
+    (context / "Dockerfile").write_text(WANTING)
+    for _ in range(2):
+        done = pybuild.run("build", "--progress", "plain", "-t", "x", context)
+        assert done.stderr.count("warnings found") == 1
+        end = done.stderr.partition("\n 2 warnings found (pybuild check shows the places):\n")[2].splitlines()
+        assert [(line.split(":")[0], line[-8:]) for line in end] == [
+            (" - FromAsCasing", "(line 1)"),
+            (" - JSONArgsRecommended", "(line 3)"),
+        ]
+    (context / "Dockerfile").write_text("# check=error=true\n" + WANTING)
+    failed = pybuild.attempt("build", "--progress", "plain", context)
+    assert failed.returncode == 1
+    assert "   2 | >>> FROM scratch as base" in failed.stderr
+    assert "error: check=error=true, and the Dockerfile breaks FromAsCasing, JSONArgsRecommended" in failed.stderr
