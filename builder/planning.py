@@ -71,7 +71,8 @@ def _read(options: BuildOptions) -> tuple[str | None, bytes]:
     if not os.path.isdir(options.context):
         if not os.path.lexists(options.context):
             raise ContextError(f"context {options.context!r} does not exist")
-        raise ContextError(f"context {options.context!r} is no directory")
+        hints = ("the context is the directory with the files to copy; -f PATH names the Dockerfile",)
+        raise ContextError(f"context {options.context!r} is no directory", hints=hints)
     if options.dockerfile == "-":
         return None, sys.stdin.buffer.read(_LARGEST_DOCKERFILE_BYTES)
     if options.dockerfile is not None:

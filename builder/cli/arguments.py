@@ -1,7 +1,6 @@
-"""Reading of command lines: argparse with docker's manners.
+"""Values in command lines: sizes, durations, numbers, assignments, hosts, outputs, secrets.
 
-Invariants: a wrong command line is a `UsageError` whose one line names the argument, with the nearest right one as a
-hint where there is one.  On the cached-build path: nothing but argparse is imported.
+Invariants: what makes no sense is an ArgumentTypeError that says what is expected and what was got.
 """
 
 from __future__ import annotations
@@ -9,88 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
 from builder.options import SecretSource
 
-ROOT_HELP = "where images and cache live, $XDG_DATA_HOME/pybuild when left out"
-_USUAL_COLUMNS = 80
-_MOST_COLUMNS = 120
-_NOTHING_REFUSED: Mapping[str, str] = {}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
+_LEAST_MEMORY_BYTES = 6 << 20
 _DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help as wide as the terminal; argparse would import shutil, and with it all compressors, to learn the width."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_help_columns(), max_help_position=32)
-
-
-def _help_columns() -> int:
-    try:
-        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(1).columns
-    except (ValueError, OSError):
-        columns = 0
-    return min(columns or _USUAL_COLUMNS, _MOST_COLUMNS) - 2
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors are `UsageError`, with a suggestion for a mistyped option.
-
-    ``refused`` are options that docker has and this command has not, and why; ``summary`` and ``example`` are for the
-    documentation.
-    """
-
-    def __init__(self, prog: str, summary: str, example: str, refused: Mapping[str, str] = _NOTHING_REFUSED) -> None:
-        super().__init__(
-            prog=prog,
-            description=summary,
-            epilog=f"example:\n  {example}",
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-        )
-        self.summary = summary
-        self.example = example
-        self.refused = refused
-
-    def actions(self) -> tuple[argparse.Action, ...]:
-        """All options and arguments, in the order of their definition."""
-        return tuple(self._actions)
-
-    def format_help(self) -> str:
-        """The help, with a usage line that leaves the options to the list below it."""
-        self.usage = f"{self.prog} [OPTIONS] {self.synopsis()}".rstrip()
-        return super().format_help()
-
-    def synopsis(self) -> str:
-        """The arguments in a usage line: ``IMAGE [COMMAND...]``."""
-        forms = {None: "{}", "?": "[{}]", "+": "{}...", "*": "[{}...]", "...": "[{}...]"}
-        return " ".join(
-            forms[action.nargs if isinstance(action.nargs, str) else None].format(action.metavar or action.dest.upper())
-            for action in self._actions
-            if not action.option_strings
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """The command line makes no sense. Raises UsageError."""
-        from builder.errors import UsageError
-
-        left = message.removeprefix("unrecognized arguments: ")
-        unknown = [word for word in left.split(" ") if word.startswith("-")] if left != message else []
-        if not unknown:
-            raise UsageError(message, hints=(f"for example: {self.example}", f"{self.prog} --help lists the options"))
-        option = unknown[0].partition("=")[0]
-        if option in self.refused:
-            raise UsageError(f"{option}: {self.refused[option]}")
-        from builder.dockerfile.suggest import did_you_mean
-
-        known = [name for action in self._actions if action.help != argparse.SUPPRESS for name in action.option_strings]
-        near = did_you_mean(option, known) if option.startswith("--") else ()
-        raise UsageError(f"unknown option {option}", hints=(*near, f"{self.prog} --help lists the options"))
 
 
 def parse_bytes(text: str) -> int:
@@ -117,6 +43,60 @@ def parse_duration(text: str) -> int:
     return int(number) * _DURATIONS[unit]
 
 
+def parse_memory(text: str) -> int:
+    """Bytes of a limit on memory: as `parse_bytes`, and enough for a process.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no size, or less than docker takes.
+    """
+    size_bytes = parse_bytes(text)
+    if size_bytes < _LEAST_MEMORY_BYTES:
+        raise argparse.ArgumentTypeError(f"expected at least 6m, got {text!r}")
+    return size_bytes
+
+
+def parse_count(text: str) -> int:
+    """A whole number above zero.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number above zero, got {text!r}")
+    return int(text)
+
+
+def parse_cpus(text: str) -> float:
+    """A number of processors above zero, ``1.5`` for one and a half.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None or not float(text):
+        raise argparse.ArgumentTypeError(f"expected a number above zero such as 1.5, got {text!r}")
+    return float(text)
+
+
+def parse_host(text: str) -> str:
+    """``NAME:ADDRESS`` of a line in /etc/hosts, which may be written ``NAME=ADDRESS`` as well.
+
+    Raises:
+        argparse.ArgumentTypeError: the name is missing, or the address is none.
+    """
+    import ipaddress
+
+    name, _, address = text.partition("=") if "=" in text else text.partition(":")
+    address = address.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        name = ""
+    if not name:
+        raise argparse.ArgumentTypeError(f"expected NAME:ADDRESS such as db:10.0.0.7, got {text!r}")
+    return f"{name}:{address}"
+
+
 def parse_assignments(texts: Sequence[str], environment: dict[str, str]) -> dict[str, str]:
     """``NAME=VALUE`` pairs as a mapping; a bare ``NAME`` takes its value from ``environment`` or is left out."""
     pairs: dict[str, str] = {}
@@ -129,14 +109,21 @@ def parse_assignments(texts: Sequence[str], environment: dict[str, str]) -> dict
     return pairs
 
 
+def parse_labels(texts: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` pairs as a mapping; a bare ``NAME`` has the empty value."""
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
 def parse_output(text: str) -> dict[str, str]:
-    """The fields of ``-o type=oci,dest=img.tar``.
+    """The fields of ``-o type=oci,dest=img.tar``; ``type=docker`` without a destination means the store.
 
     Source: ``docker buildx build --output``.
 
     Raises:
         argparse.ArgumentTypeError: the type is unknown, a field is unknown, or the destination is missing.
     """
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"expected type=TYPE,dest=FILE, got {text!r}")
     fields: dict[str, str] = {}
     for part in text.split(","):
         name, separator, value = part.partition("=")
@@ -147,6 +134,9 @@ def parse_output(text: str) -> dict[str, str]:
     kind = fields.get("type")
     if kind not in OUTPUT_TYPES:
         raise argparse.ArgumentTypeError(f"unknown output type {kind!r}, known are {', '.join(OUTPUT_TYPES)}")
+    if kind == "docker" and "dest" not in fields:
+        # docker's way to say that the image goes where images live
+        return {**fields, "type": "image"}
     if kind in _FILE_TYPES and not fields.get("dest"):
         raise argparse.ArgumentTypeError(f"output type {kind} needs dest=PATH")
     return fields

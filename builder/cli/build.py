@@ -14,17 +14,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from builder.cli.arguments import (
-    ROOT_HELP,
-    ArgumentParser,
     parse_agent,
     parse_assignments,
     parse_bytes,
+    parse_count,
+    parse_cpus,
+    parse_host,
+    parse_labels,
+    parse_memory,
     parse_output,
     parse_secret,
 )
 from builder.cli.docker import REFUSED, add_accepted, refuse_unsupported
+from builder.cli.parser import ArgumentParser
 from builder.errors import BuildError, UsageError, render
-from builder.options import BuildOptions, StepLimits, default_root
+from builder.options import BuildOptions, StepLimits
 
 if TYPE_CHECKING:
     from builder.api import BuildResult
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
 def command_build(words: Sequence[str]) -> int:
     """Exit status of one build; the image's id is on stdout with ``-q``."""
-    arguments = parser_build().parse_args(words)
+    arguments = parser_build().read(words)
     refuse_unsupported(arguments.context, arguments.platform)
     options = _options(arguments)
     if arguments.check:
@@ -87,7 +91,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         dockerfile=arguments.file,
         tags=tuple(arguments.tag),
         build_args=build_args,
-        labels=parse_assignments(arguments.label, {}),
+        labels=parse_labels(arguments.label),
         target=arguments.target,
         platform=arguments.platform,
         no_cache=arguments.no_cache,
@@ -158,12 +162,14 @@ def parser_build() -> ArgumentParser:
     parser.add_argument(
         "--network", choices=("default", "none", "host"), default="default", help="network of RUN steps"
     )
-    parser.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="line in /etc/hosts")
-    parser.add_argument("-m", "--memory", type=parse_bytes, metavar="SIZE", help="most memory of a RUN step")
-    parser.add_argument("--memory-swap", type=parse_bytes, metavar="SIZE", help="most memory and swap of a RUN step")
-    parser.add_argument("--cpus", type=float, metavar="N", help="most processors a RUN step may keep busy")
-    parser.add_argument("-c", "--cpu-shares", type=int, metavar="N", help="weight of a RUN step, 1024 is usual")
-    parser.add_argument("--pids-limit", type=int, metavar="N", help="most processes of a RUN step")
+    parser.add_argument(
+        "--add-host", action="append", default=[], type=parse_host, metavar="NAME:ADDRESS", help="line in /etc/hosts"
+    )
+    parser.add_argument("-m", "--memory", type=parse_memory, metavar="SIZE", help="most memory of a RUN step")
+    parser.add_argument("--memory-swap", type=parse_memory, metavar="SIZE", help="most memory and swap of a RUN step")
+    parser.add_argument("--cpus", type=parse_cpus, metavar="N", help="most processors a RUN step may keep busy")
+    parser.add_argument("-c", "--cpu-shares", type=parse_count, metavar="N", help="weight of a RUN step, 1024 is usual")
+    parser.add_argument("--pids-limit", type=parse_count, metavar="N", help="most processes of a RUN step")
     parser.add_argument(
         "--shm-size", type=parse_bytes, default=64 << 20, metavar="SIZE", help="size of /dev/shm, 64m when left out"
     )
@@ -171,9 +177,9 @@ def parser_build() -> ArgumentParser:
     parser.add_argument(
         "-j",
         "--jobs",
-        type=int,
+        type=parse_count,
         metavar="N",
         help="most steps at a time; the number of processors, at least 4, when left out",
     )
-    parser.add_argument("--root", default=default_root(dict(os.environ)), metavar="DIR", help=ROOT_HELP)
+    parser.add_root()
     return parser

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 
 from builder.cleaning import prune
-from builder.cli.arguments import ArgumentParser, parse_bytes, parse_duration
+from builder.cli.arguments import parse_bytes, parse_duration
 from builder.cli.images import create_parser
+from builder.cli.parser import ArgumentParser
 from builder.cli.tables import format_duration, print_table
 from builder.errors import UsageError
 from builder.progress.plain import format_bytes
@@ -28,7 +29,7 @@ def parser_cache_ls() -> ArgumentParser:
 
 def command_cache_ls(words: Sequence[str]) -> int:
     """The results of steps are on stdout, the last used first."""
-    arguments = parser_cache_ls().parse_args(words)
+    arguments = parser_cache_ls().read(words)
     with Session(arguments.root) as session:
         results = session.cache.results()
     if arguments.format == "json":
@@ -55,7 +56,7 @@ def parser_cache_du() -> ArgumentParser:
 
 def command_cache_du(words: Sequence[str]) -> int:
     """What images, layers and cache take on disk is on stdout."""
-    arguments = parser_cache_du().parse_args(words)
+    arguments = parser_cache_du().read(words)
     from builder.cleaning import disk_use
 
     with Session(arguments.root) as session:
@@ -76,7 +77,7 @@ def parser_cache_prune() -> ArgumentParser:
 
 def command_cache_prune(words: Sequence[str]) -> int:
     """The results that the options name are gone, with the layers nothing else needs."""
-    arguments = parser_cache_prune().parse_args(words)
+    arguments = parser_cache_prune().read(words)
     if not (arguments.all or arguments.older is not None or arguments.keep_storage is not None):
         raise UsageError("nothing was said to be pruned", hints=("--all, --older TIME or --keep-storage SIZE",))
     become_root()

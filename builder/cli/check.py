@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from builder.checking import are_errors, check_dockerfile, describe_rule
-from builder.cli.arguments import ROOT_HELP, ArgumentParser, parse_assignments
+from builder.cli.arguments import parse_assignments
+from builder.cli.parser import ArgumentParser
 from builder.dockerfile.source import Finding, Source
 from builder.errors import BuildError, render
-from builder.options import BuildOptions, default_root
+from builder.options import BuildOptions
 
 
 def parser_check() -> ArgumentParser:
@@ -29,13 +30,13 @@ def parser_check() -> ArgumentParser:
     parser.add_argument("--target", metavar="STAGE", help="stage to be built instead of the last")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform to be built for")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for programs")
-    parser.add_argument("--root", default=default_root(dict(os.environ)), metavar="DIR", help=ROOT_HELP)
+    parser.add_root()
     return parser
 
 
 def command_check(words: Sequence[str]) -> int:
     """Exit status of the check; the findings are on stdout."""
-    arguments = parser_check().parse_args(words)
+    arguments = parser_check().read(words)
     options = BuildOptions(
         context=arguments.context,
         dockerfile=arguments.file,

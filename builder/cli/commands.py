@@ -45,20 +45,23 @@ def find_command(words: Sequence[str]) -> tuple[str, list[str]]:
     if first in GROUPS:
         name = " ".join(words[:2])
         if name not in COMMANDS:
-            raise _unknown(f"{first} has no command {words[1]!r}", words[1], _members(first))
+            members = _members(first)
+            there = f"there are {', '.join(members)}"
+            raise _unknown(f"{first} has no command {words[1]!r}", words[1], members, there)
         return name, list(words[2:])
     if first in COMMANDS:
         return first, list(words[1:])
     if _is_plain(first) and not os.path.lexists(first):
-        raise _unknown(f"{first!r} is neither a command nor a directory", first, [*COMMANDS, *GROUPS])
+        message = f"{first!r} is neither a command nor a directory"
+        raise _unknown(message, first, [*COMMANDS, *GROUPS], "pybuild --help lists the commands")
     return "build", list(words)
 
 
-def _unknown(message: str, word: str, known: Sequence[str]) -> Exception:
+def _unknown(message: str, word: str, known: Sequence[str], otherwise: str) -> Exception:
     from builder.dockerfile.suggest import did_you_mean
     from builder.errors import UsageError
 
-    return UsageError(message, hints=did_you_mean(word, known) or (f"there are {', '.join(known)}",))
+    return UsageError(message, hints=did_you_mean(word, known) or (otherwise,))
 
 
 def _members(group: str) -> list[str]:

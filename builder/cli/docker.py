@@ -40,7 +40,7 @@ REFUSED = {
     "--stream": "the context is read where it lies",
     "--ulimit": "limits are --memory, --cpus, --pids-limit and --shm-size",
     "--volume": "RUN --mount=type=bind shows files to a step",
-    "-v": "RUN --mount=type=bind shows files to a step",
+    "-v": "RUN --mount=type=bind shows files to a step; --version tells the version",
 }
 """Option → why it is not there."""
 

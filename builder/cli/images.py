@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from builder.cli.arguments import ROOT_HELP, ArgumentParser
+from builder.cli.parser import ArgumentParser
 from builder.cli.tables import format_age, print_table
 from builder.errors import BuildError
-from builder.options import default_root
 from builder.progress.plain import format_bytes
 from builder.rootless import become_root
 from builder.session import Session
@@ -23,7 +21,7 @@ from layers.store import Store, StoredImage
 def create_parser(name: str, description: str, example: str) -> ArgumentParser:
     """A parser of a command that works on a store."""
     parser = ArgumentParser(f"pybuild {name}", description, example)
-    parser.add_argument("--root", default=default_root(dict(os.environ)), metavar="DIR", help=ROOT_HELP)
+    parser.add_root()
     return parser
 
 
@@ -37,7 +35,7 @@ def parser_images() -> ArgumentParser:
 
 def command_images(words: Sequence[str]) -> int:
     """The images of the store are on stdout, one line a name."""
-    arguments = parser_images().parse_args(words)
+    arguments = parser_images().read(words)
     with Store(arguments.root) as store:
         images = sorted(store.images(), key=lambda image: image.names)
     if arguments.quiet:
@@ -56,13 +54,13 @@ def command_images(words: Sequence[str]) -> int:
 def parser_inspect() -> ArgumentParser:
     """The options of ``pybuild inspect``."""
     parser = create_parser("inspect", "Show images as JSON.", "pybuild inspect hello")
-    parser.add_argument("image", nargs="+", help="name, id or the beginning of an id")
+    parser.add_argument("image", metavar="IMAGE", nargs="+", help="name, id or the beginning of an id")
     return parser
 
 
 def command_inspect(words: Sequence[str]) -> int:
     """The configuration and digests of the images are on stdout as a JSON list."""
-    arguments = parser_inspect().parse_args(words)
+    arguments = parser_inspect().read(words)
     with Store(arguments.root) as store:
         images = [store.image(name) for name in arguments.image]
     sys.stdout.write(json.dumps([_details(image) for image in images], indent=2) + "\n")
@@ -72,7 +70,7 @@ def command_inspect(words: Sequence[str]) -> int:
 def parser_history() -> ArgumentParser:
     """The options of ``pybuild history``."""
     parser = create_parser("history", "Show what an image was made by.", "pybuild history --no-trunc hello")
-    parser.add_argument("image", help="name, id or the beginning of an id")
+    parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     parser.add_argument("--no-trunc", action="store_true", help="show commands whole")
     return parser
@@ -80,7 +78,7 @@ def parser_history() -> ArgumentParser:
 
 def command_history(words: Sequence[str]) -> int:
     """What made the image's layers is on stdout, the last first."""
-    arguments = parser_history().parse_args(words)
+    arguments = parser_history().read(words)
     with Store(arguments.root) as store:
         image = store.image(arguments.image)
     entries = list(_sized_history(image.config, image.manifest.layers))[::-1]
@@ -100,14 +98,14 @@ def command_history(words: Sequence[str]) -> int:
 def parser_tag() -> ArgumentParser:
     """The options of ``pybuild tag``."""
     parser = create_parser("tag", "Give an image one more name.", "pybuild tag hello registry.example/hello:1")
-    parser.add_argument("image", help="name, id or the beginning of an id")
-    parser.add_argument("name", help="the new name")
+    parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
+    parser.add_argument("name", metavar="NAME", help="the new name")
     return parser
 
 
 def command_tag(words: Sequence[str]) -> int:
     """The image has the new name as well."""
-    arguments = parser_tag().parse_args(words)
+    arguments = parser_tag().read(words)
     with Store(arguments.root) as store:
         store.tag(Reference.parse(arguments.name), store.image(arguments.image).descriptor)
     return 0
@@ -116,13 +114,13 @@ def command_tag(words: Sequence[str]) -> int:
 def parser_rmi() -> ArgumentParser:
     """The options of ``pybuild rmi``."""
     parser = create_parser("rmi", "Remove images.", "pybuild rmi hello")
-    parser.add_argument("image", nargs="+", help="name, id or the beginning of an id")
+    parser.add_argument("image", metavar="IMAGE", nargs="+", help="name, id or the beginning of an id")
     return parser
 
 
 def command_rmi(words: Sequence[str]) -> int:
     """The names are gone; an image whose last name went is gone with the blobs nothing else needs."""
-    arguments = parser_rmi().parse_args(words)
+    arguments = parser_rmi().read(words)
     from builder.cleaning import collect_garbage
 
     become_root()

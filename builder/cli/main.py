@@ -80,11 +80,12 @@ def _report(error: Exception) -> int:
     if isinstance(error, BuildError):
         sys.stderr.write(render(error, {}) + "\n")
         return error.exit_status
-    from layers.errors import LayersError
+    from layers.errors import ImageNotFoundError, LayersError
     from unionfs.errors import UnionError
 
     if isinstance(error, LayersError | UnionError):
-        sys.stderr.write(f"error: {error}\n")
+        hint = "hint: pybuild images lists what is there\n" if isinstance(error, ImageNotFoundError) else ""
+        sys.stderr.write(f"error: {error}\n{hint}")
         return 1
     if isinstance(error, OSError):
         sys.stderr.write(f"error: {describe_os_error(error)}\n")

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
-from builder.cli.arguments import ArgumentParser
 from builder.cli.commands import COMMANDS, function_name
+from builder.cli.parser import ArgumentParser
 
 _HEAD = """\
 # The command line
@@ -55,7 +55,7 @@ def parser_of(name: str) -> ArgumentParser:
 def _command(name: str, parser: ArgumentParser) -> Iterator[str]:
     yield f"## pybuild {name}\n"
     yield f"{parser.summary}\n"
-    yield f"    {parser.prog} [OPTIONS] {parser.synopsis()}".rstrip() + "\n"
+    yield f"    {parser.format_usage_line()}\n"
     yield f"Example: `{parser.example}`\n"
     yield "| argument or option | meaning |"
     yield "|---|---|"

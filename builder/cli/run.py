@@ -11,8 +11,9 @@ import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from builder.cli.arguments import ArgumentParser, parse_assignments, parse_bytes
+from builder.cli.arguments import parse_assignments, parse_count, parse_cpus, parse_memory
 from builder.cli.images import create_parser
+from builder.cli.parser import ArgumentParser
 from builder.errors import BuildError, UsageError
 from builder.rootless import become_root
 from builder.sandbox.client import Running
@@ -39,17 +40,17 @@ def parser_run() -> ArgumentParser:
         "--network", choices=("default", "none", "host"), default="default", help="what the command reaches"
     )
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written")
-    parser.add_argument("-m", "--memory", type=parse_bytes, metavar="SIZE", help="most memory")
-    parser.add_argument("--cpus", type=float, metavar="N", help="most processors kept busy")
-    parser.add_argument("--pids-limit", type=int, metavar="N", help="most processes")
-    parser.add_argument("image", help="name, id or the beginning of an id")
-    parser.add_argument("command", nargs="...", help="instead of the image's CMD")
+    parser.add_argument("-m", "--memory", type=parse_memory, metavar="SIZE", help="most memory")
+    parser.add_argument("--cpus", type=parse_cpus, metavar="N", help="most processors kept busy")
+    parser.add_argument("--pids-limit", type=parse_count, metavar="N", help="most processes")
+    parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
+    parser.add_argument("command", metavar="COMMAND", nargs="...", help="instead of the image's CMD")
     return parser
 
 
 def command_run(words: Sequence[str]) -> int:
     """Exit status of the command."""
-    arguments = parser_run().parse_args(words)
+    arguments = parser_run().read(words)
     if arguments.tty and not sys.stdin.isatty():
         raise UsageError("-t: stdin is no terminal")
     limits = Limits(memory_bytes=arguments.memory, cpus=arguments.cpus, pids=arguments.pids_limit)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from builder.cli.arguments import ArgumentParser
 from builder.cli.images import create_parser
+from builder.cli.parser import ArgumentParser
 from builder.configuration import read_registry_settings
 from builder.errors import BuildError, UsageError
 from builder.exporting import Output, destination
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def parser_pull() -> ArgumentParser:
     """The options of ``pybuild pull``."""
     parser = create_parser("pull", "Fetch an image from a registry.", "pybuild pull debian:bookworm")
-    parser.add_argument("image", help="name, with a tag or a digest")
+    parser.add_argument("image", metavar="IMAGE", help="name, with a tag or a digest")
     parser.add_argument("--platform", metavar="OS/ARCH", help="which one of a multi-platform image")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return parser
@@ -32,7 +32,7 @@ def parser_pull() -> ArgumentParser:
 
 def command_pull(words: Sequence[str]) -> int:
     """The image is in the store; its digest is on stdout."""
-    arguments = parser_pull().parse_args(words)
+    arguments = parser_pull().read(words)
     from layers.registry import transfer
 
     wanted = None if arguments.platform is None else platform.parse(arguments.platform)
@@ -51,8 +51,10 @@ def command_pull(words: Sequence[str]) -> int:
 def parser_push() -> ArgumentParser:
     """The options of ``pybuild push``."""
     parser = create_parser("push", "Send an image to a registry.", "pybuild push hello registry.example/hello:1")
-    parser.add_argument("image", help="name, id or the beginning of an id")
-    parser.add_argument("target", nargs="?", help="name in the registry, when it is not the image's own")
+    parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
+    parser.add_argument(
+        "target", metavar="TARGET", nargs="?", help="name in the registry, when it is not the image's own"
+    )
     parser.add_argument("--compression", choices=("gzip", "zstd", "none"), default="gzip", help="of plain layers")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return parser
@@ -60,7 +62,7 @@ def parser_push() -> ArgumentParser:
 
 def command_push(words: Sequence[str]) -> int:
     """The registry has the image; its manifest's digest is on stdout."""
-    arguments = parser_push().parse_args(words)
+    arguments = parser_push().read(words)
     from layers.registry import transfer
 
     with Store(arguments.root) as store:
@@ -86,7 +88,9 @@ def parser_load() -> ArgumentParser:
 
 def command_load(words: Sequence[str]) -> int:
     """The images of the archive are in the store; their names are on stdout."""
-    arguments = parser_load().parse_args(words)
+    arguments = parser_load().read(words)
+    if arguments.input is None and sys.stdin.isatty():
+        raise UsageError("an archive is not read from a terminal", hints=("-i FILE names a file",))
     from layers.load import load
 
     with Store(arguments.root) as store:
@@ -103,7 +107,7 @@ def command_load(words: Sequence[str]) -> int:
 def parser_save() -> ArgumentParser:
     """The options of ``pybuild save``."""
     parser = create_parser("save", "Write images to an archive.", "pybuild save -o hello.tar hello")
-    parser.add_argument("image", nargs="+", help="name, id or the beginning of an id")
+    parser.add_argument("image", metavar="IMAGE", nargs="+", help="name, id or the beginning of an id")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to; stdout when left out")
     parser.add_argument("--format", choices=("docker", "oci"), default="docker", help="form of the archive")
     return parser
@@ -111,7 +115,7 @@ def parser_save() -> ArgumentParser:
 
 def command_save(words: Sequence[str]) -> int:
     """The images are in an archive."""
-    arguments = parser_save().parse_args(words)
+    arguments = parser_save().read(words)
     if arguments.output is None and sys.stdout.isatty():
         raise UsageError("an archive is not written to a terminal", hints=("-o FILE names a file",))
     from layers.archive import write_docker_archive, write_oci_archive
@@ -136,7 +140,7 @@ def parser_login() -> ArgumentParser:
 
 def command_login(words: Sequence[str]) -> int:
     """The registry has accepted the credentials and they are kept."""
-    arguments = parser_login().parse_args(words)
+    arguments = parser_login().read(words)
     from layers.registry import auth
 
     if not arguments.password_stdin and not sys.stdin.isatty():
@@ -160,7 +164,7 @@ def parser_logout() -> ArgumentParser:
 
 def command_logout(words: Sequence[str]) -> int:
     """No credentials for the registry are kept."""
-    arguments = parser_logout().parse_args(words)
+    arguments = parser_logout().read(words)
     from layers.registry import auth
 
     places = auth.logout(arguments.registry, settings=read_registry_settings(os.environ))
@@ -172,7 +176,9 @@ def command_logout(words: Sequence[str]) -> int:
 
 def _registry_parser(name: str, description: str, example: str) -> ArgumentParser:
     parser = ArgumentParser(f"pybuild {name}", description, example)
-    parser.add_argument("registry", nargs="?", default="docker.io", help="host[:port]; Docker Hub when left out")
+    parser.add_argument(
+        "registry", metavar="REGISTRY", nargs="?", default="docker.io", help="host[:port]; Docker Hub when left out"
+    )
     return parser
 
 

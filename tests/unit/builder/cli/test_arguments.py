@@ -10,6 +10,7 @@ import pytest
 
 from builder.cli import arguments
 from builder.cli.build import parser_build
+from builder.cli.reference import parser_of
 from builder.errors import UsageError
 from builder.options import SecretSource
 
@@ -60,6 +61,7 @@ def test_assignments_take_bare_names_from_the_environment() -> None:
 
 def test_outputs() -> None:
     assert arguments.parse_output("type=oci,dest=a.tar") == {"type": "oci", "dest": "a.tar"}
+    assert arguments.parse_output("type=docker") == {"type": "image"}
     assert arguments.parse_output("type=registry,name=r.example/x") == {"type": "registry", "name": "r.example/x"}
 
 
@@ -113,7 +115,7 @@ def test_an_agent_needs_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def error_of(*words: str) -> UsageError:
     with pytest.raises(UsageError) as caught:
-        parser_build().parse_args(words)
+        parser_build().read(words)
     return caught.value
 
 
@@ -125,9 +127,19 @@ def error_of(*words: str) -> UsageError:
         (["--no-cahe", "."], "unknown option --no-cahe", "did you mean --no-cache?"),
         (["--wibble", "."], "unknown option --wibble", None),
         ([], "the following arguments are required: CONTEXT", None),
-        (["a", "b"], "unrecognized arguments: b", None),
+        (["--verison"], "unknown option --verison", "did you mean --version?"),
+        (["-x"], "unknown option -x", None),
+        (["--build-arg", "."], "the following arguments are required: CONTEXT", None),
         (["-m", "much", "."], "expected a size such as 512m or 2g, got 'much'", None),
-        (["--cpus", "two", "."], "invalid float value: 'two'", None),
+        (["-m", "1", "."], "expected at least 6m, got '1'", None),
+        (["--cpus", "two", "."], "expected a number above zero such as 1.5, got 'two'", None),
+        (["--cpus", "0", "."], "expected a number above zero such as 1.5, got '0'", None),
+        (["--cpus", "nan", "."], "expected a number above zero such as 1.5, got 'nan'", None),
+        (["--jobs", "0", "."], "expected a whole number above zero, got '0'", None),
+        (["--pids-limit", "1.5", "."], "expected a whole number above zero, got '1.5'", None),
+        (["--add-host", "db", "."], "expected NAME:ADDRESS such as db:10.0.0.7, got 'db'", None),
+        (["--add-host", "db:ten", "."], "expected NAME:ADDRESS such as db:10.0.0.7, got 'db:ten'", None),
+        (["-o", "out", "."], "expected type=TYPE,dest=FILE, got 'out'", None),
     ],
 )
 def test_errors_name_the_argument_and_the_nearest(words: list[str], message: str, hint: str | None) -> None:
@@ -137,6 +149,36 @@ def test_errors_name_the_argument_and_the_nearest(words: list[str], message: str
     assert error.exit_status == 2
     assert [text for text in error.hints if text.startswith("did you mean")] == ([hint] if hint else [])
     assert "pybuild build --help lists the options" in error.hints
+
+
+def test_an_argument_too_many() -> None:
+    error = error_of("a", "b")
+    assert error.message == "unexpected argument 'b'"
+    assert error.hints == ("usage: pybuild build [OPTIONS] CONTEXT",)
+
+
+def test_options_after_the_command_of_run_are_its_own() -> None:
+    parsed = parser_of("run").read(["-i", "image", "ls", "-l", "--wibble", "--", "x"])
+    assert (parsed.interactive, parsed.image, parsed.command) == (True, "image", ["ls", "-l", "--wibble", "--", "x"])
+    with pytest.raises(UsageError, match="expected a size"):
+        parser_of("run").read(["-m", "much", "image", "ls", "--wibble"])
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("db:10.0.0.7", "db:10.0.0.7"),
+        ("db=10.0.0.7", "db:10.0.0.7"),
+        ("db:fe80::1", "db:fe80::1"),
+        ("db:[::1]", "db:::1"),
+    ],
+)
+def test_hosts(text: str, host: str) -> None:
+    assert arguments.parse_host(text) == host
+
+
+def test_labels_without_a_value_are_empty() -> None:
+    assert arguments.parse_labels(["a=1", "b", "c=x=y", "a=2"]) == {"a": "2", "b": "", "c": "x=y"}
 
 
 def test_an_abbreviated_option_is_unknown() -> None:
@@ -160,9 +202,9 @@ def test_options_of_docker_that_are_not_there_are_refused_by_name(words: list[st
 
 def test_options_of_docker_that_change_nothing_are_accepted() -> None:
     words = ["--load", "--compress", "--rm", "--force-rm", "--provenance=false", "--sbom", "false", "."]
-    parsed = parser_build().parse_args(words)
+    parsed = parser_build().read(words)
     assert [note.split(" ")[0] for note in parsed.notes] == ["--load", "--compress"]
-    assert parser_build().parse_args(["."]).notes == []
+    assert parser_build().read(["."]).notes == []
 
 
 def test_no_refused_option_is_one_that_works() -> None:

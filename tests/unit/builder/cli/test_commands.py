@@ -42,6 +42,7 @@ def test_a_directory_may_be_called_anything_but_a_command(tmp_path: Path, monkey
         (["image"], "'image' is neither a command nor a directory", "did you mean images?"),
         (["cahce", "ls"], "'cahce' is neither a command nor a directory", "did you mean cache?"),
         (["cache", "prun"], "cache has no command 'prun'", "did you mean prune?"),
+        (["system"], "'system' is neither a command nor a directory", "pybuild --help lists the commands"),
         (["cache", "everything"], "cache has no command 'everything'", "there are ls, du, prune"),
     ],
 )
@@ -63,7 +64,7 @@ def test_every_command_has_a_parser_with_an_example() -> None:
         assert words[0] == "pybuild"
         called, rest = commands.find_command(words[1:])
         assert called == name
-        parser.parse_args(rest)
+        parser.read(rest)
 
 
 def test_every_option_says_what_it_is_for() -> None:
@@ -90,6 +91,10 @@ def test_every_option_says_what_it_is_for() -> None:
         (["tag", "--wibble", "a", "b"], 2, "", "error: unknown option --wibble"),
         (["./nowhere"], 1, "", "error: context './nowhere' does not exist"),
         (["build", "."], 1, "", "error: no Dockerfile in '.'"),
+        (["Dockerfile"], 2, "", "error: 'Dockerfile' is neither"),
+        (["/etc/hostname"], 1, "", "hint: the context is the directory with the files to copy; -f PATH names"),
+        (["--verison"], 2, "", "hint: did you mean --version?"),
+        (["inspect", "nothing"], 1, "", "hint: pybuild images lists what is there"),
         (["inspect", "nothing"], 1, "", 'error: image "nothing" is not in the store'),
         (["cache", "prune"], 2, "", "error: nothing was said to be pruned"),
         (["-o", "type=oci", "."], 2, "", "error: argument -o/--output: output type oci needs dest=PATH"),
