@@ -44,7 +44,8 @@ def parser_run() -> ArgumentParser:
     parser.add_argument("--cpus", type=parse_cpus, metavar="N", help="most processors kept busy")
     parser.add_argument("--pids-limit", type=parse_count, metavar="N", help="most processes")
     parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
-    parser.add_argument("command", metavar="COMMAND", nargs="...", help="instead of the image's CMD")
+    command = parser.add_argument("command", metavar="COMMAND", nargs="...", help="instead of the image's CMD")
+    command.required = False
     return parser
 
 
