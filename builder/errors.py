@@ -8,6 +8,7 @@
     ├── UnsupportedError            status 1    valid language that this builder does not carry out
     ├── ContextError                status 1    the build context: a missing source, a path out of bounds, ignore rules
     ├── BaseImageError              status 1    a base image that cannot be had
+    ├── FetchError                  status 1    a file, repository or context from elsewhere that cannot be had
     ├── StepFailed                  RUN's own   the command of a step ended badly
     └── Interrupted                 status 130  the person said stop
 
@@ -78,6 +79,10 @@ class ContextError(BuildError):
 
 class BaseImageError(BuildError):
     """A base image does not exist or cannot be fetched."""
+
+
+class FetchError(BuildError):
+    """A file, repository or context from elsewhere cannot be had, or is not what it was said to be."""
 
 
 class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base class says that it is an error

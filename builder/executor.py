@@ -19,10 +19,12 @@ from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.graph import Copy, MakeDirectory, Pull, Run, Step, StepId
 from builder.lookup import Lookup
 from builder.options import BuildOptions
+from builder.remote.cancellation import Cancellation
 from builder.results import EMPTY, LayerResult, StepResult
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy, directory, pull, run
+from builder.steps.fetch import RemoteSources
 from builder.steps.keys import StepKeys
 from builder.steps.mounts import MountSources
 from cache.records import CacheRecord, Difference
@@ -58,6 +60,7 @@ class Executor:
         self._journal = journal
         self._environment = environment
         self._options = options
+        self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
 
     def tell_cached(self, step: Step) -> None:
@@ -88,6 +91,8 @@ class Executor:
         except BaseException as error:
             journal.finish(Outcome.FAILED, str(error))
             raise
+        finally:
+            self._remote.close(step)
         journal.finish(Outcome.CACHED if obtained.cached else Outcome.DONE, None, obtained.usage)
         duration_ns = time.monotonic_ns() - started_ns
         self.reports.append(StepReport(step.title, obtained.cached, duration_ns, obtained.usage))
@@ -102,6 +107,8 @@ class Executor:
             base = self._lookup.base(operation)
             await pull.pull(self._session, base, journal)
             return _Obtained(base.result, cached=False)
+        if isinstance(operation, Copy) and operation.is_remote:
+            self._lookup.tell_remote(step, await self._remote.resolve(step, operation, journal))
         keys = await trio.to_thread.run_sync(self._lookup.keys, step, results)
         found = await self._find(step, results, keys)
         if found is not None:
@@ -175,7 +182,7 @@ class Executor:
             sources = self._mount_sources(results)
             return await run.run(step, operation, root, self._environment, sources, journal.output)
         if isinstance(operation, Copy):
-            await trio.to_thread.run_sync(self._copy, operation, root, results)
+            await pull.call_blocking(lambda cancel: self._copy(step, operation, root, results, cancel), Cancellation())
         elif isinstance(operation, MakeDirectory):
             await trio.to_thread.run_sync(directory.apply, operation, root.lower, root.upper)
         return None
@@ -192,9 +199,17 @@ class Executor:
             check=trio.from_thread.check_cancelled,
         )
 
-    def _copy(self, operation: Copy, root: run.Root, results: Mapping[StepId, StepResult]) -> None:
-        with self._lookup.open_source(operation, results) as tree:
-            copy.apply(operation, tree, root.lower, root.upper, check=trio.from_thread.check_cancelled)
+    def _copy(
+        self,
+        step: Step,
+        operation: Copy,
+        root: run.Root,
+        results: Mapping[StepId, StepResult],
+        cancel: Cancellation,
+    ) -> None:
+        with self._lookup.open_source(operation, results) as tree, self._remote.open(step, cancel) as remote:
+            check = trio.from_thread.check_cancelled
+            copy.apply(operation, tree, root.lower, root.upper, remote=remote, check=check)
 
     def _check_context(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
         """Raises ContextError when files changed since they were hashed: the key would name what was not copied."""

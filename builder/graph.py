@@ -164,6 +164,11 @@ class Copy(NamedTuple):
     http: tuple[HttpSource, ...] = ()
     git: tuple[GitSource, ...] = ()
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether something must be fetched."""
+        return bool(self.http or self.git)
+
 
 class MakeDirectory(NamedTuple):
     """A directory and its missing parents, mode 0755, owned by ``user`` (as USER gave it, empty for root): WORKDIR."""

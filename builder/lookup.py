@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from builder.bases import Base
@@ -21,6 +21,7 @@ from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import keys as step_keys
 from builder.steps.keys import StepKeys
+from cache.framing import Value
 from cache.keys import CacheKey
 from cache.records import CacheRecord, Difference
 from layers.descriptor import Descriptor
@@ -37,6 +38,7 @@ class Lookup:
         self._inputs = inputs
         self._bases = {str(base.descriptor.digest): base for base in bases.values()}
         self._keys: dict[StepId, StepKeys] = {}
+        self._remote: dict[StepId, Sequence[tuple[str, Value]]] = {}
         self._dockerfile = "-" if plan.path is None else os.path.abspath(plan.path)
 
     @property
@@ -62,7 +64,11 @@ class Lookup:
 
     def fresh_keys(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys:
         """The keys of ``step`` as the files it takes are now."""
-        return step_keys.create_keys(step, results, self._inputs)
+        return step_keys.create_keys(step, results, self._inputs, self._remote.get(step.id, ()))
+
+    def tell_remote(self, step: Step, parts: Sequence[tuple[str, Value]]) -> None:
+        """``parts`` of the key say what the remote sources of ``step`` are; to be told before its key is made."""
+        self._remote[step.id] = parts
 
     def open_source(self, operation: Copy, results: Mapping[StepId, StepResult]) -> AbstractContextManager[SourceTree]:
         """The tree that ``operation`` takes files from."""
@@ -101,6 +107,9 @@ class Lookup:
         for step in graph.steps:
             needed = step.inputs if step.base is None else (step.base, *step.inputs)
             if any(one not in results for one in needed):
+                continue
+            if isinstance(step.operation, Copy) and step.operation.is_remote:
+                # what it is now must be asked for, which is not done here
                 continue
             result = self.find_trivial(step)
             if result is None and not isinstance(step.operation, Pull):

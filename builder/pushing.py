@@ -35,7 +35,7 @@ async def _push(session: Session, name: Reference, journal: Journal) -> str:
         return transfer.push(session.store, name, name, settings=session.registries, progress=tell, cancel=cancel)
 
     try:
-        digest = await call_blocking(push)
+        digest = await call_blocking(push, threading.Event())
     except LayersError as error:
         step.finish(Outcome.FAILED, str(error))
         raise BuildError(f"push of {name.name!r}: {error}") from error

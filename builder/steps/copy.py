@@ -6,6 +6,7 @@
     anything else    file                 ``destination``
     any              directory            its content in ``destination``, which is made if need be
     any              archive (ADD)        its content in ``destination``, which is made if need be
+    any              repository (ADD)     its content in ``destination``, which is made if need be
 
 Invariants: only the branch is written; a directory that is there keeps its metadata when it is the destination and
 gets the source's below it; a file replaces a file or link, never a directory, and a directory replaces nothing; links
@@ -20,6 +21,7 @@ import stat
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from builder import paths
 from builder.errors import BuildError
@@ -27,9 +29,10 @@ from builder.filecopy import copy_content
 from builder.graph import Copy, InlineFile
 from builder.identities import UnknownIdentityError
 from builder.modes import Mode, parse_mode
+from builder.remote.content import FILE_MODE, NOTHING, Content, FetchedFile
 from builder.rootfs import open_root
 from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
-from builder.steps.copykeys import failed_name, reason, refuse_remote, unreadable
+from builder.steps.copykeys import failed_name, reason, unreadable
 from builder.steps.directory import resolve_owner
 from builder.trail import Attributes, ReservedNameError
 from builder.upper import Upper
@@ -38,6 +41,7 @@ from layers.errors import ArchiveError
 
 _DIRECTORY_MODE = 0o755
 _INLINE_MODE = 0o644
+_SECOND_NS = 1_000_000_000
 
 
 def apply(
@@ -46,14 +50,16 @@ def apply(
     branches: Sequence[Path],
     upper: Path,
     *,
+    remote: Content = NOTHING,
     check: Callable[[], None] = lambda: None,
 ) -> None:
     """What ``operation`` selects in ``tree`` is in the directory ``upper``, the fresh branch above ``branches``.
 
-    ``branches`` are top first. Blocks its thread; ``check`` is called for every file and ends the work by raising.
-    Raises ContextError (sources), BuildError (target), UnsupportedError (remote sources).
+    ``branches`` are top first. ``remote`` is what was fetched of its remote sources. Blocks its thread; ``check`` is
+    called for every file and ends the work by raising. Raises ContextError (sources), BuildError (target).
     """
-    refuse_remote(operation)
+    if (len(remote.files), len(remote.trees)) != (len(operation.http), len(operation.git)):
+        raise ValueError("a remote source of ADD was not fetched")
     with _explained(operation, tree), open_root(branches) as root:
         owner = resolve_owner(operation.chown, root) if operation.chown else None
         linked = operation.link or root is None
@@ -64,6 +70,10 @@ def apply(
                 copier.copy(selected)
             for inline in operation.inline:
                 copier.write(inline)
+            for file in remote.files:
+                copier.put_fetched(file)
+            for fetched in remote.trees:
+                _Copier(operation, fetched, layer, place, owner, check).copy_tree()
 
 
 class _Copier:
@@ -109,6 +119,28 @@ class _Copier:
             file.write(inline.content.encode("utf-8", "surrogateescape"))
             file.flush()
             self._layer.finish_file(file.fileno(), attributes)
+
+    def put_fetched(self, file: FetchedFile) -> None:
+        """The downloaded file is in its place, or what is in it where it is an archive that is to be unpacked."""
+        with open(os.dup(file.descriptor), "rb", buffering=0) as source:
+            source.seek(0)
+            if self._operation.unpack_remote and self._extract(source):
+                return
+            source.seek(0)
+            mode = FILE_MODE if self._mode is None else self._mode.apply(FILE_MODE, directory=False)
+            time_ns = file.mtime * _SECOND_NS
+            target = self._layer.put_file(self._file_place(os.fsencode(file.name)))
+            try:
+                copy_content(source.fileno(), target, os.fstat(source.fileno()), self._check)
+                self._layer.finish_file(target, self._made._replace(mode=mode, times_ns=(time_ns, time_ns)))
+            finally:
+                os.close(target)
+
+    def copy_tree(self) -> None:
+        """All that the tree holds is below the destination."""
+        root = self._tree.lstat(b"")
+        if root is not None:
+            self.copy(Selected(b"", b"", root))
 
     def _copy_kept(self, selected: Selected) -> None:
         """``selected`` lies under the path it has in the source, whose directories come along."""
@@ -195,15 +227,18 @@ class _Copier:
         """The archive ``selected`` is unpacked; False when it is none."""
         if not stat.S_ISREG(selected.entry.mode):
             return False
+        with open(selected.entry.open(), "rb", buffering=0) as archive:
+            return self._extract(archive)
+
+    def _extract(self, archive: IO[bytes]) -> bool:
+        """The content of ``archive``, at its beginning, is below the destination; False when it is no archive."""
         from builder.steps.extract import Extraction, is_archive
 
-        descriptor = selected.entry.open()
-        with open(descriptor, "rb", buffering=0) as archive:
-            if not is_archive(archive):
-                return False
-            archive.seek(0)
-            self._make_destination(self._place)
-            Extraction(self._layer, self._place, self._owner, self._check).extract(archive)
+        if not is_archive(archive):
+            return False
+        archive.seek(0)
+        self._make_destination(self._place)
+        Extraction(self._layer, self._place, self._owner, self._check).extract(archive)
         return True
 
 

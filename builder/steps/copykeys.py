@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from builder import paths
-from builder.errors import ContextError, UnsupportedError
+from builder.errors import ContextError
 from builder.graph import Copy
 from builder.identities import names_identity
 from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
@@ -28,9 +28,8 @@ def keyed_sources(
     """Content hashes of what the sources of ``operation`` select in ``tree``.
 
     ``memory`` (``BuildCache.files``) spares reading unchanged files. ``check`` is called often and may raise.
-    Raises ContextError for a missing source and for files that can't be read, UnsupportedError for remote sources.
+    Raises ContextError for a missing source and for files that can't be read.
     """
-    refuse_remote(operation)
     sources: list[KeyedSource] = []
     try:
         for selected in select(tree, operation):
@@ -49,11 +48,13 @@ def key(
     parent: StepInput,
     sources: Sequence[KeyedSource | StepInput],
     branches: Sequence[Path],
+    remote: Sequence[tuple[str, Value]] = (),
     epoch: int | None = None,
 ) -> CacheKey:
     """The key of ``operation`` on ``branches`` (top first), the files of the step ``parent``.
 
-    ``sources`` are those of ``keyed_sources``; or, in a definition key, the step the files come from.
+    ``sources`` are those of ``keyed_sources``; or, in a definition key, the step the files come from. ``remote`` says
+    what its remote sources are (``Resolved.key_parts``).
     """
     by_step = any(isinstance(source, StepInput) for source in sources)
     details: list[tuple[str, Value]] = [("inline files", tuple((file.name, file.content) for file in operation.inline))]
@@ -71,7 +72,7 @@ def key(
         mode=operation.chmod or None,
         flags=flags,
         identities=identity_digests(operation.chown, branches),
-        details=details,
+        details=[*details, *remote],
         epoch=epoch,
     )
 
@@ -87,13 +88,6 @@ def identity_digests(owner: str, branches: Sequence[Path]) -> tuple[tuple[str, s
     return tuple(
         (paths.shown(path), "" if content is None else sha256(content).hexdigest()) for path, content in contents
     )
-
-
-def refuse_remote(operation: Copy) -> None:
-    """Raises UnsupportedError when the operation has sources that would have to be fetched."""
-    remote = [source.url for source in operation.http] + [source.remote for source in operation.git]
-    if remote:
-        raise UnsupportedError(f"ADD does not fetch {remote[0]!r}: sources from the network are not offered")
 
 
 def unreadable(tree: SourceTree, error: OSError) -> ContextError:
@@ -149,7 +143,8 @@ def _nameless(
     branches: Sequence[Path],
 ) -> KeyedSource | StepInput:
     """``source`` without its name where the result can't have the name: one file that becomes ``destination``."""
-    if isinstance(source, StepInput) or source.name is None or len(sources) + len(operation.inline) > 1:
+    count = len(sources) + len(operation.inline) + len(operation.http) + len(operation.git)
+    if isinstance(source, StepInput) or source.name is None or count > 1:
         return source
     if operation.destination.endswith("/") or operation.unpack or _may_be_directory(operation.destination, branches):
         return source

@@ -28,6 +28,7 @@ from builder.results import EMPTY, StepResult
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copykeys
+from cache.framing import Value
 from cache.keys import CONTENT, DEFINITION, CacheKey, KeyedMount, KeyedSource, StepInput, directory_key, run_key
 from layers.digest import ChainId, Digest
 from layers.platform import Platform
@@ -51,8 +52,12 @@ class KeyInputs(NamedTuple):
     session: Session
 
 
-def create_keys(step: Step, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> StepKeys:
+def create_keys(
+    step: Step, results: Mapping[StepId, StepResult], inputs: KeyInputs, remote: Sequence[tuple[str, Value]] = ()
+) -> StepKeys:
     """The keys of ``step``, which is none of those without a record (a base, an empty root).
+
+    ``remote`` says what the remote sources of ADD are.
 
     Raises:
         BuildError: a source of COPY or ADD is wrong.
@@ -66,7 +71,7 @@ def create_keys(step: Step, results: Mapping[StepId, StepResult], inputs: KeyInp
             _directory(DEFINITION, operation, parent, inputs), lambda: _directory(CONTENT, operation, parent, inputs)
         )
     if isinstance(operation, Copy):
-        return _copy(operation, parent, results, inputs)
+        return _copy(operation, parent, results, inputs, remote)
     raise TypeError(f"step {step.title!r} has no key of its own")
 
 
@@ -152,13 +157,25 @@ def _directory(strength: str, operation: MakeDirectory, parent: StepResult, inpu
     )
 
 
-def _copy(operation: Copy, parent: StepResult, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> StepKeys:
+def _copy(
+    operation: Copy,
+    parent: StepResult,
+    results: Mapping[StepId, StepResult],
+    inputs: KeyInputs,
+    remote: Sequence[tuple[str, Value]],
+) -> StepKeys:
     """The keys of COPY or ADD: what comes from a step is known by the step, what comes from the context by content."""
     branches = branches_of(parent, inputs.session)
 
     def make(strength: str, sources: Sequence[KeyedSource | StepInput]) -> CacheKey:
         return copykeys.key(
-            strength, operation, parent=step_input(parent), sources=sources, branches=branches, epoch=inputs.epoch
+            strength,
+            operation,
+            parent=step_input(parent),
+            sources=sources,
+            branches=branches,
+            remote=remote,
+            epoch=inputs.epoch,
         )
 
     def content() -> CacheKey:

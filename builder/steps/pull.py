@@ -93,15 +93,17 @@ def follow(journal: StepJournal) -> Callable[[TransferProgress], None]:
 async def _place(ref: BaseRef, call: Callable[[threading.Event], T]) -> T:
     """What ``call`` returns in a thread; its errors are placed at the FROM that asked for the image."""
     try:
-        return await call_blocking(call)
+        return await call_blocking(call, threading.Event())
     except LayersError as error:
         message = f"base image {ref.reference!r}: {error}"
         raise BaseImageError(message, source=ref.source, hints=ref.hints) from error
 
 
-async def call_blocking(call: Callable[[threading.Event], T]) -> T:
+Stop = TypeVar("Stop", bound=threading.Event)
+
+
+async def call_blocking(call: Callable[[Stop], T], cancel: Stop) -> T:
     """What ``call`` returns; it runs in a thread, and its event is set when this task is cancelled."""
-    cancel = threading.Event()
 
     async def watch() -> None:
         try:

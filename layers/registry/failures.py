@@ -92,6 +92,9 @@ def _from_cause(cause: BaseException, subject: str, host: str) -> RegistryError 
         return TlsError(subject, f"{host}: certificate refused: {printable(cause.verify_message or str(cause))}")
     if isinstance(cause, ssl.SSLError):
         return TlsError(subject, f"{host}: TLS failed: {printable((cause.reason or str(cause)).lower())}")
+    if type(cause) is urllib3.exceptions.NewConnectionError:
+        # a timeout by its class, whatever the reason was, which is the next link
+        return None
     for kinds, error, words in _BY_CAUSE:
         if isinstance(cause, kinds):
             return error(subject, f"{host}: {words}")

@@ -1,0 +1,105 @@
+"""The remote sources of one ADD: what decides its key, then the files themselves.
+
+    resolve ──▶ Resolved: bodies of URLs are here, references of repositories are commits ──▶ parts of the key
+    open    ──▶ Content: repositories are checked out besides                             ──▶ what is copied
+
+Invariants: what `Resolved` names is what `Content` holds, whatever changes at the remote meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from builder.context import BuildContext
+from builder.errors import FetchError
+from builder.graph import Copy, GitSource
+from builder.options import SecretSource
+from builder.remote import git, http
+from builder.remote.cancellation import Cancellation
+from builder.remote.content import FILE_MODE, Content, FetchedFile, Tell
+from builder.remote.git import GitAccess, GitCommit
+from builder.selection import SourceTree
+from cache.framing import Value
+
+
+class Resolved(NamedTuple):
+    """What the remote sources of ``operation`` are now. `close` it."""
+
+    operation: Copy
+    files: tuple[FetchedFile, ...]
+    commits: tuple[GitCommit, ...]
+
+    def key_parts(self) -> list[tuple[str, Value]]:
+        """What of them decides the result: not the URL, not the name of a reference."""
+        parts: list[tuple[str, Value]] = [
+            (f"downloaded file {number}", (file.sha256, file.name, file.mtime, FILE_MODE))
+            for number, file in enumerate(self.files)
+        ]
+        for number, (source, found) in enumerate(zip(self.operation.git, self.commits, strict=True)):
+            # a repository that is kept tells where it is from
+            kept = (git.without_credentials(source.remote), found.tag) if source.keep_git_dir else None
+            parts.append((f"git commit {number}", found.commit))
+            parts.append((f"git details {number}", (source.subdirectory, kept, source.submodules)))
+        if self.operation.git:
+            parts.append(("git excludes", self.operation.excludes))
+        return parts
+
+    def close(self) -> None:
+        """No file is open."""
+        for file in self.files:
+            os.close(file.descriptor)
+
+    def open(self, root: str, access: GitAccess, *, make: Callable[[], Path], cancel: Cancellation) -> Content:
+        """The files; repositories are checked out in empty directories that ``make`` gives and its owner removes."""
+        trees: list[SourceTree] = []
+        for source, found in zip(self.operation.git, self.commits, strict=True):
+            place = git.check_out(source, found, root, make(), access, cancel=cancel)
+            trees.append(GitTree(place, source))
+        return Content(self.files, tuple(trees))
+
+
+class GitTree(BuildContext):
+    """A checked-out repository as ADD takes it; ``.dockerignore`` has no say in it."""
+
+    def __init__(self, place: Path, source: GitSource) -> None:
+        super().__init__(place)
+        self._remote = source.remote
+
+    @property
+    def title(self) -> str:
+        """What the tree is called in messages."""
+        return f"the git repository {git.shown_remote(self._remote)}"
+
+
+def resolve(operation: Copy, root: str, access: GitAccess, *, cancel: Cancellation, tell: Tell) -> Resolved:
+    """The remote sources of ``operation`` as they are now. Blocks its thread.
+
+    Raises FetchError, Interrupted.
+    """
+    with ExitStack() as undo:
+        files: list[FetchedFile] = []
+        for source in operation.http:
+            file = http.fetch_file(source, root, cancel=cancel, tell=tell)
+            undo.callback(os.close, file.descriptor)
+            files.append(file)
+        commits = [git.resolve_commit(source, access, cancel=cancel) for source in operation.git]
+        undo.pop_all()
+    return Resolved(operation, tuple(files), tuple(commits))
+
+
+def read_access(agents: Mapping[str, str], secrets: Mapping[str, SecretSource], *, local: bool = False) -> GitAccess:
+    """What the build was given to reach repositories with. Raises FetchError for a secret that can't be read."""
+
+    def read(name: str) -> str | None:
+        if name not in secrets:
+            return None
+        try:
+            return secrets[name].read().decode("utf-8", "surrogateescape").strip()
+        except (OSError, KeyError) as error:
+            raise FetchError(f"secret {name!r} cannot be read: {error}") from error
+
+    return GitAccess(agents.get("default"), read(git.TOKEN_SECRET), read(git.HEADER_SECRET), local)
