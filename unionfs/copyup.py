@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from unionfs import _sys, whiteout
 from unionfs.branch import OpenBranch
+from unionfs.ownership import Stored, can_carry, encode_stored, inode_mode
 
 _CHUNK_BYTES = 1 << 20
 _COPY_BYTES = 1 << 30
@@ -35,10 +36,14 @@ PRESERVED = Ownership()
 
 
 class Copier:
-    """Makes staged copies; remembers which filesystems cannot share blocks."""
+    """Makes staged copies; remembers which filesystems cannot share blocks.
+
+    ``store``, when set, names the attribute in which copies keep their owner and mode (``ownership``).
+    """
 
     def __init__(self, *, durable: bool) -> None:
         self._durable = durable
+        self.store: str | None = None
         self._clones: dict[tuple[int, int], bool] = {}
         self._privileged = os.geteuid() == 0
 
@@ -138,10 +143,19 @@ class Copier:
             # a plain user cannot give files away: the copy is the user's, so it must not carry the owner's powers
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
         target = b"/proc/self/fd/%d/%s" % (temporary_fd, name)
+        stores = self.store is not None and can_carry(status.st_mode)
         if not stat.S_ISLNK(status.st_mode):
-            os.chmod(name, mode, dir_fd=temporary_fd)
+            os.chmod(name, inode_mode(stat.S_IFMT(status.st_mode) | mode) if stores else mode, dir_fd=temporary_fd)
         self.copy_xattrs(host_path, target)
+        if stores:
+            self._store(target, Stored(uid, gid, stat.S_IMODE(status.st_mode) if ownership.mode is None else mode))
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=temporary_fd, follow_symlinks=False)
+
+    def _store(self, target: bytes, stored: Stored) -> None:
+        """The attribute says who owns the copy, unless that of the source, copied, does."""
+        if self.store is not None:
+            with contextlib.suppress(FileExistsError):
+                os.setxattr(target, self.store, encode_stored(stored), _sys.XATTR_CREATE)
 
     def copy_xattrs(self, source: bytes, target: bytes) -> None:
         """The host path ``target`` has the extended attributes of ``source``, the marks of unions left out."""

@@ -30,6 +30,7 @@ from unionfs.mountinfo import read_mounts
 from unionfs.mounting import MountError, MountOptions, unmount_command
 from unionfs.mountspec import MountSpec, encode_branches
 from unionfs.ops import Notifier
+from unionfs.owned import open_union
 from unionfs.transport.direct.connection import Settings
 from unionfs.transport.direct.mount import DirectMount
 from unionfs.transport.loop import spins_worth_it
@@ -110,7 +111,7 @@ def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
         made: list[Union] = []
 
         def make(notifier: Notifier) -> Union:
-            made.append(Union(BranchStack(call.spec.branches), call.spec.options, notifier))
+            made.append(open_union(BranchStack(call.spec.branches), call.spec.options, notifier))
             return made[0]
 
         mount = _mount(call, make, log)

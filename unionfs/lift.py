@@ -13,6 +13,7 @@ import os
 from unionfs.branch import OpenBranch
 from unionfs.copyup import PRESERVED, Copier, Ownership
 from unionfs.inodes import DirectoryNode, FileNode
+from unionfs.origins import write_origin
 from unionfs.policy import plan_copyup, read_only_error
 from unionfs.resolve import CODE_SHIFT, Extent, Kind, Resolution
 from unionfs.tree import Tree
@@ -51,6 +52,7 @@ class Lifter:
         self.directory(parent, position)
         before = self._tree.stat(directory)
         name = self.copier.stage(directory.branch, directory.path, branch)
+        self._sign(branch, name, before)
         self.publish(branch, name, parent, directory.name)
         directory.branches = tuple(sorted((*directory.branches, branch), key=lambda one: one.position))
         if directory.branches[0] is branch:
@@ -83,6 +85,7 @@ class Lifter:
         before = tree.stat(node)
         shown_links = before.st_nlink + node.extra_links
         staged = self.copier.stage(node.branch, node.path, branch, self._ownership(caller), size_bytes)
+        self._sign(branch, staged, before)
         self.publish(branch, staged, directory, name)
         fd, rest = branch.at(directory.prefix + name)
         after = os.stat(rest, dir_fd=fd, follow_symlinks=False)
@@ -94,6 +97,11 @@ class Lifter:
             moved.extra_links = shown_links - 1
             self.materialize(moved)
         return moved
+
+    def _sign(self, branch: OpenBranch, staged: bytes, before: os.stat_result) -> None:
+        """The staged copy says which number it shows, where that is to outlive the mount."""
+        if self._tree.options.stable_inodes:
+            write_origin(b"/proc/self/fd/%d/%s" % (branch.temporary()[0], staged), self._tree.shown_ino(before))
 
     def _hand_over(self, node: FileNode, branch: OpenBranch) -> FileNode:
         """The node whose names lead to the copy in ``branch``: ``node``, or a successor when the kernel reads it."""

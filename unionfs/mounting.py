@@ -44,6 +44,7 @@ class MountOptions(NamedTuple):
     noexec: bool = False
     noatime: bool = False
     context: str | None = None
+    """SELinux label of everything in the mount; without effect on a kernel without SELinux, as with mount(8)."""
 
 
 def open_device() -> int:
@@ -143,7 +144,7 @@ def _fusermount_options(options: MountOptions) -> str:
     flags = ("allow_other", "nosuid", "nodev", "noexec", "noatime")
     words += [flag for flag in flags if getattr(options, flag)]
     words += ["ro"] if options.read_only else []
-    words += [f"context={_quoted(options.context)}"] if options.context is not None else []
+    words += [f"context={_quoted(options.context)}"] if options.context is not None and _labels() else []
     return ",".join(words)
 
 
@@ -169,9 +170,14 @@ def _settings(device_fd: int, options: MountOptions) -> list[tuple[str, str | No
         settings.append(("allow_other", None))
     if options.read_only:
         settings.append(("ro", None))
-    if options.context is not None:
+    if options.context is not None and _labels():
         settings.append(("context", options.context))
     return settings
+
+
+def _labels() -> bool:
+    """Whether the kernel has SELinux, and so knows the option."""
+    return os.path.exists("/sys/fs/selinux/enforce")
 
 
 def _attributes(options: MountOptions) -> int:

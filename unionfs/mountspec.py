@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from unionfs.branch import Branch
-from unionfs.types import Access, CopyupMode, CreatePolicy, DeleteMode, Passthrough, UnionOptions, WhiteoutForm
+from unionfs.types import (
+    Access,
+    CopyupMode,
+    CreatePolicy,
+    DeleteMode,
+    IdRange,
+    Passthrough,
+    PermissionStore,
+    UnionOptions,
+    WhiteoutForm,
+)
 from unionfs.wire import Message
 
 
@@ -28,7 +38,9 @@ _WORDS: dict[str, type[enum.Enum]] = {
     "create": CreatePolicy,
     "copyup": CopyupMode,
     "passthrough": Passthrough,
+    "permissions": PermissionStore,
 }
+_ID_MAPS = frozenset(("uid_map", "gid_map"))
 
 
 def encode(spec: MountSpec) -> Message:
@@ -46,10 +58,16 @@ def decode(message: Message) -> MountSpec:
     Raises:
         ValueError, KeyError, TypeError: it is none; the peer is of another version.
     """
-    options: dict[str, Any] = {
-        key: _WORDS[key](value) if key in _WORDS else value for key, value in message["options"].items()
-    }
+    options = {key: _decode_option(key, value) for key, value in message["options"].items()}
     return MountSpec(decode_branches(message["branches"]), UnionOptions(**options))
+
+
+def _decode_option(key: str, value: Any) -> Any:
+    if key in _WORDS:
+        return _WORDS[key](value)
+    if key in _ID_MAPS:
+        return tuple(IdRange(*numbers) for numbers in value)
+    return value
 
 
 def encode_branches(branches: Sequence[Branch]) -> list[Message]:

@@ -33,11 +33,11 @@ from unionfs.errors import UnionError
 from unionfs.mounting import MountError, MountOptions, mount_detached, open_device
 from unionfs.mountspec import MountSpec
 from unionfs.ops import FilesystemOps, Notifier
+from unionfs.owned import open_union
 from unionfs.transport.direct.connection import Connection, Settings
 from unionfs.transport.direct.notify import KernelNotifier
 from unionfs.transport.loop import Loop, spins_worth_it
 from unionfs.types import Passthrough
-from unionfs.union import Union
 
 Filesystem = Callable[[MountSpec, Notifier], FilesystemOps]
 """Makes the filesystem of a specification; ``OSError`` or ``UnionError`` when it cannot."""
@@ -152,7 +152,7 @@ def serve(fd: int, make_filesystem: Filesystem) -> None:
 
 def make_union(spec: MountSpec, notifier: Notifier) -> FilesystemOps:
     """The union that ``spec`` describes."""
-    return Union(BranchStack(spec.branches), spec.options, notifier)
+    return open_union(BranchStack(spec.branches), spec.options, notifier)
 
 
 def main(fd: str) -> None:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from unionfs import listing, whiteout
+from unionfs import listing, origins, whiteout
 from unionfs.branch import BranchStack, OpenBranch
 from unionfs.inodes import DirectoryNode, FileNode, InodeTable, Node
 from unionfs.resolve import CODE_KIND, CODE_SHADOWS, CODE_SHIFT, SHOWN, Extent, Index, Kind, Resolution, encode, resolve
@@ -52,6 +52,8 @@ class Tree:
         self._devices: dict[int, int] = {}
         self._large: dict[tuple[int, int], int] = {}
         self._sealed = options.sealed_branches
+        self._stable = options.stable_inodes
+        self._asked: set[int] = set()
         self.set_branches(stack, branches)
 
     def set_branches(self, stack: BranchStack, branches: tuple[OpenBranch, ...]) -> None:
@@ -59,6 +61,9 @@ class Tree:
         self.stack = stack
         self.branches = branches
         self.writable = tuple(branch.position for branch in branches if branch.writable)
+        if self._stable:
+            found = [origins.filesystem_of(branch.fd) for branch in reversed(branches)]
+            self._devices = {device: place << _DEVICE_SHIFT for device, place in origins.plan_places(found).items()}
 
     # -- nodes by number ---------------------------------------------------------------------------------------
     def node(self, ino: Ino) -> Node:
@@ -179,6 +184,8 @@ class Tree:
         path = directory.prefix + name
         fd, rest = branch.at(path)
         status = os.stat(rest, dir_fd=fd, follow_symlinks=False)
+        if self._stable:
+            self._recall(branch, path, status)
         if status.st_mode & _TYPE == _DIRECTORY:
             positions, floor = self.extent(directory, name)
             branches = tuple([self.branches[position] for position in positions])
@@ -333,6 +340,8 @@ class Tree:
         device = self._devices.get(status.st_dev)
         if device is None:
             device = self._devices[status.st_dev] = len(self._devices) << _DEVICE_SHIFT
+        if number >> _DEVICE_SHIFT and self._stable:
+            return origins.large_number(device >> _DEVICE_SHIFT, number)
         if number >> _DEVICE_SHIFT:
             key = (status.st_dev, number)
             return self._large.setdefault(key, (1 << 63) + len(self._large))
@@ -343,6 +352,14 @@ class Tree:
         number = self.identity(status)
         return self.origins.get(number, number) if self.origins else number
 
+    def _recall(self, branch: OpenBranch, path: bytes, status: os.stat_result) -> None:
+        """It is known which number the instance says to show."""
+        number = self.identity(status)
+        self._asked.add(number)
+        shown = origins.read_origin(branch.proc_path(path), status.st_ino)
+        if shown is not None:
+            self.origins[number] = shown
+
     def attr(self, node: Node, status: os.stat_result) -> Attr:
         """Attributes of ``node``, whose shown instance is in the state ``status``."""
         if isinstance(node, FileNode):
@@ -350,6 +367,8 @@ class Tree:
         else:
             nlink = self._directory_nlink(node, status)
         shown = self.identity(status)
+        if self._stable and shown not in self._asked and (node.parent is not None or node is self.root):
+            self._recall(node.branch, node.path, status)
         if self.origins:
             shown = self.origins.get(shown, shown)
         return Attr(

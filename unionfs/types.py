@@ -68,6 +68,25 @@ class Passthrough(enum.Enum):
     OFF = "off"
 
 
+class PermissionStore(enum.Enum):
+    """Where owner and mode are kept; the words and attributes of fuse-overlayfs's ``xattr_permissions=``."""
+
+    INODE = "0"
+    """In the inode of the branch's file, as always."""
+    PRIVILEGED = "1"
+    """In ``security.fuseoverlayfs.override_stat``, which takes CAP_SYS_ADMIN."""
+    CONTAINERS = "2"
+    """In ``user.containers.override_stat``, which anybody may set on what is his."""
+
+
+class IdRange(NamedTuple):
+    """So many user or group ids: ``stored`` and following in the branches are ``shown`` and following in the union."""
+
+    stored: int
+    shown: int
+    length: int
+
+
 class Caller(NamedTuple):
     """Who asks: the ids of the process whose system call became the request."""
 
@@ -154,3 +173,11 @@ class UnionOptions(NamedTuple):
     passthrough: Passthrough = Passthrough.AUTO
     sealed_branches: bool = True
     """Nobody changes the branches from outside, so that the kernel may cache entries for ever."""
+    uid_map: tuple[IdRange, ...] = ()
+    gid_map: tuple[IdRange, ...] = ()
+    squash_uid: int | None = None
+    """Everything is shown as owned by this user."""
+    squash_gid: int | None = None
+    permissions: PermissionStore = PermissionStore.INODE
+    stable_inodes: bool = False
+    """Inode numbers are the same after the union is mounted again."""

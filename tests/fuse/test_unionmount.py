@@ -90,6 +90,32 @@ def test_odd_names_of_branches(place: Path, command: Command) -> None:
     assert (place / "m/odd").read_text() == "odd"
 
 
+def test_options_of_podman(place: Path, command: Command) -> None:
+    os.chown(place / "low/in-low", 3, 4)
+    stored = "user.containers.override_stat"
+    os.setxattr(place / "low/dir/deep", stored, b"5:6:4750")
+    options = (
+        f'lowerdir={place}/low,upperdir={place}/top,workdir={place}/work,nodev,volatile,context="a:b:c:s0",'
+        "uidmapping=0:1000:100,gidmapping=0:2000:100,xattr_permissions=2,inodes=stable"
+    )
+    assert command("unionmount", "-o", options, place / "m").stderr == ""
+    low, deep, new = place / "m/in-low", place / "m/dir/deep", place / "m/new"
+    assert (low.stat().st_uid, low.stat().st_gid) == (1003, 2004)
+    assert (deep.stat().st_uid, deep.stat().st_gid, deep.stat().st_mode & 0o7777) == (1005, 2006, 0o4750)
+    assert [entry.stat().st_uid for entry in os.scandir(place / "m/dir")] == [1005]
+    os.chown(deep, 1007, 2008)
+    new.write_text("x")
+    os.chown(new, 1001, 2001)
+    assert (new.stat().st_uid, new.stat().st_gid) == (1001, 2001)
+    assert os.getxattr(place / "top/new", stored) == b"1:1:644"
+    assert os.getxattr(place / "top/dir/deep", stored) == b"7:8:750"
+    assert os.stat(place / "top/new").st_uid == os.geteuid()
+    numbers = [os.stat(path).st_ino for path in (low, deep, new)]
+    unmount(place / "m")
+    assert command("unionmount", "-o", options, place / "m").stderr == ""
+    assert [os.stat(path).st_ino for path in (low, deep, new)] == numbers
+
+
 REFUSALS = {
     "unknown option": (
         ["-o", "delte=all,dirs={0}/top", "{0}/m"],

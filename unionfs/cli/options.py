@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 from unionfs.branch import Branch, parse_dirs
 from unionfs.errors import UnionError
 from unionfs.mounting import MountOptions
-from unionfs.types import Access, CopyupMode, CreatePolicy, DeleteMode, Passthrough, UnionOptions, WhiteoutForm
+from unionfs.ownership import parse_id_map
+from unionfs.types import (
+    Access,
+    CopyupMode,
+    CreatePolicy,
+    DeleteMode,
+    Passthrough,
+    PermissionStore,
+    UnionOptions,
+    WhiteoutForm,
+)
 
 
 class Transport(enum.Enum):
@@ -125,6 +135,8 @@ def _request(chosen: _Chosen) -> MountRequest:
     union = UnionOptions(**chosen.union)
     if union.copyup is CopyupMode.MOUNTER and None in {union.copyup_uid, union.copyup_gid, union.copyup_mode}:
         raise OptionError("option 'copyup': mounter needs copyupuid=, copyupgid= and copyupmode=")
+    if union.stable_inodes and chosen.transport is Transport.PYFUSE3:
+        raise OptionError("option 'inodes': pyfuse3 shows numbers of its own, expected transport=direct beside stable")
     return MountRequest(branches, union, MountOptions(**chosen.mount), chosen.transport, chosen.timeout_seconds)
 
 
@@ -150,11 +162,35 @@ def _number(field: str, base: int) -> _Setter:
     def setter(chosen: _Chosen, key: str, value: str) -> None:
         try:
             chosen.union[field] = int(value, base)
+            if chosen.union[field] < 0:
+                raise ValueError(value)
         except ValueError:
             kind = "an octal number" if base == _OCTAL else "a number"
             raise OptionError(f"option {key!r}: expected {kind}, got {value!r}") from None
 
     return setter
+
+
+def _id_map(field: str) -> _Setter:
+    def setter(chosen: _Chosen, key: str, value: str) -> None:
+        try:
+            chosen.union[field] = parse_id_map(value)
+        except ValueError:
+            expected = "STORED:SHOWN:COUNT[:STORED:SHOWN:COUNT…]"
+            raise OptionError(f"option {key!r}: expected {expected}, got {value!r}") from None
+
+    return setter
+
+
+def _squash_to_root(chosen: _Chosen, _key: str, _value: str) -> None:
+    chosen.union.setdefault("squash_uid", 0)
+    chosen.union.setdefault("squash_gid", 0)
+
+
+def _inodes(chosen: _Chosen, key: str, value: str) -> None:
+    if value not in {"stable", "fast"}:
+        raise OptionError(f"option {key!r}: expected stable or fast, got {value!r}")
+    chosen.union["stable_inodes"] = value == "stable"
 
 
 def _mount_flag(field: str, *, on: bool) -> _Setter:
@@ -262,6 +298,12 @@ _WITH_VALUE: dict[str, _Setter] = {
     "whiteouts": _word("whiteouts", WhiteoutForm),
     "create": _word("create", CreatePolicy),
     "redirect": _redirect,
+    "inodes": _inodes,
+    "uidmapping": _id_map("uid_map"),
+    "gidmapping": _id_map("gid_map"),
+    "squash_to_uid": _number("squash_uid", _DECIMAL),
+    "squash_to_gid": _number("squash_gid", _DECIMAL),
+    "xattr_permissions": _word("permissions", PermissionStore),
     "passthrough": _word("passthrough", Passthrough),
     "transport": _transport,
     "timeout": _timeout,
@@ -275,6 +317,7 @@ _FLAGS: dict[str, _Setter] = {
     "ro": _read_only,
     "rw": _read_only,
     "volatile": _volatile,
+    "squash_to_root": _squash_to_root,
     "allow_other": _mount_flag("allow_other", on=True),
     "dev": _mount_flag("nodev", on=False),
     "nodev": _mount_flag("nodev", on=True),

@@ -9,7 +9,15 @@ import pytest
 from unionfs.branch import Branch
 from unionfs.mountinfo import MountEntry, parse_line, read_mounts
 from unionfs.mountspec import MountSpec, decode, encode
-from unionfs.types import Access, DeleteMode, Passthrough, UnionOptions, WhiteoutForm
+from unionfs.types import (
+    Access,
+    DeleteMode,
+    IdRange,
+    Passthrough,
+    PermissionStore,
+    UnionOptions,
+    WhiteoutForm,
+)
 
 SPECS = [
     MountSpec((Branch(b"/a"),)),
@@ -18,6 +26,10 @@ SPECS = [
         UnionOptions(
             delete=DeleteMode.FIRST, whiteouts=WhiteoutForm.OVERLAY, copyup_mode=0o600, passthrough=Passthrough.OFF
         ),
+    ),
+    MountSpec(
+        (Branch(b"/a"),),
+        UnionOptions(uid_map=(IdRange(0, 1, 2), IdRange(3, 4, 5)), permissions=PermissionStore.CONTAINERS),
     ),
 ]
 

@@ -8,7 +8,17 @@ from unionfs.branch import Branch
 from unionfs.cli.options import MountRequest, OptionError, Transport, parse_options, split_list
 from unionfs.errors import UnionError
 from unionfs.mounting import MountOptions
-from unionfs.types import Access, CopyupMode, CreatePolicy, DeleteMode, Passthrough, UnionOptions, WhiteoutForm
+from unionfs.types import (
+    Access,
+    CopyupMode,
+    CreatePolicy,
+    DeleteMode,
+    IdRange,
+    Passthrough,
+    PermissionStore,
+    UnionOptions,
+    WhiteoutForm,
+)
 
 ONE = (Branch(b"/a"),)
 
@@ -35,6 +45,15 @@ def asked(*texts: str) -> MountRequest:
         ("redirect=off", UnionOptions(redirect=False)),
         ("passthrough=fast", UnionOptions(passthrough=Passthrough.FAST)),
         ("timeout=0.5", UnionOptions(sealed_branches=False)),
+        (
+            "uidmapping=0:100000:1:1:200000:9,gidmapping=0:1:2",
+            UnionOptions(uid_map=(IdRange(0, 100000, 1), IdRange(1, 200000, 9)), gid_map=(IdRange(0, 1, 2),)),
+        ),
+        ("squash_to_uid=7,squash_to_root", UnionOptions(squash_uid=7, squash_gid=0)),
+        ("squash_to_root,squash_to_gid=8", UnionOptions(squash_uid=0, squash_gid=8)),
+        ("xattr_permissions=2", UnionOptions(permissions=PermissionStore.CONTAINERS)),
+        ("inodes=stable", UnionOptions(stable_inodes=True)),
+        ("inodes=fast", UnionOptions()),
         ("cow,default_permissions,defaults,noauto,x-anything=1", UnionOptions()),
         ("", UnionOptions()),
     ],
