@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 
 USAGE_STATUS = 2
@@ -22,11 +23,14 @@ def run() -> None:
     """The process has ended with the status of its command line.
 
     The interpreter is not taken down object by object: that is an eighth of a cached build's time, and what holds a
-    resource has been closed by now (commands close what they open).
+    resource has been closed by now (commands close what they open). For the same reason garbage is looked for only
+    after many objects: reading modules makes many that stay.
     """
     gc.set_threshold(_COLLECT_AFTER_OBJECTS)
     status = main()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # main has flushed and told when it could not; what is left here is a failure's
+            stream.flush()
     os._exit(status)
 
 
@@ -36,9 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _dispatch(words)
         sys.stdout.flush()
-    except SystemExit as stop:
-        # argparse, after the help or a usage error
-        return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         sys.stderr.write("pybuild: interrupted\n")
         return INTERRUPTED_STATUS
@@ -70,7 +71,11 @@ def _dispatch(words: list[str]) -> int:
     name, rest = commands.find_command(words)
     module = import_module(commands.COMMANDS[name][0])
     command: Callable[[Sequence[str]], int] = getattr(module, f"command_{commands.function_name(name)}")
-    return command(rest)
+    try:
+        return command(rest)
+    except SystemExit as stop:
+        # argparse, after the help of the command
+        return stop.code if isinstance(stop.code, int) else 1
 
 
 def _report(error: Exception) -> int:

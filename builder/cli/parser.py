@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import UsageError
 from builder.options import default_root
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _USUAL_COLUMNS = 80
 _MOST_COLUMNS = 120
@@ -95,6 +99,10 @@ class ArgumentParser(argparse.ArgumentParser):
         """The help, with a usage line that leaves the options to the list below it."""
         self.usage = self.format_usage_line()
         return super().format_help()
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """The help is written; argparse itself would say nothing of a disk that is full."""
+        (sys.stdout if file is None else file).write(self.format_help())
 
     def format_usage_line(self) -> str:
         """The command, and the arguments it takes: ``pybuild run [OPTIONS] IMAGE [COMMAND...]``."""

@@ -121,12 +121,13 @@ def test_statuses_and_streams(
     assert err in said.err
 
 
+@pytest.mark.parametrize("words", [["--version"], ["build", "--help"]])
 def test_a_full_disk_behind_stdout_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         monkeypatch.setattr("sys.stdout", full)
-        status = main.main(["--version"])
+        status = main.main(words)
         monkeypatch.undo()
         with pytest.raises(OSError, match="No space left"):
             full.close()
