@@ -60,11 +60,17 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Fails a test that leaves a descriptor, mount, process, cgroup or temporary file."""
+    """Fails a test that leaves a descriptor, mount, process, cgroup or temporary file; puts the umask back.
+
+    Whoever serves a filesystem in this process sets the umask to 0, as a server has to.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
     base = str(tmp_path_factory.getbasetemp())
     everywhere = bool(_markers(request.node))
     before = leaks.take(base, everywhere=everywhere)
     yield
+    os.umask(umask)
     left = leaks.left_behind(before, base, everywhere=everywhere)
     if left:
         pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
