@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from builder import api
-from builder.bases import Base
+from builder.bases import Base, find_in_layout
 from builder.dockerfile.source import Source
 from builder.errors import BuildError, Interrupted
 from builder.events import Emit, Journal, Outcome
@@ -39,8 +39,14 @@ async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[s
     """The image of ``options``; as `builder.api.build_or_reuse`, inside an event loop of trio."""
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice) as session:
-        plan = read_plan(options, sources)
-        return await build_plan(options, plan, plan_exports(options), session, journal)
+        exports = plan_exports(options)
+        contexts = api.opened_contexts(options, session, journal)
+        opened = await trio.to_thread.run_sync(contexts.__enter__)
+        try:
+            return await build_plan(options, read_plan(options, opened, sources), exports, session, journal)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(contexts.__exit__, None, None, None)
 
 
 async def build_with_signals(
@@ -65,6 +71,9 @@ async def build_with_signals(
     if failure:
         raise failure[0]
     if not result:
+        # all that is left is to end: a further signal must not come between
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         raise Interrupted
     return result[0]
 
@@ -124,7 +133,9 @@ async def _find_bases(plan: Plan, options: BuildOptions, session: Session, journ
 async def _resolve(ref: BaseRef, session: Session, journal: Journal) -> Base:
     step = journal.start(f"[internal] load metadata for {ref.canonical}")
     try:
-        base = await pull.resolve(ref, session.registries)
+        base = await trio.to_thread.run_sync(find_in_layout, ref, session.store)
+        if base is None:
+            base = await pull.resolve(ref, session.registries)
     except BuildError as error:
         step.finish(Outcome.FAILED, error.message)
         raise

@@ -34,7 +34,7 @@ from builder.options import StepLimits
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
-from builder.sandbox.spec import Limits, Network, SandboxResult, SandboxSpec, User
+from builder.sandbox.spec import HOSTNAME, Limits, Network, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
@@ -121,6 +121,7 @@ async def run_in_sandbox(spec: SandboxSpec, root: Root, environment: Environment
     """The result of the sandbox; its mount is gone, and ``root.upper`` is still."""
     servers = environment.servers
     mount = await trio.to_thread.run_sync(mount_root, servers, root, environment.scaffold)
+    whole = False
     try:
         async with AsyncExitStack() as reading:
             with ExitStack() as ends:
@@ -242,6 +243,7 @@ def _spec(operation: Run, user: User, home: str, environment: Environment) -> Sa
         env=(*operation.env, *defaults, *proxies),
         cwd=operation.cwd,
         user=user,
+        hostname=operation.hostname or HOSTNAME,
         network=sandbox_network(operation.network, environment.network),
         extra_hosts=environment.extra_hosts,
         security="insecure" if operation.security == "insecure" else "sandbox",
