@@ -11,15 +11,18 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from contextlib import suppress
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from layers.descriptor import Descriptor
 from layers.digest import Digest, from_hex, sha256
 from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError
 from layers.ownership import Owner, temporary_name
 from layers.storage import make_durable, store_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
 _ANY = "application/octet-stream"
@@ -73,7 +76,7 @@ class VerifyingReader(io.RawIOBase):
 class BlobWriter:
     """Content on its way into the store; what is not committed is gone when the block ends."""
 
-    def __init__(self, directory: Path, temporary: Path, *, hashing: bool) -> None:
+    def __init__(self, directory: str, temporary: str, *, hashing: bool) -> None:
         self._directory = directory
         self._path = temporary
         self._hash = hashlib.sha256() if hashing else None
@@ -93,7 +96,8 @@ class BlobWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
-            self._path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """All of the data is in the temporary file."""
@@ -128,12 +132,12 @@ class BlobWriter:
         if expected is not None:
             _compare(expected, found, self.size)
         file = self._open_file()
-        target = self._directory / found.hex
+        target = f"{self._directory}/{found.hex}"
         try:
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
             file.close()
-            self._path.replace(target)
+            os.replace(self._path, target)
             self._file = None
             make_durable(self._directory)
         except OSError as error:
@@ -149,14 +153,19 @@ class BlobWriter:
 class BlobStore:
     """The blobs of one store. ``owner`` is asked before anything is written."""
 
-    def __init__(self, directory: Path, temporary: Path, owner: Callable[[], Owner]) -> None:
-        self._directory = directory
-        self._temporary = temporary
+    def __init__(
+        self, directory: str | os.PathLike[str], temporary: str | os.PathLike[str], owner: Callable[[], Owner]
+    ) -> None:
+        self._directory = os.fspath(directory)
+        self._temporary = os.fspath(temporary)
         self._owner = owner
 
     def path(self, digest: Digest) -> Path:
         """Where the content of that digest lies, or would lie."""
-        return self._directory / digest.hex
+        # pathlib is not loaded where nobody asks
+        from pathlib import Path
+
+        return Path(self._directory, digest.hex)
 
     def size(self, digest: Digest) -> int | None:
         """Bytes of the content, None when it is not there."""
@@ -186,7 +195,7 @@ class BlobStore:
 
     def writer(self, *, hashing: bool = True) -> BlobWriter:
         """A writer, to be used as a context manager. ``hashing=False``: the caller passes the digest to ``commit``."""
-        return BlobWriter(self._directory, self._temporary / temporary_name(self._owner()), hashing=hashing)
+        return BlobWriter(self._directory, f"{self._temporary}/{temporary_name(self._owner())}", hashing=hashing)
 
     def put(
         self,
@@ -261,9 +270,9 @@ class BlobStore:
 
     def refresh(self, digest: Digest, size_bytes: int) -> bool:
         """Whether the blob is there in full length; if so, it counts as new for a collection."""
-        path = self.path(digest)
+        path = f"{self._directory}/{digest.hex}"
         try:
-            if path.stat().st_size != size_bytes:
+            if os.stat(path).st_size != size_bytes:
                 return False
             os.utime(path)
         except FileNotFoundError:

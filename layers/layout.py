@@ -20,7 +20,6 @@ import fcntl
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from layers import gojson, media
 from layers.descriptor import Descriptor
@@ -33,7 +32,7 @@ _OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _OWN_NAMES = frozenset({"blobs", "layers", "tmp", "lock", "in-use", "oci-layout", "index.json", "version"})
 
 
-def open_layout(root: Path) -> None:
+def open_layout(root: str | os.PathLike[str]) -> None:
     """The directory is a store of this version; it is made when it is absent or empty.
 
     Raises:
@@ -46,7 +45,7 @@ def open_layout(root: Path) -> None:
         raise StoreError(f'store: "{root}" has version {version}, this program knows versions up to {VERSION}')
 
 
-def _read_version(root: Path) -> int | None:
+def _read_version(root: str | os.PathLike[str]) -> int | None:
     try:
         with open(f"{root}/version", "rb", buffering=0) as file:
             text = file.read(20)
@@ -60,35 +59,35 @@ def _read_version(root: Path) -> int | None:
         raise StoreError(f'store: "{root}/version" is damaged: {text!r} is no number') from error
 
 
-def _create(root: Path) -> None:
+def _create(root: str | os.PathLike[str]) -> None:
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(root, mode=0o700, exist_ok=True)
         with locked(root):
             if _read_version(root) is not None:
                 return
             foreign = sorted(set(os.listdir(root)) - _OWN_NAMES)
-            if foreign and not (root / "oci-layout").exists():
+            if foreign and not os.path.exists(f"{root}/oci-layout"):
                 raise StoreError(f'store: "{root}" is no store and not empty: it holds "{foreign[0]}"')
             for name in ("blobs", "blobs/sha256", "layers", "tmp"):
-                (root / name).mkdir(mode=0o700, exist_ok=True)
-            (root / "in-use").touch(mode=0o600)
-            if not (root / "index.json").exists():
+                os.makedirs(f"{root}/{name}", mode=0o700, exist_ok=True)
+            os.close(os.open(f"{root}/in-use", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if not os.path.exists(f"{root}/index.json"):
                 write_index(root, ())
-            replace_file(root / "oci-layout", _OCI_LAYOUT, _temporary(root))
-            replace_file(root / "version", b"%d\n" % VERSION, _temporary(root))
-            make_durable(root.parent)
+            replace_file(f"{root}/oci-layout", _OCI_LAYOUT, _temporary(root))
+            replace_file(f"{root}/version", b"%d\n" % VERSION, _temporary(root))
+            make_durable(os.path.dirname(os.path.abspath(root)))
     except OSError as error:
         raise store_error(root, error) from error
 
 
-def _temporary(root: Path) -> Path:
-    return root / "tmp" / temporary_name(this_process())
+def _temporary(root: str | os.PathLike[str]) -> str:
+    return os.path.join(root, "tmp", temporary_name(this_process()))
 
 
 @contextmanager
-def locked(root: Path) -> Generator[None, None, None]:
+def locked(root: str | os.PathLike[str]) -> Generator[None, None, None]:
     """Nobody else changes the index inside this block."""
-    path = root / "lock"
+    path = f"{root}/lock"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -100,7 +99,7 @@ def locked(root: Path) -> Generator[None, None, None]:
         os.close(fd)
 
 
-def read_index(root: Path) -> tuple[Descriptor, ...]:
+def read_index(root: str | os.PathLike[str]) -> tuple[Descriptor, ...]:
     """The descriptors of the images.
 
     Raises:
@@ -119,8 +118,8 @@ def read_index(root: Path) -> tuple[Descriptor, ...]:
         raise StoreError(f'store: "{path}" is damaged: {error}') from error
 
 
-def write_index(root: Path, entries: Sequence[Descriptor]) -> None:
+def write_index(root: str | os.PathLike[str], entries: Sequence[Descriptor]) -> None:
     """The index holds exactly these descriptors; to be called under the lock."""
     index: gojson.JsonObject = {"schemaVersion": 2, "mediaType": media.OCI_INDEX}
     index["manifests"] = [entry.to_json() for entry in entries]
-    replace_file(root / "index.json", gojson.dumps(index), _temporary(root))
+    replace_file(f"{root}/index.json", gojson.dumps(index), _temporary(root))

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from layers import media
@@ -33,6 +32,8 @@ from layers.ownership import is_abandoned, temporary_name
 from layers.storage import replace_file, store_error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layers.config import ImageConfig
     from layers.manifest import Manifest
     from layers.pack import RootAttributes
@@ -78,9 +79,10 @@ class Snapshotter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._root = store.root / "layers"
+        self._root = f"{store.directory}/layers"
         self._boot = ""
         self._sound: set[ChainId] = set()
+        self._records: dict[ChainId, LayerRecord] = {}
 
     # -- making layers ------------------------------------------------------------------------------------------------
     def prepare(self, key: str, parent: ChainId | None) -> Active:
@@ -90,7 +92,7 @@ class Snapshotter:
             StoreError: the parent is not there, or the disk takes no more.
         """
         before = None if parent is None else self.view(parent)[0]
-        place = self._root / _ACTIVE / temporary_name(self._store.claim())
+        place = self._active_place()
         path = place / "fs"
         try:
             place.mkdir(mode=0o700, parents=True)
@@ -149,9 +151,10 @@ class Snapshotter:
         if chain in self._sound:
             return True
         record = self._read(chain)
-        if record is None or not all(self._is_sound(each) for each in record.chain):
+        if record is None or not all(self._is_sound(each, record if each == chain else None) for each in record.chain):
             return False
         self._sound.update(record.chain)
+        self._records[chain] = record
         return True
 
     def view(self, chain: ChainId) -> tuple[Path, ...]:
@@ -164,7 +167,10 @@ class Snapshotter:
 
     def path(self, chain: ChainId) -> Path:
         """The branch directory of the layer, whether it is there or not."""
-        return self._root / chain.hex / "fs"
+        # pathlib is not loaded where nobody asks
+        from pathlib import Path
+
+        return Path(self._root, chain.hex, "fs")
 
     def layer(self, chain: ChainId) -> Layer | None:
         """The layer as it lies, None when it is not there."""
@@ -211,7 +217,8 @@ class Snapshotter:
     def drop(self, chain: ChainId) -> None:
         """The layer is gone; at no instant is a part of it there. Layers above it become unusable."""
         self._sound.discard(chain)
-        grave = self._root / _ACTIVE / temporary_name(self._store.claim())
+        self._records.pop(chain, None)
+        grave = self._active_place()
         try:
             grave.parent.mkdir(mode=0o700, exist_ok=True)
             self.path(chain).parent.rename(grave)
@@ -224,10 +231,11 @@ class Snapshotter:
     def sweep(self) -> int:
         """Branches whose owners are gone are removed, whatever is in them; how many."""
         import time
+        from pathlib import Path
 
         swept = 0
         try:
-            with os.scandir(self._root / _ACTIVE) as found:
+            with os.scandir(f"{self._root}/{_ACTIVE}") as found:
                 for entry in found:
                     age_seconds = (time.time_ns() - entry.stat(follow_symlinks=False).st_mtime_ns) / 1e9
                     if is_abandoned(entry.name, age_seconds):
@@ -256,19 +264,23 @@ class Snapshotter:
             self.drop(new)
         raise StoreError(f'store: "{target}" is being replaced by somebody else')
 
-    def _is_sound(self, chain: ChainId) -> bool:
-        """Whether the directory holds what its diff ID says; one that is known to be whole since the boot does."""
+    def _is_sound(self, chain: ChainId, record: LayerRecord | None = None) -> bool:
+        """Whether the directory holds what its diff ID says; one that is known to be whole since the boot does.
+
+        ``record`` is that of the layer, None when it has not been read.
+        """
         if chain in self._sound:
             return True
-        record = self._read(chain)
-        if record is None or not self.path(chain).is_dir():
+        record = record or self._read(chain)
+        if record is None or not os.path.isdir(f"{self._root}/{chain.hex}/fs"):
             return False
         if record.boot == self._boot_id():
             return True
         if record.origin == PACKED and not self.differs(chain):
-            path = self.path(chain).parent / "layer.json"
-            temporary = self._store.root / "tmp" / temporary_name(self._store.claim())
-            replace_file(path, record._replace(boot=self._boot_id()).to_bytes(), temporary)
+            temporary = os.path.join(self._store.directory, "tmp", temporary_name(self._store.claim()))
+            replace_file(
+                f"{self._root}/{chain.hex}/layer.json", record._replace(boot=self._boot_id()).to_bytes(), temporary
+            )
             return True
         self.drop(chain)
         return False
@@ -281,10 +293,16 @@ class Snapshotter:
             return None
 
     def _record(self, chain: ChainId) -> LayerRecord:
-        record = self._read(chain)
+        record = self._records.get(chain) or self._read(chain)
         if record is None:
             raise StoreError(f'store: layer {chain} is not unpacked in "{self._root}"')
         return record
+
+    def _active_place(self) -> Path:
+        """A free name for a layer being made, or on its way out."""
+        from pathlib import Path
+
+        return Path(self._root, _ACTIVE, temporary_name(self._store.claim()))
 
     def _boot_id(self) -> str:
         if not self._boot:

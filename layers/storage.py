@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 from layers.errors import StoreError
 
@@ -35,7 +34,7 @@ def make_durable(directory: str | os.PathLike[str]) -> None:
         os.close(fd)
 
 
-def replace_file(path: Path, content: bytes, temporary: Path) -> None:
+def replace_file(path: str | os.PathLike[str], content: bytes, temporary: str | os.PathLike[str]) -> None:
     """The file has the content, durable; ``temporary`` is a free name on the same filesystem.
 
     Raises:
@@ -52,6 +51,6 @@ def replace_file(path: Path, content: bytes, temporary: Path) -> None:
             except BaseException:
                 os.unlink(temporary)
                 raise
-        make_durable(path.parent)
+        make_durable(os.path.dirname(os.fspath(path)))
     except OSError as error:
         raise store_error(path, error) from error

@@ -10,10 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from layers import media
 from layers.blobs import BlobStore
@@ -27,6 +26,9 @@ from layers.ownership import Owner, is_abandoned, this_process
 from layers.platform import Platform, host
 from layers.reference import Reference
 from layers.storage import store_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SHORTEST_PREFIX = 4
 _HEX = frozenset("0123456789abcdef")
@@ -54,12 +56,21 @@ class Store:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+        self.directory = os.path.abspath(root)
         self._use = -1
         self._use_lock = Lock()
         self._owner: Owner | None = None
-        open_layout(self.root)
-        self.blobs = BlobStore(self.root / "blobs" / "sha256", self.root / "tmp", self.claim)
+        open_layout(self.directory)
+        temporary = os.path.join(self.directory, "tmp")
+        self.blobs = BlobStore(os.path.join(self.directory, "blobs", "sha256"), temporary, self.claim)
+
+    @property
+    def root(self) -> Path:
+        """``directory`` as a path."""
+        # pathlib is not loaded where nobody asks
+        from pathlib import Path
+
+        return Path(self.directory)
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +102,7 @@ class Store:
         # steps that run side by side come here from their threads
         with self._use_lock:
             if self._use < 0:
-                path = self.root / "in-use"
+                path = f"{self.directory}/in-use"
                 try:
                     fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 except OSError as error:
@@ -103,7 +114,7 @@ class Store:
     # -- names ----------------------------------------------------------------------------------------------------
     def entries(self) -> tuple[Descriptor, ...]:
         """The descriptors of the index as they are: manifests or indexes, named or not."""
-        return read_index(self.root)
+        return read_index(self.directory)
 
     def tag(self, reference: Reference | str, manifest: Descriptor) -> None:
         """The name refers to this manifest (or index), and to nothing else.
@@ -113,14 +124,16 @@ class Store:
         """
         name = Reference.parse(reference).name if isinstance(reference, str) else reference.name
         if manifest.digest not in self.blobs:
-            raise BlobNotFoundError(f'image "{name}": manifest {manifest.digest} is not in the store "{self.root}"')
+            raise BlobNotFoundError(
+                f'image "{name}": manifest {manifest.digest} is not in the store "{self.directory}"'
+            )
         named = manifest._replace(annotations={**manifest.annotations, REF_NAME: name})
-        with locked(self.root):
-            entries = read_index(self.root)
+        with locked(self.directory):
+            entries = read_index(self.directory)
             kept = [entry for entry in entries if not _gives_way(entry, name, manifest)]
             if len(kept) == len(entries) - 1 and named in entries:
                 return
-            write_index(self.root, [*kept, named])
+            write_index(self.directory, [*kept, named])
 
     def keep(self, manifest: Descriptor) -> None:
         """The index lists this manifest (or index), without a name unless it has one already.
@@ -129,29 +142,29 @@ class Store:
             BlobNotFoundError: the manifest is not in the store.
         """
         if manifest.digest not in self.blobs:
-            raise BlobNotFoundError(f'image: manifest {manifest.digest} is not in the store "{self.root}"')
-        with locked(self.root):
-            entries = read_index(self.root)
+            raise BlobNotFoundError(f'image: manifest {manifest.digest} is not in the store "{self.directory}"')
+        with locked(self.directory):
+            entries = read_index(self.directory)
             if all(entry.digest != manifest.digest for entry in entries):
-                write_index(self.root, [*entries, manifest])
+                write_index(self.directory, [*entries, manifest])
 
     def untag(self, reference: Reference | str) -> Descriptor | None:
         """The name refers to nothing. What it referred to, or None; blobs stay until a collection."""
         name = Reference.parse(reference).name if isinstance(reference, str) else reference.name
-        with locked(self.root):
-            entries = read_index(self.root)
+        with locked(self.directory):
+            entries = read_index(self.directory)
             kept = [entry for entry in entries if entry.annotations.get(REF_NAME) != name]
             if len(kept) != len(entries):
-                write_index(self.root, kept)
+                write_index(self.directory, kept)
         return next((entry for entry in entries if entry.annotations.get(REF_NAME) == name), None)
 
     def forget(self, manifest: Digest) -> None:
         """No name refers to the manifest (or index) of this digest."""
-        with locked(self.root):
-            entries = read_index(self.root)
+        with locked(self.directory):
+            entries = read_index(self.directory)
             kept = [entry for entry in entries if entry.digest != manifest]
             if len(kept) != len(entries):
-                write_index(self.root, kept)
+                write_index(self.directory, kept)
 
     # -- images ---------------------------------------------------------------------------------------------------
     def resolve(self, wanted: Reference | str, platform: Platform | None = None) -> StoredImage | None:
@@ -173,7 +186,7 @@ class Store:
         """As ``resolve``, but it is an error when there is none. Raises ImageNotFoundError."""
         found = self.resolve(wanted, platform)
         if found is None:
-            raise ImageNotFoundError(f'image "{wanted}" is not in the store "{self.root}"')
+            raise ImageNotFoundError(f'image "{wanted}" is not in the store "{self.directory}"')
         return found
 
     def images(self) -> Iterator[StoredImage]:
@@ -195,7 +208,7 @@ class Store:
     def sweep(self) -> int:
         """Temporary files whose owners are gone are removed; how many."""
         swept = 0
-        directory = self.root / "tmp"
+        directory = os.path.join(self.directory, "tmp")
         now_ns = _now_ns(directory)
         try:
             with os.scandir(directory) as found:
@@ -274,11 +287,11 @@ def _repository(name: str) -> tuple[str, str] | None:
         return None
 
 
-def _now_ns(directory: Path) -> int:
+def _now_ns(directory: str) -> int:
     """The time by the clock of the filesystem's host."""
     import time
 
     try:
-        return max(time.time_ns(), directory.stat().st_mtime_ns)
+        return max(time.time_ns(), os.stat(directory).st_mtime_ns)
     except OSError:
         return time.time_ns()
