@@ -163,7 +163,13 @@ class Snapshotter:
         Raises:
             StoreError: the layer is not there.
         """
-        return tuple(self.path(each) for each in reversed(self._record(chain).chain))
+        from pathlib import Path
+
+        return tuple(map(Path, self.directories(chain)))
+
+    def directories(self, chain: ChainId) -> tuple[str, ...]:
+        """As `view`, as text: for the start of a build, which loads no pathlib."""
+        return tuple(f"{self._root}/{each.hex}/fs" for each in reversed(self._record(chain).chain))
 
     def path(self, chain: ChainId) -> Path:
         """The branch directory of the layer, whether it is there or not."""

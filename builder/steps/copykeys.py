@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 from builder import paths
 from builder.errors import ContextError
@@ -47,11 +46,11 @@ def key(
     *,
     parent: StepInput,
     sources: Sequence[KeyedSource | StepInput],
-    branches: Sequence[Path],
+    branches: Sequence[str | os.PathLike[str]],
     remote: Sequence[tuple[str, Value]] = (),
     epoch: int | None = None,
 ) -> CacheKey:
-    """The key of ``operation`` on ``branches`` (top first), the files of the step ``parent``.
+    """The key of ``operation`` on ``branches`` (top first), the files of the step ``parent``; see `looks_at_target`.
 
     ``sources`` are those of ``keyed_sources``; or, in a definition key, the step the files come from. ``remote`` says
     what its remote sources are (``Resolved.key_parts``).
@@ -77,13 +76,21 @@ def key(
     )
 
 
-def identity_digests(owner: str, branches: Sequence[Path]) -> tuple[tuple[str, str], ...]:
+def looks_at_target(operation: Copy) -> bool:
+    """Whether the key may depend on files of the step below: who an owner is, what the destination is."""
+    to_directory = operation.destination.endswith("/") or operation.unpack
+    return not to_directory or bool(operation.chown and names_identity(operation.chown))
+
+
+def identity_digests(owner: str, branches: Sequence[str | os.PathLike[str]]) -> tuple[tuple[str, str], ...]:
     """Name and digest of the files that say who ``owner`` is; none when it is a number."""
     if not owner or not names_identity(owner):
         return ()
+    from pathlib import Path
+
     from builder.rootfs import GROUP, PASSWD, open_root
 
-    with open_root(branches) as root:
+    with open_root(tuple(map(Path, branches))) as root:
         contents = [(path, None if root is None else root.read_file(path)) for path in (PASSWD, GROUP)]
     return tuple(
         (paths.shown(path), "" if content is None else sha256(content).hexdigest()) for path, content in contents
@@ -140,7 +147,7 @@ def _nameless(
     source: KeyedSource | StepInput,
     operation: Copy,
     sources: Sequence[KeyedSource | StepInput],
-    branches: Sequence[Path],
+    branches: Sequence[str | os.PathLike[str]],
 ) -> KeyedSource | StepInput:
     """``source`` without its name where the result can't have the name: one file that becomes ``destination``."""
     count = len(sources) + len(operation.inline) + len(operation.http) + len(operation.git)
@@ -151,11 +158,11 @@ def _nameless(
     return source._replace(name=None)
 
 
-def _may_be_directory(path: str, branches: Sequence[Path]) -> bool:
+def _may_be_directory(path: str, branches: Sequence[str | os.PathLike[str]]) -> bool:
     """Whether ``path`` might lead to a directory; False is certain, whatever whiteouts the branches hold."""
     parts = os.fsdecode(paths.clean(path)).split("/")
     for branch in branches:
-        place = str(branch)
+        place = os.fspath(branch)
         for number, part in enumerate(parts, start=1):
             place = f"{place}/{part}"
             try:
