@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.context import BuildContext
 from builder.graph import (
@@ -32,6 +31,9 @@ from cache.framing import Value
 from cache.keys import CONTENT, DEFINITION, CacheKey, KeyedMount, KeyedSource, StepInput, directory_key, run_key
 from layers.digest import ChainId, Digest
 from layers.platform import Platform
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class StepKeys(NamedTuple):
@@ -165,7 +167,10 @@ def _copy(
     remote: Sequence[tuple[str, Value]],
 ) -> StepKeys:
     """The keys of COPY or ADD: what comes from a step is known by the step, what comes from the context by content."""
-    branches = branches_of(parent, inputs.session)
+    below = (
+        None if parent.chain_id is None or not copykeys.looks_at_target(operation) else ChainId(Digest(parent.chain_id))
+    )
+    branches = () if below is None else inputs.session.snapshotter.directories(below)
 
     def make(strength: str, sources: Sequence[KeyedSource | StepInput]) -> CacheKey:
         return copykeys.key(
