@@ -8,6 +8,7 @@
     │   ├── BranchTwiceError        it is already in the stack, or lies inside another
     │   ├── BranchUnknownError      the stack does not hold it
     │   └── BranchBusyError         files on it are open
+    ├── SnapshotError           a snapshot cannot be made, found or dropped
     ├── BranchSyntaxError       the text of ``dirs=`` cannot be read
     └── MergeError              snapmerge cannot do what was asked
 """
@@ -42,11 +43,19 @@ class BranchUnknownError(BranchError):
 
 
 class BranchBusyError(BranchError):
-    """Files on the branch are open in a way that forbids the change."""
+    """Files on the branch are open in a way that forbids the change; ``inos`` are the numbers they show."""
+
+    def __init__(self, path: bytes, message: str, inos: tuple[int, ...] = ()) -> None:
+        super().__init__(path, message)
+        self.inos = inos
 
 
 class BranchSyntaxError(UnionError):
     """The text of ``dirs=`` cannot be read."""
+
+
+class SnapshotError(UnionError):
+    """A snapshot cannot be made, found, gone back to or dropped."""
 
 
 class MergeError(UnionError):

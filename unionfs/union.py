@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from unionfs.branch import Branch, BranchStack, open_branches
+from unionfs.branch import Branch, BranchStack, OpenBranch, open_branches
 from unionfs.files import Files
 from unionfs.handles import Handles, Listing
 from unionfs.inodes import FileNode, Node
@@ -23,7 +23,7 @@ from unionfs.names import Made, Maker, Names
 from unionfs.ops import Notifier
 from unionfs.rename import Renamer
 from unionfs.resolve import CODE_KIND, SHOWN, Kind
-from unionfs.restack import change_stack
+from unionfs.restack import Wanted, change_stack
 from unionfs.tree import Tree, refuse
 from unionfs.types import (
     Attr,
@@ -73,10 +73,29 @@ class Union:
             BranchBusyError: a branch that goes has open files, or one that becomes read-only has files open for
             writing. UnionError: a branch is missing, twice there, or inside another. Nothing has changed.
         """
-        stack = change_stack(self._tree, self._handles, branches, read_only=self.options.read_only)
+        return self.restack([Wanted(branch) for branch in branches])
+
+    def restack(self, wanted: Sequence[Wanted], commit: Callable[[], None] | None = None) -> BranchStack:
+        """As ``change_branches``, of branches that may be open already; ``commit`` comes after the last check."""
+        read_only = self.options.read_only
+        stack = change_stack(self._tree, self._handles, wanted, read_only=read_only, commit=commit)
         if self.notifier is not None:
             self.notifier.invalidate_all()
         return stack
+
+    @property
+    def branches(self) -> tuple[OpenBranch, ...]:
+        """The branches as they are now, open; they belong to the union."""
+        return self._tree.branches
+
+    def counts(self) -> dict[str, int]:
+        """How much the union holds at the moment."""
+        return {
+            "generation": self.stack.generation,
+            "branches": len(self._tree.branches),
+            "nodes": len(self._tree.table),
+            "open_files": len(self._handles.files()),
+        }
 
     def instances(self, path: bytes) -> tuple[Branch, ...]:
         """The branches that hold an entry at ``path`` (relative, ``b""`` is the root), top first, seen or hidden."""
