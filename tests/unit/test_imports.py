@@ -25,6 +25,7 @@ HEAVY = frozenset(
         "logging",
         "lzma",
         "oras",
+        "pathlib",
         "pyfuse3",
         "random",
         "requests",
@@ -91,7 +92,9 @@ def test_cached_build_stays_light(tmp_path: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()
     (context / "file").write_text("content\n")
-    (context / "Dockerfile").write_text("FROM scratch\nCOPY file /\nWORKDIR /work\nENV A=1\nLABEL b=2\n")
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nCOPY file /\nCOPY file /renamed\nWORKDIR /work\nENV A=1\nLABEL b=2\n"
+    )
     arguments = ["build", "--root", str(tmp_path / "store"), "-t", "light", "--progress", "plain", str(context)]
     imported(arguments, tmp_path)
     modules, done = imported(arguments, tmp_path)
