@@ -192,7 +192,6 @@ def test_an_abbreviated_option_is_unknown() -> None:
         (["--cache-to=type=inline", "."], "--cache-to: results of steps stay on this machine"),
         (["--squash", "-t", "x", "."], "--squash: layers stay as the Dockerfile makes them"),
         (["-v", "/a:/b", "."], "-v: RUN --mount=type=bind shows files"),
-        (["--build-context", "a=b", "."], "--build-context: there is one context"),
         (["--provenance=true", "."], "argument --provenance: attestations are not made, got 'true'"),
     ],
 )

@@ -100,7 +100,7 @@ def test_every_option_says_what_it_is_for() -> None:
         (["-o", "type=oci", "."], 2, "", "error: argument -o/--output: output type oci needs dest=PATH"),
         (["-t", "UPPER", "."], 2, "", "error:"),
         (["--platform", "linux/amd64,linux/arm64", "."], 2, "", "error: --platform linux/amd64,linux/arm64"),
-        (["https://example.com/x.git"], 2, "", "error: context 'https://example.com/x.git' is a URL"),
+        (["ftp://example.com/x"], 2, "", "error: context 'ftp://example.com/x' is a URL of an unknown kind"),
     ],
 )
 def test_statuses_and_streams(
