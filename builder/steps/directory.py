@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +20,17 @@ _MODE = 0o755
 def apply(operation: MakeDirectory, branches: Sequence[Path], upper: Path) -> None:
     """The directory and its parents exist in the root of ``branches`` (top first) with ``upper`` on top.
 
-    New ones have mode 0755 and belong to the operation's user; links on the way are followed inside the root.
+    New ones have mode 0755 and belong to the operation's user; links on the way are followed inside the root. Where the
+    directory is there, nothing is written.
     Raises BuildError: something that is no directory is in the way, the user is unknown, the disk refuses.
     """
     try:
         with open_root(branches) as root:
             owner = resolve_owner(operation.user, root)
             place = paths.clean(operation.path) if root is None else root.resolve(operation.path)
+            there = None if root is None else root.lstat(place)
+            if there is not None and stat.S_ISDIR(there.mode):
+                return
             with Upper(upper, root) as layer:
                 layer.directory(place, Attributes(_MODE, *owner))
     except UnknownIdentityError as error:

@@ -639,9 +639,14 @@ class TestWorkdir:
 
     def test_existing(self, stage):
         make(stage.base, {"srv/app": 0o700})
+        self.run(stage, "/srv/app", "5")
+        assert tree(stage.upper) == {}
+
+    def test_existing_parent(self, stage):
+        make(stage.base, {"srv/app": 0o700})
         os.chown(stage.base / "srv/app", 3, 4)
         os.utime(stage.base / "srv", ns=(OLD_NS, OLD_NS))
-        self.run(stage, "/srv/app", "5")
+        self.run(stage, "/srv/app/new", "5")
         assert (stage.mode("srv/app"), stage.owner("srv/app")) == ("0o700", (3, 4))
         assert stage.stat("srv").st_mtime_ns == OLD_NS
 
