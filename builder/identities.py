@@ -66,10 +66,15 @@ def resolve_user(text: str, passwd: tuple[PasswdEntry, ...], group: tuple[GroupE
     """Who ``USER text`` is: ``name|uid[:group|gid]``, empty for root.
 
     Without a group the primary and supplementary groups are those of the files, 0 and none for an unknown number;
-    with one it is the only group. Raises UnknownIdentityError.
+    with one it is the only group. Two numbers are what they say, whatever names the files have (BuildKit,
+    ``executor/oci/user.go``). Raises UnknownIdentityError.
     """
     user_text, _, group_text = text.partition(":")
     number = _number(user_text or "0")
+    gid = _number(group_text)
+    if number is not None and gid is not None:
+        home = next((one.home for one in passwd if one.uid == number), "")
+        return ResolvedUser(number, gid, (), home or "/")
     entry = next((one for one in passwd if one.name == user_text or one.uid == number), None)
     if entry is None:
         if number is None:

@@ -22,6 +22,7 @@ nohome:x:1002:1002:::
 broken:x:abc:1::/:
 short:x:5
 twin:x:1000:7::/home/twin:/bin/sh
+2000:x:3000:7::/named:/bin/sh
 """
 )
 GROUP = parse_group(
@@ -32,6 +33,7 @@ video:x:44:other,app
 extra:x:10:app
 broken:x:no:app
 nomembers:x:50
+60:x:61:
 """
 )
 
@@ -51,6 +53,9 @@ nomembers:x:50
         ("app:44", ResolvedUser(1000, 44, (), "/home/app")),
         ("app:999", ResolvedUser(1000, 999, (), "/home/app")),
         ("1234:5678", ResolvedUser(1234, 5678, (), "/")),
+        ("1000:50", ResolvedUser(1000, 50, (), "/home/app")),
+        ("2000", ResolvedUser(3000, 7, (), "/named")),
+        ("2000:60", ResolvedUser(2000, 60, (), "/")),
         ("app:", ResolvedUser(1000, 1001, (10, 44), "/home/app")),
         (":wheel", ResolvedUser(0, 10, (), "/root")),
         ("4294967294", ResolvedUser(4294967294, 0, (), "/")),
