@@ -178,7 +178,8 @@ def new_mount(kind: bytes, options: tuple[tuple[bytes, bytes | None], ...], attr
     """
     context = _call(_FSOPEN, kind, 1)
     try:
-        for name, value in options:
+        # else tables of mounts call it "none"
+        for name, value in ((b"source", kind), *options):
             set_kind = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
             _call(_FSCONFIG, context, set_kind, name, value, 0)
         _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)

@@ -61,7 +61,7 @@ def run(confinement: Confinement, orders: socket.socket, report: socket.socket) 
         spec = spec_from_json(received.message)
         with Stage("preparing", "command"):
             report = _take_descriptors(spec, received.fds, report)
-        _enter_directory(spec.cwd)
+        _enter_directory(spec.cwd, spec.user)
         _set_limits(spec)
         _take_identity(spec.user, confinement.capabilities)
         status, reason = _execute(spec)
@@ -102,12 +102,26 @@ def _own_pipes(uid: int, stdio: Sequence[int]) -> None:
                 os.fchown(fd, uid, -1)
 
 
-def _enter_directory(path: str) -> None:
+def _enter_directory(path: str, user: User) -> None:
+    """``path`` is the current directory; where it is missing it is made, with its parents, and is the user's."""
     with Stage("entering", path):
-        os.chdir(path)
+        try:
+            os.chdir(path)
+        except FileNotFoundError:
+            _make_directory(path, user)
+            os.chdir(path)
         # a directory outside the root (CVE-2024-21626): the kernel then gives no path from /
         if not os.getcwd().startswith("/"):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+def _make_directory(path: str, user: User) -> None:
+    """A directory is at ``path``; new ones belong to ``user`` (BuildKit, ``executor/runcexecutor``)."""
+    parent = os.path.dirname(path.rstrip("/"))
+    if not os.path.isdir(parent):
+        _make_directory(parent, user)
+    os.mkdir(path, 0o755)
+    os.chown(path, user.uid, user.gid)
 
 
 def _set_limits(spec: SandboxSpec) -> None:

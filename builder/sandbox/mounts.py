@@ -46,6 +46,9 @@ _MASKED = (
     "/proc/scsi",
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
+    # of the step's first process, which nobody may trace: a walk of all files goes through, as where there is none
+    "/proc/1/fdinfo",
+    "/proc/1/task/1/fdinfo",
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -153,7 +156,7 @@ def plan_own(spec: SandboxSpec, files: Mapping[str, str]) -> tuple[OwnMount, ...
         attributes = confined | (_sys.MOUNT_ATTR_RDONLY if bind.read_only else 0)
         own.append(Tree(bind.source, bind.target, attributes, bind.kind, bind.fd))
     own.sort(key=_depth)
-    texts = (*(File(target, text) for target, text in files.items()), *spec.files)
+    texts = (*(File(target, text, 0o644) for target, text in files.items()), *spec.files)
     return (*((Texts(texts),) if texts else ()), *own)
 
 

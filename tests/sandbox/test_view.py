@@ -201,11 +201,19 @@ def test_environment_is_the_given_one(run: Run) -> None:
 
 def test_working_directory(run: Run) -> None:
     assert run("pwd", cwd="/srv").out.strip() == "/srv"
-    missing = run("pwd", cwd="/missing")
-    assert (missing.status, missing.result.error) == (
-        125,
-        'error entering "/missing": ENOENT (no such file or directory)',
-    )
+    refused = run("pwd", cwd="/etc/passwd")
+    assert (refused.status, refused.result.error) == (125, 'error entering "/etc/passwd": ENOTDIR (not a directory)')
+
+
+def test_missing_working_directory_is_made_for_the_user(run: Run, rootfs: Path) -> None:
+    ran = run("pwd", cwd="/missing/one", user=User(5, 6))
+    assert (ran.status, ran.out.strip()) == (0, "/missing/one")
+    for path in (rootfs / "missing", rootfs / "missing" / "one"):
+        assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o7777) == (5, 6, 0o755)
+
+
+def test_walk_of_all_files_meets_no_refusal(run: Run) -> None:
+    assert run("find", "/").err == ""
 
 
 def test_read_only_root(run: Run, rootfs: Path) -> None:

@@ -67,7 +67,7 @@ def test_own_mounts_are_ordered_by_depth() -> None:
         limits=Limits(shm_bytes=1),
     )
     plan = plan_own(spec, {"/etc/hosts": "text"})
-    assert plan[0] == Texts((File("/etc/hosts", "text"),))
+    assert plan[0] == Texts((File("/etc/hosts", "text", 0o644),))
     assert [mount.target for mount in plan[1:] if isinstance(mount, Filesystem | Tree)] == [
         "/a",
         "/dev/shm",
