@@ -71,14 +71,19 @@ def change_stack(
     for position, (one, branch) in enumerate(zip(wanted, branches, strict=True)):
         one.assume(branch, position, read_only=read_only)
     changed = BranchStack(branches, tree.stack.generation + 1)
-    shown = tree.shown_ino(tree.stat(tree.root))
-    tree.set_branches(changed, tuple(wanted))
-    tree.reload(tree.root, keep_handles=False)
-    if tree.shown_ino(tree.stat(tree.root)) != shown:
-        tree.origins[tree.identity(tree.stat(tree.root))] = shown
+    _put(tree, changed, tuple(wanted))
     for one in removed:
         one.close()
     return changed
+
+
+def _put(tree: Tree, stack: BranchStack, branches: tuple[OpenBranch, ...]) -> None:
+    """The tree is that of the branches; its root keeps its number."""
+    shown = tree.shown_ino(tree.stat(tree.root))
+    tree.set_branches(stack, branches)
+    tree.reload(tree.root, keep_handles=False)
+    if tree.shown_ino(tree.stat(tree.root)) != shown:
+        tree.origins[tree.identity(tree.stat(tree.root))] = shown
 
 
 def _check_idle(

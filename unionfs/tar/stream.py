@@ -1,0 +1,191 @@
+"""A change stream becomes the tar of a layer (image-spec, layer.md).
+
+What is written: the entries in the order they come, ``.wh.NAME`` for a whiteout, ``.wh..wh..opq`` first in an opaque
+directory, the first name of a file with its content and every further one as a hard link to it. Times are whole
+seconds; user and group names stay empty. The root itself has no entry, as in layers of BuildKit, except as ``./`` when
+its mode or owner differ from those it had before.
+
+Invariants: equal trees give equal bytes, whatever the machine, filesystem and Python; memory does not grow with the
+content. A file that changes its length meanwhile is an error, not a torn layer.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from unionfs.delta import Change, ChangeKind
+from unionfs.errors import UnionError
+from unionfs.tar import entry as tar
+from unionfs.tar.entry import NO_XATTRS, Entry, padding
+from unionfs.tar.writer import END, encode_header
+from unionfs.whiteout import OPAQUE_NAME, PREFIX
+
+Write = Callable[[bytes], object]
+"""Takes all of the data."""
+
+_CHUNK = 1 << 20
+_TYPES = {
+    ChangeKind.DIRECTORY: tar.DIRECTORY,
+    ChangeKind.OPAQUE_DIRECTORY: tar.DIRECTORY,
+    ChangeKind.FILE: tar.REGULAR,
+    ChangeKind.SYMLINK: tar.SYMLINK,
+    ChangeKind.CHARACTER_DEVICE: tar.CHARACTER_DEVICE,
+    ChangeKind.BLOCK_DEVICE: tar.BLOCK_DEVICE,
+    ChangeKind.FIFO: tar.FIFO,
+}
+_OF_THE_MACHINE = frozenset({"security.selinux", "security.ima", "security.evm"})
+"""Attributes that the kernel of this machine gave the file; they are no part of it."""
+
+
+class TarError(UnionError):
+    """A tree that cannot become a layer."""
+
+
+class RootAttributes(NamedTuple):
+    """What of the root directory goes into a layer when it changes."""
+
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> RootAttributes:
+        """The attributes of a directory."""
+        return cls(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
+class TarStream:
+    """One layer being written; ``finish`` ends it."""
+
+    def __init__(
+        self, write: Write, *, latest_ns: int | None = None, root_before: RootAttributes | None = None
+    ) -> None:
+        """Later times become ``latest_ns``; ``root_before`` are the root's below this layer, None leaves it out."""
+        self._out = write
+        self._latest_ns = latest_ns
+        self._root_before = root_before
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._first_names: dict[tuple[int, int], bytes] = {}
+        self.entries = 0
+        """How many were written."""
+        self.notes: list[str] = []
+        """What was left out and why."""
+
+    def add(self, change: Change) -> None:
+        """The change is in the tar.
+
+        Raises:
+            TarError: it cannot be read, or changed meanwhile.
+        """
+        try:
+            self._change(change)
+        except OSError as error:
+            text = (error.strerror or str(error)).lower()
+            raise TarError(f"layer: cannot read {_show(change.path)}: {text}") from error
+
+    def finish(self) -> None:
+        """The tar is whole and has been written."""
+        self._write(END)
+        self._flush()
+
+    def _change(self, change: Change) -> None:
+        kind = change.kind
+        if kind is ChangeKind.WHITEOUT:
+            directory, slash, name = change.path.rpartition(b"/")
+            self._entry(Entry(directory + slash + PREFIX + name, mode=0))
+        elif kind is ChangeKind.SOCKET:
+            self.notes.append(f"{_show(change.path)} is a socket: left out")
+        elif change.path:
+            self._named(change, change.path)
+        elif self._root_before is not None and RootAttributes.of(change.stat) != self._root_before:
+            self._named(change, b".")
+        if kind is ChangeKind.OPAQUE_DIRECTORY:
+            self._entry(Entry(change.path + b"/" + OPAQUE_NAME if change.path else OPAQUE_NAME, mode=0))
+
+    def _named(self, change: Change, name: bytes) -> None:
+        """An entry of that name, and its content when it is a file's first name."""
+        status = change.stat
+        kind = change.kind
+        if status.st_nlink > 1 and not change.is_directory:
+            key = (status.st_dev, status.st_ino)
+            first = self._first_names.setdefault(key, name)
+            if first is not name:
+                entry = self._described(Entry(name, tar.HARD_LINK, linkname=first), status, NO_XATTRS)
+                self._entry(entry)
+                return
+        entry = self._described(Entry(name, _TYPES[kind]), status, _portable(change.xattrs()))
+        if kind is ChangeKind.FILE:
+            self._file(change, entry)
+            return
+        if kind is ChangeKind.SYMLINK:
+            entry = entry._replace(linkname=change.link_target())
+        elif kind in {ChangeKind.CHARACTER_DEVICE, ChangeKind.BLOCK_DEVICE}:
+            entry = entry._replace(major=os.major(status.st_rdev), minor=os.minor(status.st_rdev))
+        self._entry(entry)
+
+    def _described(self, entry: Entry, status: os.stat_result, xattrs: Mapping[bytes, bytes]) -> Entry:
+        mtime_ns = status.st_mtime_ns
+        if self._latest_ns is not None and mtime_ns > self._latest_ns:
+            mtime_ns = self._latest_ns
+        return Entry(
+            entry.name,
+            entry.type,
+            status.st_mode & 0o7777,
+            status.st_uid,
+            status.st_gid,
+            0,
+            mtime_ns,
+            entry.linkname,
+            xattrs=xattrs,
+        )
+
+    def _file(self, change: Change, entry: Entry) -> None:
+        size = change.stat.st_size
+        self._entry(entry._replace(size=size))
+        if not size:
+            return
+        fd = change.open()
+        try:
+            left = size
+            while left:
+                chunk = os.read(fd, min(left, _CHUNK))
+                if not chunk:
+                    raise TarError(f"layer: {_show(change.path)} became shorter while it was read")
+                self._write(chunk)
+                left -= len(chunk)
+            if os.fstat(fd).st_size != size:
+                raise TarError(f"layer: {_show(change.path)} became longer while it was read")
+        finally:
+            os.close(fd)
+        self._write(bytes(padding(size)))
+
+    def _entry(self, entry: Entry) -> None:
+        self.entries += 1
+        self._write(encode_header(entry))
+
+    def _write(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._out(data)
+
+
+def _portable(xattrs: Mapping[str, bytes]) -> Mapping[bytes, bytes]:
+    """The attributes that belong to the file wherever it goes."""
+    if not xattrs:
+        return NO_XATTRS
+    return {os.fsencode(name): value for name, value in xattrs.items() if name not in _OF_THE_MACHINE}
+
+
+def _show(path: bytes) -> str:
+    return f'"{path.decode(errors="backslashreplace")}"'
