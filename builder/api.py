@@ -10,12 +10,15 @@ is given to an image only when the image is whole in the store.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builder.assemble import assemble
 from builder.bases import Base
-from builder.context import open_context
+from builder.context import BuildContext, open_context
+from builder.contexts import Contexts, are_local, open_contexts
+from builder.convert.named import DIRECTORY
 from builder.dockerfile.source import Source
 from builder.events import Emit, Journal, Outcome
 from builder.exporting import Exports, export_local, plan_exports
@@ -30,6 +33,8 @@ from builder.steps.keys import KeyInputs
 from layers.digest import Digest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builder.executor import StepReport
 
 
@@ -93,9 +98,9 @@ def build_or_reuse(
         BuildError: the build failed; nothing was given a name.
     """
     journal = Journal(emit, time.monotonic_ns)
-    with Session(root, journal.notice) as session:
+    with Session(root, journal.notice) as session, ExitStack() as stack:
         exports = plan_exports(options)
-        plan = read_plan(options, sources)
+        plan = read_plan(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
         journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)
         known, missing = find_local_bases(plan, options, session.store)
         if not missing and not options.pull:
@@ -112,6 +117,34 @@ def build_or_reuse(
         return trio.run(building.build_with_signals, options, plan, exports, session, journal, tick)
 
 
+@contextmanager
+def opened_contexts(options: BuildOptions, session: Session, journal: Journal) -> Generator[Contexts]:
+    """The contexts of ``options``, there until the block is left. Blocks its thread where they must be fetched.
+
+    Raises:
+        BuildError: one of them makes no sense, is not there, or cannot be had.
+    """
+    with ExitStack() as stack:
+
+        def make() -> Path:
+            active = session.snapshotter.prepare("context", None)
+            stack.callback(session.snapshotter.remove, active)
+            return active.path
+
+        if are_local(options):
+            yield open_contexts(options, session.root, make)
+            return
+        become_root()
+        step = journal.start("[internal] load remote build context")
+        try:
+            contexts = open_contexts(options, session.root, make)
+        except BaseException as error:
+            step.finish(Outcome.FAILED, str(error))
+            raise
+        step.finish(Outcome.DONE)
+        yield contexts
+
+
 def prepare(
     options: BuildOptions, plan: Plan, exports: Exports, bases: Mapping[str, Base], session: Session
 ) -> Preparation:
@@ -122,12 +155,22 @@ def prepare(
         network=options.network,
         extra_hosts=options.extra_hosts,
         epoch=graph.source_date_epoch,
-        context=open_context(options.context, plan.path),
+        context=open_context(plan.contexts.main, plan.path, confined=bool(plan.contexts.origin)),
         session=session,
+        named=_open_named(plan.contexts),
     )
     lookup = Lookup(session, plan, inputs, bases)
     known = {} if options.no_cache else lookup.find_all(graph)
     return Preparation(options, plan, exports, bases, graph, lookup, known)
+
+
+def _open_named(contexts: Contexts) -> dict[str, BuildContext]:
+    """The contexts that are directories, each with its own ignore file."""
+    return {
+        name: open_context(context.value, title=f"the context {name!r}", confined=context.fetched)
+        for name, context in contexts.named.items()
+        if context.kind == DIRECTORY
+    }
 
 
 def tell_findings(preparation: Preparation, journal: Journal) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from builder.convert.named import LAYOUT_PREFIX
+from builder.errors import BaseImageError
 from builder.graph import BaseImage, BaseRef
 from builder.results import LayerResult, StepResult
 from cache.keys import from_key
@@ -43,9 +45,28 @@ class Base(NamedTuple):
 
 def find_in_store(ref: BaseRef, store: Store) -> Base | None:
     """The base as the store has it under its name and for its platform, None when it has not."""
+    if ref.reference.startswith(LAYOUT_PREFIX):
+        return find_in_layout(ref, store)
     image = store.resolve(Reference.parse(ref.reference), ref.platform)
     if image is None or not _fits(image.config.platform, ref.platform):
         return None
+    return Base(ref, image.descriptor, image.manifest, image.config)
+
+
+def find_in_layout(ref: BaseRef, store: Store) -> Base | None:
+    """The base that ``oci-layout://…`` names, its content copied into ``store``; None when ``ref`` names no layout.
+
+    Raises BaseImageError: there is no such layout, or no such image for the platform in it.
+    """
+    if not ref.reference.startswith(LAYOUT_PREFIX):
+        return None
+    from layers.errors import LayersError
+    from layers.taking import take_from_layout
+
+    try:
+        image = take_from_layout(store, ref.reference.removeprefix(LAYOUT_PREFIX), ref.platform)
+    except LayersError as error:
+        raise BaseImageError(str(error), source=ref.source) from error
     return Base(ref, image.descriptor, image.manifest, image.config)
 
 

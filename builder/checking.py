@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from builder.bases import Base
 from builder.context import open_context
+from builder.contexts import are_local, open_contexts
 from builder.dockerfile.source import Finding, Source
 from builder.errors import DockerfileError
 from builder.lint import RULES, check, settings_of
 from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, read_plan
 from layers.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def check_dockerfile(
@@ -28,7 +34,19 @@ def check_dockerfile(
     Raises:
         BuildError: there is no Dockerfile, or it is none.
     """
-    plan = read_plan(options, sources)
+    with ExitStack() as stack:
+
+        def make() -> Path:
+            import tempfile
+            from pathlib import Path
+
+            return Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+        contexts = open_contexts(options, "" if are_local(options) else str(make()), make)
+        return _check(read_plan(options, contexts, sources), options, root)
+
+
+def _check(plan: Plan, options: BuildOptions, root: str) -> tuple[Plan, tuple[Finding, ...]]:
     bases: Mapping[str, Base] = {}
     if os.path.isdir(root):
         with Store(root) as store:
@@ -43,7 +61,7 @@ def find_warnings(plan: Plan, options: BuildOptions, bases: Mapping[str, Base]) 
         bases={base.ref.reference: base.image for base in bases.values()},
         build_args=options.build_args,
         platform=plan.platform,
-        ignore=open_context(options.context, plan.path).matcher,
+        ignore=open_context(plan.contexts.main, plan.path, confined=bool(plan.contexts.origin)).matcher,
     )
 
 

@@ -30,7 +30,14 @@ class BuildContext:
     malformed pattern.
     """
 
-    def __init__(self, root: str | os.PathLike[str], ignore: bytes = b"", ignore_name: str = IGNORE_FILE) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        ignore: bytes = b"",
+        ignore_name: str = IGNORE_FILE,
+        title: str = "the build context",
+    ) -> None:
+        self._title = title
         self.root = os.path.realpath(os.fsencode(root))
         self.ignore_name = ignore_name
         self._ignore = ignore
@@ -44,7 +51,7 @@ class BuildContext:
     @property
     def title(self) -> str:
         """What the tree is called in messages."""
-        return "the build context"
+        return self._title
 
     def resolve(self, path: bytes) -> bytes:
         """The place ``path`` leads to, links followed inside the context. Raises OSError(ELOOP)."""
@@ -145,8 +152,16 @@ class BuildContext:
         return os.path.join(self.root, path) if path else self.root
 
 
-def open_context(root: str | os.PathLike[str], dockerfile: str | os.PathLike[str] | None = None) -> BuildContext:
+def open_context(
+    root: str | os.PathLike[str],
+    dockerfile: str | os.PathLike[str] | None = None,
+    title: str = "the build context",
+    *,
+    confined: bool = False,
+) -> BuildContext:
     """The context in the directory ``root`` with the ignore file that counts for ``dockerfile`` (None: standard input).
+
+    ``title`` is what messages call it. ``confined``: an ignore file that is a link is looked for inside ``root``.
 
     Raises ContextError: ``root`` is no directory, the ignore file can't be read or is malformed.
     """
@@ -157,8 +172,9 @@ def open_context(root: str | os.PathLike[str], dockerfile: str | os.PathLike[str
     if dockerfile is not None:
         candidates.insert(0, os.fspath(dockerfile) + IGNORE_FILE)
     for path in candidates:
+        place = paths.host_path_inside(directory, os.path.relpath(path, directory)) if confined else path
         try:
-            with open(path, "rb") as file:
+            with open(place, "rb") as file:
                 content = file.read(_MOST_IGNORE_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             continue
@@ -166,10 +182,10 @@ def open_context(root: str | os.PathLike[str], dockerfile: str | os.PathLike[str
             raise ContextError(f"ignore file {path!r} can't be read: {error.strerror}") from error
         name = os.path.basename(path)
         try:
-            return BuildContext(directory, content, name)
+            return BuildContext(directory, content, name, title)
         except ContextError as error:
             raise ContextError(f"ignore file {path!r}: {error.message}") from error
-    return BuildContext(directory)
+    return BuildContext(directory, title=title)
 
 
 def _mode(path: bytes) -> int:

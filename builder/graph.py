@@ -60,17 +60,34 @@ class GitSource(NamedTuple):
     submodules: bool = True
 
 
+class Origin(NamedTuple):
+    """Where files come from: another step, the context called ``context``, or, with neither, the build context."""
+
+    step: StepId | None = None
+    context: str = ""
+
+
+MAIN_CONTEXT = Origin()
+
+
 class BindMount(NamedTuple):
-    """Files of another step (``from_step``) or, when it is None, of the build context; writes are discarded."""
+    """Files of another step (``from_step``) or, when it is None, of a context; writes are discarded.
+
+    ``context`` is the name of the context, empty for the build context.
+    """
 
     target: str
     source: str
     from_step: StepId | None
     read_only: bool
+    context: str = ""
 
 
 class CacheMount(NamedTuple):
-    """A directory that outlives the build, by ``id``; ``from_step`` and ``source`` say what it holds at first."""
+    """A directory that outlives the build, by ``id``.
+
+    ``from_step``, or the named ``context``, and ``source`` say what it holds at first; without either it is empty.
+    """
 
     target: str
     id: str
@@ -81,6 +98,7 @@ class CacheMount(NamedTuple):
     mode: int
     uid: int
     gid: int
+    context: str = ""
 
 
 class TmpfsMount(NamedTuple):
@@ -143,7 +161,8 @@ class Run(NamedTuple):
 class Copy(NamedTuple):
     """Files copied on top of the base: COPY and ADD.
 
-    ``sources`` are absolute in the root of ``from_step`` (None: the build context), may hold the wildcards of Go's
+    ``sources`` are absolute in the root of ``from_step`` (None: the context called ``context``, the build context when
+    that is empty), may hold the wildcards of Go's
     filepath.Match, and with ``parents`` keep their pivot ``/./`` and may hold ``**``. A trailing ``/`` of
     ``destination`` says that it is a directory. ``chmod`` is empty, octal digits or symbolic
     (``builder.dockerfile.mode``). ``unpack``: local archives are extracted. ``inline``, ``http`` and ``git`` are
@@ -163,6 +182,7 @@ class Copy(NamedTuple):
     inline: tuple[InlineFile, ...] = ()
     http: tuple[HttpSource, ...] = ()
     git: tuple[GitSource, ...] = ()
+    context: str = ""
 
     @property
     def is_remote(self) -> bool:

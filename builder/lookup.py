@@ -39,7 +39,7 @@ class Lookup:
         self._bases = {str(base.descriptor.digest): base for base in bases.values()}
         self._keys: dict[StepId, StepKeys] = {}
         self._remote: dict[StepId, Sequence[tuple[str, Value]]] = {}
-        self._dockerfile = "-" if plan.path is None else os.path.abspath(plan.path)
+        self._dockerfile = _name(plan)
 
     @property
     def epoch(self) -> int | None:
@@ -144,6 +144,13 @@ class Lookup:
     def _has_layer(self, layer: LayerResult) -> bool:
         blob = self._session.store.blobs.size(layer.descriptor.digest)
         return blob is not None and self._session.snapshotter.has(ChainId(Digest(layer.chain_id)))
+
+
+def _name(plan: Plan) -> str:
+    """What is the same for all builds of one Dockerfile, wherever a fetched context lies this time."""
+    if plan.contexts.origin:
+        return f"{plan.contexts.origin} {plan.dockerfile.source.name}"
+    return "-" if plan.path is None else os.path.abspath(plan.path)
 
 
 def _chain(parent: StepResult, diff_id: str) -> str:

@@ -35,10 +35,10 @@ class SecretSource(NamedTuple):
 class BuildOptions(NamedTuple):
     """One build.
 
-    ``context`` is a directory; ``dockerfile`` a path, None for ``Dockerfile`` in the context, ``-`` for stdin;
-    ``secrets`` and ``agents`` (paths of sockets) are there for mounts, by id; ``allowed`` are entitlements such as
-    ``security.insecure``; ``outputs`` are the fields of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the
-    machine's own.
+    ``context`` is a directory or what else `builder.contexts` knows, ``contexts`` are such by name; ``dockerfile`` a
+    path, None for ``Dockerfile`` in the context, ``-`` for stdin; ``secrets`` and ``agents`` (paths of sockets)
+    are there for mounts, by id; ``allowed`` are entitlements such as ``security.insecure``; ``outputs`` are the fields
+    of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own.
     """
 
     context: str
@@ -61,6 +61,7 @@ class BuildOptions(NamedTuple):
     secrets: Mapping[str, SecretSource] = {}
     agents: Mapping[str, str] = {}
     allowed: frozenset[str] = frozenset()
+    contexts: Mapping[str, str] = {}
 
 
 def default_root(environment: Mapping[str, str]) -> str:

@@ -67,3 +67,16 @@ def join(directory: bytes, name: bytes) -> bytes:
 def shown(path: bytes) -> str:
     """``path`` for messages, absolute in its root."""
     return "/" + path.decode("utf-8", "backslashreplace")
+
+
+def host_path_inside(directory: str, name: str) -> str:
+    """The path of ``name`` in a directory of this machine, links followed inside of that."""
+    base = os.fsencode(directory)
+
+    def target(path: bytes) -> bytes | None:
+        try:
+            return os.readlink(os.path.join(base, path))
+        except OSError:
+            return None
+
+    return os.fsdecode(os.path.join(base, follow(clean(name), target)))

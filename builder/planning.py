@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from builder.bases import Base, find_in_store
+from builder.contexts import STDIN, Contexts
 from builder.convert import convert, plan_bases
 from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.lexer import decode
@@ -20,6 +21,7 @@ from builder.dockerfile.source import Source
 from builder.errors import ContextError, UsageError
 from builder.graph import BaseRef, Graph
 from builder.options import BuildOptions
+from builder.paths import host_path_inside
 from layers.errors import FormatError
 from layers.platform import Platform, host
 from layers.platform import parse as parse_platform
@@ -30,14 +32,15 @@ _LARGEST_DOCKERFILE_BYTES = 16 << 20
 
 
 class Plan(NamedTuple):
-    """A parsed Dockerfile. ``path`` is where it was read, None for stdin."""
+    """A parsed Dockerfile. ``path`` is where it was read, None for one that lies in no directory."""
 
     dockerfile: Dockerfile
     path: str | None
     platform: Platform
+    contexts: Contexts
 
 
-def read_plan(options: BuildOptions, sources: dict[str, Source]) -> Plan:
+def read_plan(options: BuildOptions, contexts: Contexts, sources: dict[str, Source]) -> Plan:
     """What ``options`` ask for; the Dockerfile's text is in ``sources`` under its name.
 
     Raises:
@@ -46,11 +49,10 @@ def read_plan(options: BuildOptions, sources: dict[str, Source]) -> Plan:
         DockerfileError: the text is none.
     """
     platform = _platform(options)
-    path, raw = _read(options)
-    name = "-" if path is None else os.path.relpath(path, options.context) if _inside(path, options.context) else path
+    name, path, raw = _read(contexts)
     text = decode(raw)
     sources[name] = Source(name, text)
-    return Plan(parse(text, name), path, platform)
+    return Plan(parse(text, name), path, platform, contexts)
 
 
 def _platform(options: BuildOptions) -> Platform:
@@ -66,32 +68,36 @@ def _inside(path: str, directory: str) -> bool:
     return os.path.abspath(path).startswith(os.path.join(os.path.abspath(directory), ""))
 
 
-def _read(options: BuildOptions) -> tuple[str | None, bytes]:
-    """Path and bytes of the Dockerfile."""
-    if not os.path.isdir(options.context):
-        if not os.path.lexists(options.context):
-            raise ContextError(f"context {options.context!r} does not exist")
-        hints = ("the context is the directory with the files to copy; -f PATH names the Dockerfile",)
-        raise ContextError(f"context {options.context!r} is no directory", hints=hints)
-    if options.dockerfile == "-":
-        return None, sys.stdin.buffer.read(_LARGEST_DOCKERFILE_BYTES)
-    if options.dockerfile is not None:
-        return options.dockerfile, _read_file(options.dockerfile)
+def _read(contexts: Contexts) -> tuple[str, str | None, bytes]:
+    """Name, path and bytes of the Dockerfile."""
+    if contexts.dockerfile == STDIN:
+        return STDIN, None, sys.stdin.buffer.read(_LARGEST_DOCKERFILE_BYTES)
+    if contexts.text is not None:
+        return contexts.text.name, None, contexts.text.content
+    if contexts.dockerfile is not None:
+        path = contexts.dockerfile
+        return _shown(path, contexts), path, _read_file(path, _shown(path, contexts))
     for name in _NAMES:
-        path = os.path.join(options.context, name)
+        path = host_path_inside(contexts.main, name) if contexts.origin else os.path.join(contexts.main, name)
         if os.path.lexists(path):
-            return path, _read_file(path)
+            return _shown(path, contexts), path, _read_file(path, path if not contexts.origin else name)
     raise ContextError(
-        f"no Dockerfile in {options.context!r}", hints=("-f PATH names one that lies elsewhere or is called otherwise",)
+        f"no Dockerfile in {contexts.origin or contexts.main!r}",
+        hints=("-f PATH names one that lies elsewhere or is called otherwise",),
     )
 
 
-def _read_file(path: str) -> bytes:
+def _shown(path: str, contexts: Contexts) -> str:
+    """``path`` for people: inside the context it is relative to that."""
+    return os.path.relpath(path, contexts.main) if _inside(path, contexts.main) else path
+
+
+def _read_file(path: str, shown: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(_LARGEST_DOCKERFILE_BYTES)
     except OSError as error:
-        raise ContextError(f"Dockerfile {path!r}: {os.strerror(error.errno or 0).lower()}") from error
+        raise ContextError(f"Dockerfile {shown!r}: {os.strerror(error.errno or 0).lower()}") from error
 
 
 def needed_bases(plan: Plan, known: Mapping[str, Base], options: BuildOptions) -> tuple[BaseRef, ...]:
@@ -105,6 +111,7 @@ def needed_bases(plan: Plan, known: Mapping[str, Base], options: BuildOptions) -
         target=options.target,
         platform=plan.platform,
         known={key: base.image for key, base in known.items()},
+        contexts=plan.contexts.named,
     )
     return tuple(ref for ref in wanted if ref.key not in known)
 
@@ -132,4 +139,5 @@ def make_graph(plan: Plan, bases: Mapping[str, Base], options: BuildOptions) -> 
         target=options.target,
         platform=plan.platform,
         source_date_epoch=options.source_date_epoch,
+        contexts=plan.contexts.named,
     )

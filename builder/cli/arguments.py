@@ -142,6 +142,20 @@ def parse_output(text: str) -> dict[str, str]:
     return fields
 
 
+def parse_context(text: str) -> tuple[str, str]:
+    """Name and place of ``NAME=CONTEXT``.
+
+    Source: ``docker buildx build --build-context``.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is missing.
+    """
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"expected NAME=CONTEXT, got {text!r}")
+    return name, value
+
+
 def parse_secret(text: str) -> tuple[str, SecretSource]:
     """Id and place of ``id=ID[,src=FILE|,env=NAME][,type=file|env]``; without a place, the variable or file ID.
 

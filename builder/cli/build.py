@@ -17,6 +17,7 @@ from builder.cli.arguments import (
     parse_agent,
     parse_assignments,
     parse_bytes,
+    parse_context,
     parse_count,
     parse_cpus,
     parse_host,
@@ -35,10 +36,16 @@ if TYPE_CHECKING:
     from builder.dockerfile.source import Source
 
 
+_CONTEXT_HELP = (
+    "where the files are that COPY and ADD may take: a directory, an archive, a URL, a repository, or - for an archive "
+    "or a Dockerfile on stdin"
+)
+
+
 def command_build(words: Sequence[str]) -> int:
     """Exit status of one build; the image's id is on stdout with ``-q``."""
     arguments = parser_build().read(words)
-    refuse_unsupported(arguments.context, arguments.platform)
+    refuse_unsupported(arguments.platform)
     options = _options(arguments)
     if arguments.check:
         from builder.cli.check import check_and_print
@@ -114,6 +121,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         secrets=dict(arguments.secret),
         agents=dict(arguments.ssh),
         allowed=frozenset(arguments.allow),
+        contexts=dict(arguments.build_context),
     )
 
 
@@ -122,10 +130,15 @@ def parser_build() -> ArgumentParser:
     parser = ArgumentParser(
         "pybuild build", "Build an image from a Dockerfile.", "pybuild -t hello --build-arg WHO=world .", REFUSED
     )
-    parser.add_argument("context", metavar="CONTEXT", help="directory with the files that COPY and ADD may take")
+    parser.add_argument("context", metavar="CONTEXT", help=_CONTEXT_HELP)
     parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name of the result")
     parser.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile; - reads it from stdin")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="value of an ARG")
+    parser.add_argument(
+        "--build-context", action="append", default=[], type=parse_context, metavar="NAME=CONTEXT",
+        help="what FROM NAME and --from=NAME mean: a directory, an archive, a URL, a repository, docker-image://REF, "
+        "oci-layout://DIR[:TAG] or target:STAGE",
+    )  # fmt: skip
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label of the result")
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform of the bases, when not the machine's own")

@@ -6,7 +6,6 @@ Invariants: an option that is accepted and does nothing says so, unless it asks 
 from __future__ import annotations
 
 import argparse
-import os
 
 from builder.errors import UsageError
 
@@ -18,7 +17,6 @@ _FINER_LIMIT = "there are --cpus and --cpu-shares, not the scheduler's own numbe
 REFUSED = {
     "--annotation": "annotations are not written; --label goes into the image's configuration",
     "--attest": _NO_ATTESTATIONS,
-    "--build-context": "there is one context; --from of COPY takes a stage or an image",
     "--builder": _NO_INSTANCES,
     "--cache-from": _NO_CACHE_EXCHANGE,
     "--cache-to": _NO_CACHE_EXCHANGE,
@@ -77,25 +75,14 @@ def parse_no_attestation(text: str) -> bool:
     return False
 
 
-def refuse_unsupported(context: str, platform: str | None) -> None:
-    """Nothing, when ``context`` may be a directory and ``platform`` is one at most.
+def refuse_unsupported(platform: str | None) -> None:
+    """Nothing, when ``platform`` is one at most.
 
     Raises:
-        UsageError: they are of a kind that docker takes and this command does not.
+        UsageError: there are several, which docker takes and this command does not.
     """
     if platform is not None and "," in platform:
         raise UsageError(
             f"--platform {platform}: images are built for one platform at a time",
             hints=("several builds with a name each, one for every platform",),
-        )
-    if os.path.lexists(context):
-        return
-    if context == "-":
-        raise UsageError(
-            "context '-': archives are not read from stdin",
-            hints=("-f - reads the Dockerfile from stdin: pybuild -f - DIRECTORY < Dockerfile",),
-        )
-    if "://" in context or context.startswith("git@"):
-        raise UsageError(
-            f"context {context!r} is a URL, only directories are taken", hints=("git clone it first, or unpack it",)
         )

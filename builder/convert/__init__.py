@@ -13,20 +13,22 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, cast
 
 from builder.convert import arguments, copying, execution, metadata
-from builder.convert.stages import StageTable
+from builder.convert.named import NamedContext
+from builder.convert.stages import ContextName, StageTable
 from builder.convert.state import StageState, StepTable, Surroundings, printable
 from builder.dockerfile import instructions, shell
 from builder.dockerfile.instructions import Dockerfile, Instruction, Onbuild, Stage
 from builder.dockerfile.parser import parse_trigger
 from builder.dockerfile.source import SourceRange
 from builder.errors import BaseImageError, BuildError
-from builder.graph import BaseImage, BaseRef, Graph, Pull, Scratch, StepId
+from builder.graph import BaseImage, BaseRef, Copy, Graph, Origin, Pull, Scratch, StepId
 from layers.config import DEFAULT_PATH, ImageConfig
 from layers.platform import Platform, host
 
 __all__ = ["convert", "plan_bases"]
 
 _NOTHING_KNOWN: Mapping[str, BaseImage] = {}
+_NO_CONTEXTS: Mapping[str, NamedContext] = {}
 _COUNTED = (instructions.Run, instructions.Copy, instructions.Add, instructions.Workdir)
 
 
@@ -37,16 +39,17 @@ def plan_bases(
     target: str | None,
     platform: Platform,
     known: Mapping[str, BaseImage] = _NOTHING_KNOWN,
+    contexts: Mapping[str, NamedContext] = _NO_CONTEXTS,
 ) -> tuple[BaseRef, ...]:
     """Return the images that the target needs, in the order they are written, each once.
 
     ``known`` holds by key what was got already; the triggers of those are looked at, so that the answer is complete
-    when every image of it is known.
+    when every image of it is known. ``contexts`` stand for stages and images of their names.
 
     Raises:
         BuildError: a stage, name or variable is wrong; placed at its line.
     """
-    build = _Build(dockerfile, build_args, target, platform, known, None)
+    build = _Build(dockerfile, build_args, target, platform, known, None, contexts)
     return tuple(build.images)
 
 
@@ -58,6 +61,7 @@ def convert(
     target: str | None,
     platform: Platform,
     source_date_epoch: int | None = None,
+    contexts: Mapping[str, NamedContext] = _NO_CONTEXTS,
 ) -> Graph:
     """Return the graph that builds ``target`` (a stage's name or number, None for the last).
 
@@ -67,7 +71,7 @@ def convert(
     Raises:
         BuildError: the Dockerfile cannot be built; placed at its line.
     """
-    return _Build(dockerfile, build_args, target, platform, bases, source_date_epoch).graph()
+    return _Build(dockerfile, build_args, target, platform, bases, source_date_epoch, contexts).graph()
 
 
 class _Build:
@@ -81,6 +85,7 @@ class _Build:
         platform: Platform,
         bases: Mapping[str, BaseImage],
         epoch: int | None,
+        contexts: Mapping[str, NamedContext],
     ) -> None:
         self._dockerfile = dockerfile
         self._bases = bases
@@ -92,11 +97,11 @@ class _Build:
         self._automatic = arguments.automatic_arguments(self._build_args, host(), platform, target or last)
         scope = arguments.add_global_arguments(self._automatic, dockerfile.global_args, self._build_args, rules)
         self._epoch = arguments.source_date_epoch({**scope, **self._build_args}, epoch)
-        self._table = StageTable(dockerfile, scope, rules, platform)
+        self._table = StageTable(dockerfile, scope, rules, platform, contexts)
         self._single = len(dockerfile.stages) == 1 and not self._table.uses_images_beside_stages()
         self._steps = StepTable()
         proxy_env = arguments.proxy_environment(self._build_args)
-        self._around = Surroundings(self._build_args, scope, proxy_env, rules, self._steps, self._step_of)
+        self._around = Surroundings(self._build_args, scope, proxy_env, rules, self._steps, self._origin_of)
         self._states: dict[int, StageState] = {}
         self._triggers: dict[int, tuple[Instruction, ...]] = {}
         self._target = self._table.target(target)
@@ -148,6 +153,17 @@ class _Build:
             state.total += 1
             title = state.numbered(f"FROM {_pinned(base.image, self._base(base.image))}")
             state.final = self._pull(base.image, title, stage.start.origin.source)
+        elif base.context:
+            # all of its files, as a layer of their own
+            state.total += 1
+            created_by = f"FROM {base.context}"
+            state.add_step(
+                Copy(("/",), "/", None, context=base.context),
+                (),
+                stage.start.origin.source,
+                state.numbered(created_by),
+                created_by,
+            )
         for at, instruction in enumerate(todo):
             state.triggered = at < triggers
             try:
@@ -190,15 +206,17 @@ class _Build:
         operation = Pull(image.canonical, self._base(image).manifest_digest, image.platform)
         return self._steps.add(operation, None, (), place, title, f"FROM {image.reference}")
 
-    def _step_of(self, reference: str, stage: int, place: SourceRange) -> StepId:
-        """Return the step whose files ``from=reference`` means."""
+    def _origin_of(self, reference: str, stage: int, place: SourceRange) -> Origin:
+        """Return where files come from that ``from=reference`` means."""
         source = self._table.source(reference, stage, place)
+        if isinstance(source, ContextName):
+            return Origin(None, source)
         if isinstance(source, BaseRef):
-            return self._pull(source, f"FROM {_pinned(source, self._base(source))}", place)
+            return Origin(self._pull(source, f"FROM {_pinned(source, self._base(source))}", place))
         final = None if source is None else self._states[source].final
         if final is None:
-            return self._steps.add(Scratch(), None, (), place, "FROM scratch", "FROM scratch")
-        return final
+            final = self._steps.add(Scratch(), None, (), place, "FROM scratch", "FROM scratch")
+        return Origin(final)
 
 
 _Conversion: TypeAlias = Callable[[StageState, Instruction], None]

@@ -14,7 +14,7 @@ from builder.convert.state import BUILT, StageState
 from builder.dockerfile import instructions, shell
 from builder.dockerfile.instructions import Heredoc
 from builder.errors import DockerfileError
-from builder.graph import Copy, GitSource, HttpSource, InlineFile, MakeDirectory, StepId
+from builder.graph import MAIN_CONTEXT, Copy, GitSource, HttpSource, InlineFile, MakeDirectory
 from builder.modes import parse_mode
 
 _PIVOT = "/./"
@@ -35,9 +35,9 @@ def convert_copy(state: StageState, instruction: instructions.Copy) -> None:
     """COPY: from the context, a stage or an image."""
     common = _expand(state, instruction)
     place = instruction.origin.source
-    from_step: StepId | None = None
+    origin = MAIN_CONTEXT
     if instruction.from_:
-        from_step = state.around.step_of(instruction.from_, state.number, place)
+        origin = state.around.origin_of(instruction.from_, state.number, place)
     for source in common.sources:
         if is_remote(source):
             message = f"COPY: the source {source!r} is remote"
@@ -45,7 +45,8 @@ def convert_copy(state: StageState, instruction: instructions.Copy) -> None:
     operation = Copy(
         sources=tuple(_local(source, parents=instruction.parents) for source in common.sources),
         destination=paths.join_destination(state.cwd, common.destination),
-        from_step=from_step,
+        from_step=origin.step,
+        context=origin.context,
         chown=common.chown,
         chmod=common.chmod,
         parents=instruction.parents,
@@ -55,7 +56,7 @@ def convert_copy(state: StageState, instruction: instructions.Copy) -> None:
     )
     title = state.title(instruction.origin.text, state.around.rules)
     created_by = _history("COPY", common, parents=instruction.parents)
-    inputs = () if from_step is None else (from_step,)
+    inputs = () if origin.step is None else (origin.step,)
     state.add_step(operation, inputs, place, title, created_by)
 
 

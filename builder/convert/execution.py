@@ -12,7 +12,7 @@ from builder.dockerfile import instructions
 from builder.dockerfile.instructions import CommandLine
 from builder.dockerfile.lexer import parse_heredoc
 from builder.errors import DockerfileError
-from builder.graph import BindMount, CacheMount, InlineFile, Mount, Run, SecretMount, SshMount, StepId
+from builder.graph import BindMount, CacheMount, InlineFile, Mount, Origin, Run, SecretMount, SshMount, StepId
 
 PIPES = "/dev/pipes"
 """Where a document that is a script of its own appears while the command runs."""
@@ -89,11 +89,11 @@ def _summary(document: str) -> str:
 def _mounts(state: StageState, instruction: instructions.Run) -> tuple[Mount, ...]:
     place = instruction.origin.source
 
-    def step_of(reference: str) -> StepId:
-        return state.around.step_of(reference, state.number, place)
+    def origin_of(reference: str) -> Origin:
+        return state.around.origin_of(reference, state.number, place)
 
     mounts: list[Mount] = []
     for text in instruction.mounts:
         agents = sum(isinstance(mount, SshMount) for mount in mounts)
-        mounts.append(parse_mount(text, state.expand, Context(state.cwd, step_of, agents)))
+        mounts.append(parse_mount(text, state.expand, Context(state.cwd, origin_of, agents)))
     return tuple(mounts)

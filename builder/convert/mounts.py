@@ -14,7 +14,7 @@ from builder.convert import paths
 from builder.convert.sizes import parse_size
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
-from builder.graph import BindMount, CacheMount, Mount, SecretMount, SshMount, StepId, TmpfsMount
+from builder.graph import MAIN_CONTEXT, BindMount, CacheMount, Mount, Origin, SecretMount, SshMount, TmpfsMount
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
@@ -37,10 +37,10 @@ _LARGEST_MODE = 0o7777
 
 
 class Context(NamedTuple):
-    """What a mount's fields refer to: the working directory, the steps of ``from``, the number of ssh mounts so far."""
+    """What a mount's fields refer to: the working directory, what ``from`` means, the number of ssh mounts so far."""
 
     cwd: str
-    step: Callable[[str], StepId]
+    origin: Callable[[str], Origin]
     ssh_count: int
 
 
@@ -159,17 +159,23 @@ class _Fields:
 
 
 def _bind(fields: _Fields, context: Context) -> Mount:
-    origin = fields.text("from")
+    origin = _origin(fields, context)
     return BindMount(
         fields.target(context),
         paths.clean(fields.text("source")),
-        context.step(origin) if origin else None,
+        origin.step,
         read_only=fields.read_only(default=True),
+        context=origin.context,
     )
 
 
+def _origin(fields: _Fields, context: Context) -> Origin:
+    name = fields.text("from")
+    return context.origin(name) if name else MAIN_CONTEXT
+
+
 def _cache(fields: _Fields, context: Context) -> Mount:
-    origin = fields.text("from")
+    origin = _origin(fields, context)
     sharing = fields.text("sharing", "shared").lower()
     if sharing not in _SHARING:
         raise DockerfileError(f"--mount: unknown sharing {sharing!r}", hints=did_you_mean(sharing, _SHARING))
@@ -180,10 +186,11 @@ def _cache(fields: _Fields, context: Context) -> Mount:
         sharing,
         fields.read_only(default=False),
         paths.clean(fields.text("source")),
-        context.step(origin) if origin else None,
+        origin.step,
         fields.mode(0o755),
         fields.number("uid", 0),
         fields.number("gid", 0),
+        origin.context,
     )
 
 

@@ -52,6 +52,22 @@ def parse_remote(source: str, flags: GitFlags) -> HttpSource | GitSource:
     return _parse_repository(source, found, flags)
 
 
+def find_repository(source: str) -> GitSource | None:
+    """Return the repository that ``source``, given by the user as a context, names; None when it is something else.
+
+    Besides those of ADD these are ``file://`` URLs: users may name what lies on their machine.
+
+    Raises:
+        DockerfileError: a part of the query is wrong.
+    """
+    found = re.match(_URL.replace("https?", "https?|file"), source) or re.match(_SCP, source)
+    if found is None:
+        return None
+    if found.groupdict().get("scheme", "ssh") in {"http", "https"} and not found.group("rest").endswith(".git"):
+        return None
+    return _parse_repository(source, found, GitFlags(None, ""))
+
+
 def _match(source: str) -> re.Match[str] | None:
     # not compiled on import: most builds have no remote source
     return re.match(_URL, source) or re.match(_SCP, source)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from builder.convert.mounts import mount_source
+from builder.convert.named import DIRECTORY, LAYOUT, LAYOUT_PREFIX, STAGE, NamedContext, NameTable
 from builder.dockerfile import shell
 from builder.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
 from builder.dockerfile.source import SourceRange
@@ -27,20 +28,37 @@ SCRATCH = "scratch"
 Instructions: TypeAlias = Callable[[int], Iterable[Instruction]]
 
 
+class ContextName(str):
+    """The name of a context whose files are meant."""
+
+    __slots__ = ()
+
+
+Source: TypeAlias = int | BaseRef | ContextName | None
+"""A stage, an image, the files of a context, or nothing at all."""
+
+
 class StageBase(NamedTuple):
-    """What a stage starts from: an earlier stage, an image, or nothing when both are None."""
+    """What a stage starts from: an earlier stage, an image, the files of a named context, or nothing."""
 
     stage: int | None
     image: BaseRef | None
     platform: Platform
+    context: str = ""
 
 
 class StageTable:
     """The stages of a file by name and number, with what each starts from."""
 
     def __init__(
-        self, dockerfile: Dockerfile, variables: Mapping[str, str], rules: shell.Rules, platform: Platform
+        self,
+        dockerfile: Dockerfile,
+        variables: Mapping[str, str],
+        rules: shell.Rules,
+        platform: Platform,
+        contexts: Mapping[str, NamedContext],
     ) -> None:
+        self._names = NameTable(contexts)
         self._stages = dockerfile.stages
         self._platform = platform
         self.bases: list[StageBase] = []
@@ -65,12 +83,18 @@ class StageTable:
             return int(name)
         raise UnknownStageError(f"target stage {name!r} does not exist", hints=self._hints(name))
 
-    def source(self, reference: str, stage: int, place: SourceRange) -> int | BaseRef | None:
-        """Return what ``from=reference`` in ``stage`` means: a stage, an image, or None for ``scratch``.
+    def source(self, reference: str, stage: int, place: SourceRange) -> Source:
+        """Return what ``from=reference`` in ``stage`` means: a context of the name wins over a stage and an image.
 
         Raises:
             UnknownStageError: the stage does not exist, is the stage itself or comes later.
         """
+        named = self._names.find(reference)
+        if named is not None:
+            return self._context(*named, stage, self._platform, place)
+        return self._plain_source(reference, stage, place)
+
+    def _plain_source(self, reference: str, stage: int, place: SourceRange) -> int | BaseRef | None:
         found = self._named(reference, stage)
         if found is not None:
             return found
@@ -107,7 +131,7 @@ class StageTable:
             for source in sources:
                 if isinstance(source, int):
                     waiting.append(source)
-                elif source is not None:
+                elif isinstance(source, BaseRef):
                     images.setdefault(source.key, source)
         return sorted(stages), sorted(images.values(), key=lambda image: image.source)
 
@@ -119,8 +143,20 @@ class StageTable:
             for source in self._sources(stage.number, stage.instructions)
         )
 
-    def _sources(self, stage: int, instructions: Iterable[Instruction]) -> list[int | BaseRef | None]:
-        found: list[int | BaseRef | None] = []
+    def _context(self, name: str, context: NamedContext, stage: int, platform: Platform, place: SourceRange) -> Source:
+        """Return what the context called ``name`` gives ``stage``."""
+        if context.kind == DIRECTORY:
+            return ContextName(name)
+        if context.kind == STAGE:
+            return self._plain_source(context.value, stage, place)
+        if context.kind == LAYOUT:
+            address = f"{LAYOUT_PREFIX}{context.value}"
+            key = address if platform == self._platform else f"{address} ({platform})"
+            return BaseRef(address, platform, place, key, address)
+        return self._image(context.value, platform, place, stage)
+
+    def _sources(self, stage: int, instructions: Iterable[Instruction]) -> list[Source]:
+        found: list[Source] = []
         for instruction in instructions:
             place = instruction.origin.source
             try:
@@ -137,12 +173,22 @@ class StageTable:
             hint = "give the build argument a default: ARG NAME=value before the first FROM"
             raise DockerfileError(message, hints=(hint,))
         platform = self._stage_platform(start.platform, variables, rules)
+        named = self._names.find(name)
+        if named is not None:
+            return self._context_base(self._context(*named, stage.number, platform, start.origin.source), platform)
         earlier = self._named(name, stage.number)
         if earlier is not None:
             return StageBase(earlier, None, self.bases[earlier].platform)
         if name == SCRATCH:
             return StageBase(None, None, platform)
         return StageBase(None, self._image(name, platform, start.origin.source, stage.number), platform)
+
+    def _context_base(self, source: Source, platform: Platform) -> StageBase:
+        if isinstance(source, int):
+            return StageBase(source, None, self.bases[source].platform)
+        if isinstance(source, ContextName):
+            return StageBase(None, None, platform, source)
+        return StageBase(None, source, platform)
 
     def _stage_platform(self, text: str, variables: Mapping[str, str], rules: shell.Rules) -> Platform:
         if not text:

@@ -15,7 +15,7 @@ from builder.convert import paths
 from builder.dockerfile import shell
 from builder.dockerfile.source import SourceRange
 from builder.errors import ExpansionError
-from builder.graph import HistoryEntry, Operation, Step, StepId
+from builder.graph import HistoryEntry, Operation, Origin, Step, StepId
 from layers.config import ImageConfig
 from layers.platform import Platform
 
@@ -63,8 +63,8 @@ class Surroundings(NamedTuple):
     proxy_env: tuple[str, ...]
     rules: shell.Rules
     steps: StepTable
-    step_of: Callable[[str, int, SourceRange], StepId]
-    """The step that ``from=…`` means in a stage."""
+    origin_of: Callable[[str, int, SourceRange], Origin]
+    """Where files come from that ``from=…`` means in a stage."""
 
 
 class StageState:

@@ -340,15 +340,7 @@ def _even(directory: Path, seconds: int) -> None:
 
 def _subdirectory(directory: Path, source: GitSource) -> Path:
     """The directory ``source`` names inside of ``directory``, links followed inside of it."""
-    base = os.fsencode(directory)
-
-    def target(path: bytes) -> bytes | None:
-        try:
-            return os.readlink(os.path.join(base, path))
-        except OSError:
-            return None
-
-    place = directory / os.fsdecode(paths.follow(paths.clean(source.subdirectory), target))
+    place = Path(paths.host_path_inside(str(directory), source.subdirectory))
     if not place.is_dir():
         raise FetchError(f"git repository {shown_remote(source.remote)} has no directory {source.subdirectory!r}")
     return place

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from builder.context import BuildContext
 from builder.errors import FetchError
-from builder.graph import Copy, GitSource
+from builder.graph import Copy
 from builder.options import SecretSource
 from builder.remote import git, http
 from builder.remote.cancellation import Cancellation
@@ -58,21 +58,9 @@ class Resolved(NamedTuple):
         trees: list[SourceTree] = []
         for source, found in zip(self.operation.git, self.commits, strict=True):
             place = git.check_out(source, found, root, make(), access, cancel=cancel)
-            trees.append(GitTree(place, source))
+            # .dockerignore has no say in it
+            trees.append(BuildContext(place, title=f"the git repository {git.shown_remote(source.remote)}"))
         return Content(self.files, tuple(trees))
-
-
-class GitTree(BuildContext):
-    """A checked-out repository as ADD takes it; ``.dockerignore`` has no say in it."""
-
-    def __init__(self, place: Path, source: GitSource) -> None:
-        super().__init__(place)
-        self._remote = source.remote
-
-    @property
-    def title(self) -> str:
-        """What the tree is called in messages."""
-        return f"the git repository {git.shown_remote(self._remote)}"
 
 
 def resolve(operation: Copy, root: str, access: GitAccess, *, cancel: Cancellation, tell: Tell) -> Resolved:

@@ -44,7 +44,10 @@ class StepKeys(NamedTuple):
 
 
 class KeyInputs(NamedTuple):
-    """What keys depend on besides steps. ``network`` is the build's own, for steps that ask for the default."""
+    """What keys depend on besides steps. ``network`` is the build's own, for steps that ask for the default.
+
+    ``context`` is the build context, ``named`` are those with a name.
+    """
 
     platform: Platform
     network: str
@@ -52,6 +55,11 @@ class KeyInputs(NamedTuple):
     epoch: int | None
     context: BuildContext
     session: Session
+    named: Mapping[str, BuildContext]
+
+    def context_of(self, name: str) -> BuildContext:
+        """The context called ``name``, the build context when that is empty."""
+        return self.named[name] if name else self.context
 
 
 def create_keys(
@@ -116,7 +124,7 @@ def _mount(strength: str, mount: Mount, results: Mapping[StepId, StepResult], in
                 source=mount.source, read_only=mount.read_only, input=_mounted(strength, mount, results, inputs)
             )
         case CacheMount():
-            seed = None if mount.from_step is None else _mounted(strength, mount, results, inputs)
+            seed = None if mount.from_step is None and not mount.context else _mounted(strength, mount, results, inputs)
             return keyed._replace(
                 source=mount.source,
                 read_only=mount.read_only,
@@ -142,7 +150,7 @@ def _mounted(
     """The files that ``mount`` shows: by the step they come from, or by content."""
     if strength == DEFINITION and mount.from_step is not None:
         return step_input(results[mount.from_step])
-    operation = Copy((mount.source,), "/", mount.from_step)
+    operation = Copy((mount.source,), "/", mount.from_step, context=mount.context)
     with open_source(operation, results, inputs) as tree:
         sources = copykeys.keyed_sources(operation, tree, inputs.session.cache.files)
     return " ".join(source.digest for source in sources)
@@ -189,7 +197,7 @@ def _copy(
 
     if operation.from_step is not None:
         return StepKeys(make(DEFINITION, [step_input(results[operation.from_step])]), content)
-    sources = copykeys.keyed_sources(operation, inputs.context, inputs.session.cache.files)
+    sources = copykeys.keyed_sources(operation, inputs.context_of(operation.context), inputs.session.cache.files)
     return StepKeys(make(DEFINITION, sources), lambda: make(CONTENT, sources))
 
 
@@ -197,7 +205,7 @@ def _copy(
 def open_source(operation: Copy, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> Generator[SourceTree]:
     """The tree that ``operation`` takes files from."""
     if operation.from_step is None:
-        yield inputs.context
+        yield inputs.context_of(operation.context)
         return
     from builder.rootfs import open_root
     from builder.stagefiles import StageFiles

@@ -80,7 +80,7 @@ def prepare(operation: Run, sources: MountSources) -> Generator[PreparedMounts]:
 
 def source_of(mount: BindMount | CacheMount) -> Copy:
     """The copy that puts what ``mount`` selects below the name ``mounted``."""
-    return Copy((mount.source,), f"/{_COPY_NAME}", mount.from_step)
+    return Copy((mount.source,), f"/{_COPY_NAME}", mount.from_step, context=mount.context)
 
 
 class _Preparation:
@@ -158,7 +158,7 @@ class _Preparation:
     def _fill(self, mount: CacheMount, place: Path) -> None:
         """A new cache lies at ``place``: empty, or with what ``mount`` names as its first content."""
         fresh = place.with_name(f"{place.name}.{os.getpid()}.new")
-        if mount.from_step is None:
+        if mount.from_step is None and not mount.context:
             fresh.mkdir()
         else:
             self._copied(mount).rename(fresh)

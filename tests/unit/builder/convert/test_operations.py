@@ -330,6 +330,6 @@ def test_quoting_as_go_does() -> None:
 
 def test_stages_of_the_same_name() -> None:
     dockerfile = parse("FROM a AS x\nFROM b AS x\nFROM x\nCOPY --from=x 1 2\nFROM c AS x\n", "Dockerfile")
-    table = StageTable(dockerfile, {}, shell.Rules(), AMD64)
+    table = StageTable(dockerfile, {}, shell.Rules(), AMD64, {})
     assert [base.stage for base in table.bases] == [None, None, 1, None]
     assert table.target("x") == 3

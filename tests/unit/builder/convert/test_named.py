@@ -1,0 +1,104 @@
+"""Contexts with a name in place of stages and images."""
+
+from __future__ import annotations
+
+import pytest
+
+from builder.convert import convert, plan_bases
+from builder.convert.named import DIRECTORY, IMAGE, LAYOUT, STAGE, NamedContext, NameTable, plain_name
+from builder.dockerfile.parser import parse
+from builder.errors import UnknownStageError
+from builder.graph import BaseImage, BindMount, CacheMount, Copy, Graph, Pull, Run
+from layers.config import ImageConfig
+from layers.platform import Platform
+
+AMD64 = Platform("linux", "amd64")
+DIGEST = "sha256:" + "1" * 64
+FILES = NamedContext(DIRECTORY, "/host/files")
+
+
+def graph(text: str, **contexts: NamedContext) -> Graph:
+    dockerfile = parse(text, "Dockerfile")
+    arguments = {"build_args": {}, "target": None, "platform": AMD64, "contexts": contexts}
+    config = ImageConfig(env=("FROM=base",))
+    bases = {ref.key: BaseImage(config, DIGEST) for ref in plan_bases(dockerfile, **arguments)}
+    return convert(dockerfile, bases, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("Debian", "debian"),
+        ("debian:latest", "debian"),
+        ("docker.io/library/debian", "debian"),
+        ("debian:12", "debian:12"),
+        ("ghcr.io/a/b:latest", "ghcr.io/a/b"),
+        ("not a name", "not a name"),
+    ],
+)
+def test_names_are_equal_as_names_of_images_are(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
+    found = NameTable({name: FILES}).find(plain.upper())
+    assert found == (name, FILES)
+    assert NameTable({}).find(name) is None
+
+
+def test_directory_is_copied_from_where_it_lies() -> None:
+    steps = graph("FROM scratch\nCOPY --from=files /a /b\nCOPY c /d\n", files=FILES).steps
+    operations = [step.operation for step in steps]
+    assert operations == [Copy(("/a",), "/b", None, context="files"), Copy(("/c",), "/d", None)]
+    assert all(step.inputs == () for step in steps)
+
+
+def test_directory_is_mounted() -> None:
+    text = (
+        "FROM base\nRUN --mount=from=files,source=/x,target=/m --mount=type=cache,from=files,target=/c true\n"
+        "RUN --mount=target=/m true\n"
+    )
+    runs = [step.operation for step in graph(text, files=FILES).steps if isinstance(step.operation, Run)]
+    bind, cache = runs[0].mounts
+    assert isinstance(bind, BindMount)
+    assert isinstance(cache, CacheMount)
+    assert (bind.context, bind.from_step, cache.context) == ("files", None, "files")
+    assert [getattr(mount, "context", None) for mount in runs[1].mounts] == [""]
+
+
+def test_directory_as_base_is_one_layer_with_its_history() -> None:
+    result = graph("FROM files\nCOPY a /\n", files=FILES)
+    assert [step.operation for step in result.steps] == [
+        Copy(("/",), "/", None, context="files"),
+        Copy(("/a",), "/", None),
+    ]
+    assert [entry.created_by for entry in result.history] == ["FROM files", "COPY a / # buildkit"]
+    assert [step.title for step in result.steps] == ["[1/2] FROM files", "[2/2] COPY a /"]
+    assert "FROM=base" not in result.config.env
+
+
+def test_image_takes_the_place_of_images_and_stages() -> None:
+    other = NamedContext(IMAGE, "other:2")
+    for name in ("alpine", "docker.io/library/alpine", "alpine:latest"):
+        [pull] = graph(f"FROM {name}\n", alpine=other).steps
+        assert isinstance(pull.operation, Pull)
+        assert pull.operation.reference == "docker.io/library/other:2"
+    steps = graph("FROM a AS build\nRUN make\nFROM scratch\nCOPY --from=build /x /\n", build=other).steps
+    assert [type(step.operation) for step in steps] == [Pull, Copy], "the stage is not built"
+
+
+def test_other_tags_are_not_meant() -> None:
+    [pull] = graph("FROM alpine:3\n", alpine=NamedContext(IMAGE, "other:2")).steps
+    assert isinstance(pull.operation, Pull)
+    assert pull.operation.reference == "docker.io/library/alpine:3"
+
+
+def test_stage_takes_the_place_of_an_image() -> None:
+    steps = graph("FROM base AS own\nRUN make\nFROM alpine\nCOPY a /\n", alpine=NamedContext(STAGE, "own")).steps
+    assert [type(step.operation) for step in steps] == [Pull, Run, Copy]
+    with pytest.raises(UnknownStageError, match="need each other"):
+        graph("FROM alpine\nFROM base AS own\nCOPY --from=0 a b\n", alpine=NamedContext(STAGE, "own"))
+
+
+def test_layout_is_a_base_that_no_registry_is_asked_for() -> None:
+    dockerfile = parse("FROM base\nCOPY --from=base a b\n", "Dockerfile")
+    layout = {"base": NamedContext(LAYOUT, "/layouts/x:1")}
+    [ref] = plan_bases(dockerfile, build_args={}, target=None, platform=AMD64, contexts=layout)
+    assert (ref.reference, ref.key) == ("oci-layout:///layouts/x:1", "oci-layout:///layouts/x:1")
