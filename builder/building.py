@@ -109,7 +109,7 @@ async def build_plan(
         extra_hosts=options.extra_hosts,
         allowed=options.allowed,
     )
-    executor = Executor(session, preparation.lookup, journal, environment, options)
+    executor = Executor(session, preparation.lookup, journal, environment, options, preparation.graph.anew)
     jobs = options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
     for step_id in preparation.known:
         executor.tell_cached(preparation.graph.steps[step_id])

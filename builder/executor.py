@@ -53,13 +53,20 @@ class Executor:
     """Executes the steps of one build; its tasks run on one trio thread."""
 
     def __init__(
-        self, session: Session, lookup: Lookup, journal: Journal, environment: run.Environment, options: BuildOptions
+        self,
+        session: Session,
+        lookup: Lookup,
+        journal: Journal,
+        environment: run.Environment,
+        options: BuildOptions,
+        anew: frozenset[StepId] = frozenset(),
     ) -> None:
         self._session = session
         self._lookup = lookup
         self._journal = journal
         self._environment = environment
         self._options = options
+        self._anew = anew
         self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
 
@@ -122,7 +129,7 @@ class Executor:
             return await self._work(step, results, keys, journal)
 
     async def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
-        if self._options.no_cache:
+        if self._options.no_cache or step.id in self._anew:
             return None
         return await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
 
@@ -130,6 +137,8 @@ class Executor:
         """Why the step must be run is part of its output."""
         if self._options.no_cache:
             text = "cache not asked: --no-cache"
+        elif step.id in self._anew:
+            text = "cache not asked: --no-cache-filter"
         else:
             difference = await trio.to_thread.run_sync(self._lookup.explain, step, keys)
             text = "cache miss: " + explain_miss(difference)

@@ -253,7 +253,8 @@ class Graph(NamedTuple):
     ``final`` is the step whose file system the image gets, None when that is empty. ``config`` is complete but for
     what only running tells: its history and diff IDs are those of the base image, ``history`` holds what comes after
     them. ``final_chain`` is the order of layers: the steps from the base to ``final``. ``source_date_epoch`` is the
-    time, in seconds, that the image and its history are to bear; None is the time of the build.
+    time, in seconds, that the image and its history are to bear; None is the time of the build. ``anew`` are steps
+    whose results are not to be taken from the cache.
     """
 
     steps: tuple[Step, ...]
@@ -262,6 +263,7 @@ class Graph(NamedTuple):
     history: tuple[HistoryEntry, ...]
     warnings: tuple[Finding, ...] = ()
     source_date_epoch: int | None = None
+    anew: frozenset[StepId] = frozenset()
 
     @property
     def final_chain(self) -> tuple[Step, ...]:

@@ -108,8 +108,8 @@ class Lookup:
             needed = step.inputs if step.base is None else (step.base, *step.inputs)
             if any(one not in results for one in needed):
                 continue
-            if isinstance(step.operation, Copy) and step.operation.is_remote:
-                # what it is now must be asked for, which is not done here
+            if step.id in graph.anew or (isinstance(step.operation, Copy) and step.operation.is_remote):
+                # what is remote now must be asked for, which is not done here
                 continue
             result = self.find_trivial(step)
             if result is None and not isinstance(step.operation, Pull):

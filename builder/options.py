@@ -38,7 +38,8 @@ class BuildOptions(NamedTuple):
     ``context`` is a directory or what else `builder.contexts` knows, ``contexts`` are such by name; ``dockerfile`` a
     path, None for ``Dockerfile`` in the context, ``-`` for stdin; ``secrets`` and ``agents`` (paths of sockets)
     are there for mounts, by id; ``allowed`` are entitlements such as ``security.insecure``; ``outputs`` are the fields
-    of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own.
+    of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own. ``no_cache_stages`` are stages, by
+    name or number, whose steps are run anew.
     """
 
     context: str
@@ -62,6 +63,7 @@ class BuildOptions(NamedTuple):
     agents: Mapping[str, str] = {}
     allowed: frozenset[str] = frozenset()
     contexts: Mapping[str, str] = {}
+    no_cache_stages: tuple[str, ...] = ()
 
 
 def default_root(environment: Mapping[str, str]) -> str:

@@ -140,4 +140,5 @@ def make_graph(plan: Plan, bases: Mapping[str, Base], options: BuildOptions) -> 
         platform=plan.platform,
         source_date_epoch=options.source_date_epoch,
         contexts=plan.contexts.named,
+        anew=options.no_cache_stages,
     )

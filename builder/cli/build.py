@@ -122,6 +122,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         agents=dict(arguments.ssh),
         allowed=frozenset(arguments.allow),
         contexts=dict(arguments.build_context),
+        no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
 
 
@@ -143,6 +144,10 @@ def parser_build() -> ArgumentParser:
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform of the bases, when not the machine's own")
     parser.add_argument("--no-cache", action="store_true", help="run every step, and remember the results")
+    parser.add_argument(
+        "--no-cache-filter", action="append", default=[], metavar="STAGE[,STAGE]",
+        help="run every step of these stages, and remember the results",
+    )  # fmt: skip
     parser.add_argument(
         "--explain", action="store_true", help="say for each step that is run why the cache has no result"
     )

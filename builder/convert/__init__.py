@@ -62,16 +62,17 @@ def convert(
     platform: Platform,
     source_date_epoch: int | None = None,
     contexts: Mapping[str, NamedContext] = _NO_CONTEXTS,
+    anew: tuple[str, ...] = (),
 ) -> Graph:
     """Return the graph that builds ``target`` (a stage's name or number, None for the last).
 
     ``bases`` holds what ``plan_bases`` asked for, by ``BaseRef.key``. A ``SOURCE_DATE_EPOCH`` among the arguments wins
-    over ``source_date_epoch``.
+    over ``source_date_epoch``. The steps of the stages ``anew``, by name or number, are not to come from the cache.
 
     Raises:
         BuildError: the Dockerfile cannot be built; placed at its line.
     """
-    return _Build(dockerfile, build_args, target, platform, bases, source_date_epoch, contexts).graph()
+    return _Build(dockerfile, build_args, target, platform, bases, source_date_epoch, contexts).graph(anew)
 
 
 class _Build:
@@ -107,7 +108,8 @@ class _Build:
         self._target = self._table.target(target)
         self._reachable, self.images = self._table.reachable(self._target, self._instructions)
 
-    def graph(self) -> Graph:
+    def graph(self, anew: tuple[str, ...]) -> Graph:
+        wanted = {self._table.target(name) for name in anew}
         for number in self._reachable:
             self._states[number] = self._convert_stage(self._dockerfile.stages[number])
         state = self._states[self._target]
@@ -122,7 +124,21 @@ class _Build:
             tuple(state.history),
             warnings,
             self._epoch,
+            frozenset[StepId]().union(*(self._own_steps(number) for number in wanted & self._states.keys())),
         )
+
+    def _own_steps(self, number: int) -> set[StepId]:
+        """Return the steps of a stage, without those it inherits and without its image."""
+        parent = self._table.bases[number].stage
+        end = None if parent is None else self._states[parent].final
+        found: set[StepId] = set()
+        at = self._states[number].final
+        while at is not None and at != end:
+            step = self._steps.steps[at]
+            if not isinstance(step.operation, Pull):
+                found.add(at)
+            at = step.base
+        return found
 
     def _instructions(self, number: int) -> tuple[Instruction, ...]:
         """Return the instructions of a stage, those that its base triggers first."""
