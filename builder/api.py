@@ -105,7 +105,7 @@ def build_or_reuse(
         known, missing = find_local_bases(plan, options, session.store)
         if not missing and not options.pull:
             preparation = prepare(options, plan, exports, known, session)
-            if preparation.is_complete and not exports.need_network:
+            if preparation.is_complete and not (exports.need_network or exports.read_layers):
                 tell_findings(preparation, journal)
                 _tell_cached(preparation, journal)
                 return finish(preparation, preparation.known, session, journal)
@@ -202,7 +202,7 @@ def finish(
     image = assemble(preparation.graph, results, preparation.options.labels)
     step = journal.start("exporting to image")
     try:
-        export_local(session.store, image, preparation.exports, step)
+        export_local(session, image, preparation.exports, step)
     except BaseException as error:
         step.finish(Outcome.FAILED, str(error))
         raise

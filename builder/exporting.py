@@ -16,6 +16,7 @@ from builder.assemble import AssembledImage
 from builder.errors import BuildError, UsageError
 from builder.events import StepJournal
 from builder.options import BuildOptions
+from builder.session import Session
 from layers.descriptor import Descriptor
 from layers.errors import FormatError
 from layers.reference import Reference
@@ -23,7 +24,10 @@ from layers.store import Store, StoredImage
 
 
 class Output(NamedTuple):
-    """One ``-o`` that writes a file: ``kind`` is oci or docker, the destination ``-`` is stdout."""
+    """One ``-o`` that writes a file, or with the kind local a directory; the destination ``-`` is stdout.
+
+    ``kind`` is oci, docker, tar or local.
+    """
 
     kind: str
     destination: str
@@ -40,6 +44,11 @@ class Exports(NamedTuple):
     def need_network(self) -> bool:
         """Whether a registry takes part."""
         return bool(self.pushes)
+
+    @property
+    def read_layers(self) -> bool:
+        """Whether the files of unpacked layers are read, which a plain user can only in a user namespace."""
+        return any(output.kind in {"local", "tar"} for output in self.outputs)
 
 
 def plan_exports(options: BuildOptions) -> Exports:
@@ -73,8 +82,9 @@ def _parse_name(text: str) -> Reference:
     return reference
 
 
-def export_local(store: Store, image: AssembledImage, exports: Exports, step: StepJournal) -> None:
-    """The image is in ``store`` under its names, and in the files and directories of the outputs."""
+def export_local(session: Session, image: AssembledImage, exports: Exports, step: StepJournal) -> None:
+    """The image is in the store under its names, and in the files and directories of the outputs."""
+    store = session.store
     store.blobs.put(image.config_bytes)
     descriptor = store.blobs.put(image.manifest.raw)._replace(
         media_type=image.manifest.media_type, platform=image.config.platform
@@ -86,7 +96,7 @@ def export_local(store: Store, image: AssembledImage, exports: Exports, step: St
         store.tag(name, descriptor)
         _tell(step, f"naming to {name.canonical}")
     for output in exports.outputs:
-        _write(store, image, descriptor, exports, output)
+        _write(session, image, descriptor, exports, output)
         _tell(step, f"writing {output.kind} to {output.destination}")
 
 
@@ -94,7 +104,28 @@ def _tell(step: StepJournal, text: str) -> None:
     step.output(1, text.encode("utf-8", "surrogateescape") + b"\n")
 
 
-def _write(store: Store, image: AssembledImage, descriptor: Descriptor, exports: Exports, output: Output) -> None:
+def _write(session: Session, image: AssembledImage, descriptor: Descriptor, exports: Exports, output: Output) -> None:
+    if output.kind in {"local", "tar"}:
+        _write_root(session, image, output)
+    else:
+        _write_archive(session.store, image, descriptor, exports, output)
+
+
+def _write_root(session: Session, image: AssembledImage, output: Output) -> None:
+    from builder.rootexport import write_directory, write_tar
+
+    chains = image.config.rootfs.chain_ids
+    branches = session.snapshotter.view(chains[-1]) if chains else ()
+    if output.kind == "local":
+        write_directory(branches, output.destination)
+    else:
+        with destination(output) as out:
+            write_tar(session, branches, out)
+
+
+def _write_archive(
+    store: Store, image: AssembledImage, descriptor: Descriptor, exports: Exports, output: Output
+) -> None:
     from layers.archive import write_docker_archive, write_oci_archive
 
     names = [name.name for name in exports.names]

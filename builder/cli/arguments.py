@@ -117,13 +117,15 @@ def parse_labels(texts: Sequence[str]) -> dict[str, str]:
 def parse_output(text: str) -> dict[str, str]:
     """The fields of ``-o type=oci,dest=img.tar``; ``type=docker`` without a destination means the store.
 
+    A path alone is a directory for the files of the result, ``-`` their tar on stdout.
+
     Source: ``docker buildx build --output``.
 
     Raises:
         argparse.ArgumentTypeError: the type is unknown, a field is unknown, or the destination is missing.
     """
     if "=" not in text:
-        raise argparse.ArgumentTypeError(f"expected type=TYPE,dest=FILE, got {text!r}")
+        return {"type": "tar", "dest": "-"} if text == "-" else {"type": "local", "dest": text}
     fields: dict[str, str] = {}
     for part in text.split(","):
         name, separator, value = part.partition("=")
@@ -137,6 +139,8 @@ def parse_output(text: str) -> dict[str, str]:
     if kind == "docker" and "dest" not in fields:
         # docker's way to say that the image goes where images live
         return {**fields, "type": "image"}
+    if kind == "tar" and "dest" not in fields:
+        return {**fields, "dest": "-"}
     if kind in _FILE_TYPES and not fields.get("dest"):
         raise argparse.ArgumentTypeError(f"output type {kind} needs dest=PATH")
     return fields
@@ -207,6 +211,6 @@ def parse_agent(text: str) -> tuple[str, str]:
     return name, os.path.abspath(path)
 
 
-OUTPUT_TYPES = ("oci", "docker", "image", "registry")
-_FILE_TYPES = ("oci", "docker")
+OUTPUT_TYPES = ("oci", "docker", "local", "tar", "image", "registry")
+_FILE_TYPES = ("oci", "docker", "local", "tar")
 _OUTPUT_FIELDS = ("type", "dest", "name", "push")

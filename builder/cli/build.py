@@ -74,7 +74,7 @@ def command_build(words: Sequence[str]) -> int:
 
 
 def _write_results(arguments: argparse.Namespace, result: BuildResult) -> None:
-    if arguments.quiet:
+    if arguments.quiet and not any(output.get("dest") == "-" for output in arguments.output):
         sys.stdout.write(f"{result.image_id}\n")
     if arguments.iidfile is not None:
         _write_file(arguments.iidfile, str(result.image_id))
@@ -156,7 +156,7 @@ def parser_build() -> ArgumentParser:
     parser.add_argument("--push", action="store_true", help="send the result to the registries in its names")
     parser.add_argument(
         "-o", "--output", action="append", default=[], type=parse_output, metavar="type=TYPE,dest=PATH",
-        help="write the result elsewhere too: oci, docker, image, registry",
+        help="write the result elsewhere too: oci, docker, image, registry, local (DIR alone), tar (- on stdout)",
     )  # fmt: skip
     parser.add_argument(
         "--progress", choices=("auto", "plain", "tty", "rawjson", "quiet", "none"), default="auto",

@@ -139,7 +139,7 @@ def error_of(*words: str) -> UsageError:
         (["--pids-limit", "1.5", "."], "expected a whole number above zero, got '1.5'", None),
         (["--add-host", "db", "."], "expected NAME:ADDRESS such as db:10.0.0.7, got 'db'", None),
         (["--add-host", "db:ten", "."], "expected NAME:ADDRESS such as db:10.0.0.7, got 'db:ten'", None),
-        (["-o", "out", "."], "expected type=TYPE,dest=FILE, got 'out'", None),
+        (["-o", "type=local", "."], "output type local needs dest=PATH", None),
     ],
 )
 def test_errors_name_the_argument_and_the_nearest(words: list[str], message: str, hint: str | None) -> None:
