@@ -1,0 +1,42 @@
+"""Unions mounted by unionmount in the foreground, for tests that look after the daemon themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def start(branches: Sequence[Path], root: Path, options: str = "") -> subprocess.Popen[str]:
+    """The daemon of a union of ``branches``, the first one writable, mounted at ``root`` when this returns.
+
+    The caller unmounts, and waits for the daemon, whose stderr is a pipe.
+    """
+    directories = ":".join(f"{branch}={'ro' if position else 'rw'}" for position, branch in enumerate(branches))
+    words = ["-f", "-o", ",".join(filter(None, (f"dirs={directories}", options))), str(root)]
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "unionfs.cli.unionmount", *words],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)}, stderr=subprocess.PIPE, text=True, cwd="/",
+    )  # fmt: skip
+    while not os.path.ismount(root):
+        assert daemon.poll() is None, daemon.communicate()[1]
+        time.sleep(0.005)
+    return daemon
+
+
+@contextlib.contextmanager
+def mounted(branches: Sequence[Path], root: Path, options: str = "") -> Iterator[subprocess.Popen[str]]:
+    """The union, unmounted at the end; the daemon has then ended well and had nothing to say."""
+    daemon = start(branches, root, options)
+    try:
+        yield daemon
+    finally:
+        subprocess.run(["umount", root], check=True)
+        said = daemon.communicate(timeout=20)[1]
+        assert (daemon.returncode, said) == (0, "")
