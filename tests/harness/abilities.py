@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CAP_SYS_ADMIN = 21
-PEERS = ("mmdebstrap", "docker-registry", "dockerd", "docker", "skopeo", "umoci", "buildah")
+PEERS = ("mmdebstrap", "docker-registry", "dockerd", "docker", "skopeo", "umoci", "buildah", "podman")
 
 
 def _has_capability(bit: int) -> bool:
