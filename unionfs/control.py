@@ -13,7 +13,20 @@
                                                   ←   {}
       {"do": "stats"}                             →
                                                   ←   {"requests": N, "opcodes": {…}, …}
-                                                  ←   {"error": "one line"}   in place of any answer
+      {"do": "explain", "path": "a/b"}            →
+                                                  ←   {"shown": N, "change": "…", "branches": [{…, "says"}, …]}
+      {"do": "snapshot", "name": "n"}             →
+                                                  ←   {"branches": […], "generation": N}
+      {"do": "snapshots"}                         →
+                                                  ←   {"directory": "…", "snapshots": [{"name", "path", …}, …]}
+      {"do": "rollback", "name": "n"}             →
+                                                  ←   {"kept": "n~1"}
+      {"do": "drop", "name": "n"}                 →
+                                                  ←   {"left": ["/directory/to/be/removed", …]}
+      {"do": "states", "names": ["a", "b"]}       →
+                                                  ←   {"states": [[{"path", "access"}, …], […]]}
+                                                  ←   {"error": "one line"}   in place of any answer; with
+                                                       "inos": [N, …] when it is because these files are open
 
 The socket is named after the device number of the mount, which the kernel gives to one living file system at a time:
 ``DIRECTORY/MAJOR-MINOR.sock``. Invariants: only root and the user who mounted are listened to (mode 0600 and peer
@@ -29,7 +42,7 @@ import struct
 from collections.abc import Callable
 
 from unionfs import wire
-from unionfs.errors import UnionError
+from unionfs.errors import BranchBusyError, UnionError
 from unionfs.mountinfo import MountEntry
 
 _PEER_CREDENTIALS = struct.Struct("=iII")
@@ -42,6 +55,14 @@ Answer = Callable[[wire.Message], wire.Message]
 
 class ControlError(UnionError):
     """The daemon cannot be reached, or refuses."""
+
+
+class ControlBusyError(ControlError):
+    """The daemon refuses since files are open; ``inos`` are the numbers they show."""
+
+    def __init__(self, message: str, inos: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.inos = inos
 
 
 def socket_directories(uid: int) -> list[str]:
@@ -108,6 +129,8 @@ class ControlSocket:
     def _answered(self, message: wire.Message) -> wire.Message:
         try:
             return self._answer(message)
+        except BranchBusyError as error:
+            return {"error": str(error), "inos": error.inos}
         except (UnionError, OSError) as error:
             return {"error": str(error)}
         except (KeyError, TypeError, ValueError) as error:
@@ -118,7 +141,7 @@ def ask(mount: MountEntry, message: wire.Message) -> wire.Message:
     """The answer of the daemon behind ``mount``.
 
     Raises:
-        ControlError: there is no daemon to be reached, or it refuses.
+        ControlError: there is no daemon to be reached, or it refuses; ControlBusyError: since files are open.
     """
     name = os.fsdecode(mount.mount_point)
     with _connect(mount) as sock:
@@ -131,6 +154,8 @@ def ask(mount: MountEntry, message: wire.Message) -> wire.Message:
         raise ControlError(f"union {name!r}: the daemon hung up")
     for fd in received.fds:
         os.close(fd)
+    if received.message.get("inos"):
+        raise ControlBusyError(received.message["error"], tuple(received.message["inos"]))
     if "error" in received.message:
         raise ControlError(received.message["error"])
     return received.message

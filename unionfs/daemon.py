@@ -22,15 +22,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from unionfs import wire
+from unionfs.actions import Actions
 from unionfs.branch import BranchStack
-from unionfs.changes import decode_change, plan_branches
 from unionfs.control import ControlError, ControlSocket
 from unionfs.errors import UnionError
 from unionfs.mountinfo import read_mounts
 from unionfs.mounting import MountError, MountOptions, unmount_command
-from unionfs.mountspec import MountSpec, encode_branches
+from unionfs.mountspec import MountSpec
 from unionfs.ops import Notifier
 from unionfs.owned import open_union
+from unionfs.snapshots import Line, expand
 from unionfs.transport.direct.connection import Settings
 from unionfs.transport.direct.mount import DirectMount
 from unionfs.transport.loop import spins_worth_it
@@ -78,6 +79,10 @@ class DaemonCall(NamedTuple):
     through_pyfuse3: bool = False
     timeout_seconds: float = 1.0
     trace: bool = False
+    snapshot_directory: bytes | None = None
+    """Where the snapshots of the top branch lie; None: beside it."""
+    at: str | None = None
+    """The snapshot to be shown, read-only."""
 
 
 def start(call: DaemonCall) -> None:
@@ -109,16 +114,19 @@ def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
     """
     with contextlib.ExitStack() as stack:
         made: list[Union] = []
+        branches = expand(call.spec.branches, call.snapshot_directory, call.at)
+        # opened before the mount, which may lie over it
+        line = stack.enter_context(contextlib.closing(Line(call.spec.branches[0].path, call.snapshot_directory)))
 
         def make(notifier: Notifier) -> Union:
-            made.append(open_union(BranchStack(call.spec.branches), call.spec.options, notifier))
+            made.append(open_union(BranchStack(branches), call.spec.options, notifier))
             return made[0]
 
         mount = _mount(call, make, log)
         stack.callback(mount.close)
         if call.trace:
             mount.trace(log)
-        control = _control(call.mount_point, made[0], mount, log)
+        control = _control(call.mount_point, Actions(made[0], mount.statistics, line), log)
         if control is not None:
             stack.callback(control.close)
             mount.watch(control.fileno(), control.serve)
@@ -143,56 +151,17 @@ def _mount(call: DaemonCall, make: Callable[[Notifier], Union], log: Log) -> Mou
     return DirectMount(call.mount_point, call.mount, make, settings, log)
 
 
-def _control(mount_point: bytes, union: Union, mount: Mount, log: Log) -> ControlSocket | None:
+def _control(mount_point: bytes, actions: Actions, log: Log) -> ControlSocket | None:
     """The socket for ``unionctl``; a mount that can have none is useful without."""
     device = next((entry.device for entry in reversed(read_mounts()) if entry.mount_point == mount_point), None)
     if device is None:
         log(f"control socket: {os.fsdecode(mount_point)!r} is not among the mounts")
         return None
     try:
-        return ControlSocket(device, _Control(union, mount).answer)
+        return ControlSocket(device, actions.answer)
     except ControlError as error:
         log(str(error))
         return None
-
-
-class _Control:
-    """Answers ``unionctl``."""
-
-    def __init__(self, union: Union, mount: Mount) -> None:
-        self._union = union
-        self._mount = mount
-
-    def answer(self, message: wire.Message) -> wire.Message:
-        action = {
-            "list": self._list,
-            "query": self._query,
-            "change": self._change,
-            "refresh": self._refresh,
-            "stats": self._stats,
-        }.get(message["do"])
-        if action is None:
-            return {"error": f"action {message['do']!r} is unknown to this daemon"}
-        return action(message)
-
-    def _list(self, _message: wire.Message) -> wire.Message:
-        stack = self._union.stack
-        return {"branches": encode_branches(stack.branches), "generation": stack.generation}
-
-    def _query(self, message: wire.Message) -> wire.Message:
-        return {"branches": encode_branches(self._union.instances(os.fsencode(message["path"])))}
-
-    def _change(self, message: wire.Message) -> wire.Message:
-        changes = [decode_change(one) for one in message["changes"]]
-        stack = self._union.change_branches(plan_branches(self._union.stack.branches, changes))
-        return {"branches": encode_branches(stack.branches), "generation": stack.generation}
-
-    def _refresh(self, _message: wire.Message) -> wire.Message:
-        self._union.refresh()
-        return {}
-
-    def _stats(self, _message: wire.Message) -> wire.Message:
-        return self._mount.statistics()
 
 
 class _Signals:

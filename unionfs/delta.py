@@ -34,7 +34,7 @@ class ChangeKind(enum.Enum):
     WHITEOUT = "whiteout"
 
 
-_KINDS = {
+KINDS = {
     stat.S_IFREG: ChangeKind.FILE,
     stat.S_IFLNK: ChangeKind.SYMLINK,
     stat.S_IFCHR: ChangeKind.CHARACTER_DEVICE,
@@ -42,6 +42,7 @@ _KINDS = {
     stat.S_IFIFO: ChangeKind.FIFO,
     stat.S_IFSOCK: ChangeKind.SOCKET,
 }
+"""By type of file; a directory may be opaque or not."""
 
 
 class Change:
@@ -67,6 +68,10 @@ class Change:
     def is_directory(self) -> bool:
         """Whether the entry is a directory, opaque or not."""
         return self.kind in {ChangeKind.DIRECTORY, ChangeKind.OPAQUE_DIRECTORY}
+
+    def as_whiteout(self) -> Change:
+        """The change that the entry is gone."""
+        return Change(self._branch, self.path, ChangeKind.WHITEOUT, self.stat)
 
     def open(self) -> int:
         """A descriptor of the regular file, for reading; the caller closes it."""
@@ -153,4 +158,4 @@ def _read(branch: OpenBranch, path: bytes) -> Iterator[Change]:
 def _entry(branch: OpenBranch, path: bytes, status: os.stat_result) -> Change:
     if stat.S_ISDIR(status.st_mode):
         return _directory(branch, path, status)
-    return Change(branch, path, _KINDS[stat.S_IFMT(status.st_mode)], status)
+    return Change(branch, path, KINDS[stat.S_IFMT(status.st_mode)], status)

@@ -18,6 +18,7 @@ from unionfs.branch import TEMPORARY_NAME, Branch, OpenBranch, check_distinct
 from unionfs.copyup import Copier
 from unionfs.delta import Change, ChangeKind, iter_changes
 from unionfs.errors import MergeError
+from unionfs.lineage import NOTE
 from unionfs.listing import probe_one
 from unionfs.names import replace, withdraw
 from unionfs.resolve import Kind
@@ -127,7 +128,7 @@ class _Merging:
             whiteout.make_opaque(fd, rest, WhiteoutForm.AUFS)
         prefix = path + b"/" if path else b""
         for name in os.listdir(self._target.proc_path(path)):
-            if name not in whiteout.OPAQUE_NAMES and prefix + name != TEMPORARY_NAME:
+            if name not in whiteout.OPAQUE_NAMES and prefix + name not in {TEMPORARY_NAME, NOTE}:
                 withdraw(self._target, prefix + name)
 
     def _entry(self, change: Change) -> None:

@@ -47,6 +47,8 @@ class MountRequest(NamedTuple):
     mount: MountOptions
     transport: Transport
     timeout_seconds: float
+    snapshot_directory: bytes | None = None
+    at: str | None = None
 
 
 class _Chosen:
@@ -61,6 +63,8 @@ class _Chosen:
         self.upper: Branch | None = None
         self.transport = Transport.AUTO
         self.timeout_seconds = 1.0
+        self.snapshot_directory: bytes | None = None
+        self.at: str | None = None
 
 
 _Setter = Callable[[_Chosen, str, str], None]
@@ -132,12 +136,22 @@ def _request(chosen: _Chosen) -> MountRequest:
         branches = chosen.dirs
     else:
         raise OptionError("option 'dirs' is missing: say which branches to unite, as in dirs=/top=rw:/bottom=ro")
+    if chosen.at is not None:
+        chosen.union["read_only"] = chosen.mount["read_only"] = True
     union = UnionOptions(**chosen.union)
     if union.copyup is CopyupMode.MOUNTER and None in {union.copyup_uid, union.copyup_gid, union.copyup_mode}:
         raise OptionError("option 'copyup': mounter needs copyupuid=, copyupgid= and copyupmode=")
     if union.stable_inodes and chosen.transport is Transport.PYFUSE3:
         raise OptionError("option 'inodes': pyfuse3 shows numbers of its own, expected transport=direct beside stable")
-    return MountRequest(branches, union, MountOptions(**chosen.mount), chosen.transport, chosen.timeout_seconds)
+    return MountRequest(
+        branches,
+        union,
+        MountOptions(**chosen.mount),
+        chosen.transport,
+        chosen.timeout_seconds,
+        chosen.snapshot_directory,
+        chosen.at,
+    )
 
 
 def _suggestion(key: str) -> str:
@@ -239,6 +253,14 @@ def _transport(chosen: _Chosen, key: str, value: str) -> None:
         raise OptionError(f"option {key!r}: expected one of auto, direct, pyfuse3, got {value!r}") from None
 
 
+def _snapdir(chosen: _Chosen, _key: str, value: str) -> None:
+    chosen.snapshot_directory = os.fsencode(os.path.abspath(_unescaped(value)))
+
+
+def _at(chosen: _Chosen, _key: str, value: str) -> None:
+    chosen.at = value
+
+
 def _dirs(chosen: _Chosen, _key: str, value: str) -> None:
     chosen.dirs = parse_dirs(value)
 
@@ -299,6 +321,8 @@ _WITH_VALUE: dict[str, _Setter] = {
     "create": _word("create", CreatePolicy),
     "redirect": _redirect,
     "inodes": _inodes,
+    "snapdir": _snapdir,
+    "at": _at,
     "uidmapping": _id_map("uid_map"),
     "gidmapping": _id_map("gid_map"),
     "squash_to_uid": _number("squash_uid", _DECIMAL),

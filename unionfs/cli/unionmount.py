@@ -81,6 +81,8 @@ def _call(arguments: list[str]) -> tuple[DaemonCall, bool]:
         through_pyfuse3=request.transport is Transport.PYFUSE3,
         timeout_seconds=request.timeout_seconds,
         trace=words.trace,
+        snapshot_directory=request.snapshot_directory,
+        at=request.at,
     )
     return call, words.foreground or words.trace
 
