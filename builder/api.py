@@ -97,24 +97,26 @@ def build_or_reuse(
     Raises:
         BuildError: the build failed; nothing was given a name.
     """
+    become_root()
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice) as session, ExitStack() as stack:
         exports = plan_exports(options)
         plan = read_plan(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
         journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)
+        preparation = None
         known, missing = find_local_bases(plan, options, session.store)
         if not missing and not options.pull:
             preparation = prepare(options, plan, exports, known, session)
-            if preparation.is_complete and not (exports.need_network or exports.read_layers):
+            if preparation.is_complete and not exports.need_network and not options.cache_to:
                 tell_findings(preparation, journal)
                 _tell_cached(preparation, journal)
                 return finish(preparation, preparation.known, session, journal)
-        become_root()
         import trio
 
         from builder import building
 
-        return trio.run(building.build_with_signals, options, plan, exports, session, journal, tick)
+        job = building.Job(options, plan, exports, session, journal, preparation)
+        return trio.run(building.build_with_signals, job, tick)
 
 
 @contextmanager
@@ -200,6 +202,11 @@ def finish(
 ) -> BuildResult:
     """The image is in the store, has its names, and lies where ``-o`` says."""
     image = assemble(preparation.graph, results, preparation.options.labels)
+    if any(fields["type"] == "inline" for fields in preparation.options.cache_to):
+        from builder.exchange import inline
+
+        records = preparation.lookup.records(preparation.graph.final_chain, results)
+        image = image._replace(manifest=inline(image.manifest, image.config.rootfs.diff_ids, records))
     step = journal.start("exporting to image")
     try:
         export_local(session, image, preparation.exports, step)

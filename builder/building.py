@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -19,6 +20,7 @@ from builder.bases import Base, find_in_layout
 from builder.dockerfile.source import Source
 from builder.errors import BuildError, Interrupted
 from builder.events import Emit, Journal, Outcome
+from builder.exchanging import export_caches, open_caches
 from builder.executor import Executor
 from builder.exporting import Exports, plan_exports
 from builder.graph import BaseRef
@@ -35,6 +37,17 @@ _LEAST_JOBS = 4
 _TICK_SECONDS = 0.1
 
 
+class Job(NamedTuple):
+    """A build as far as it came without an event loop; ``preparation`` is there when no registry was needed for it."""
+
+    options: BuildOptions
+    plan: Plan
+    exports: Exports
+    session: Session
+    journal: Journal
+    preparation: api.Preparation | None = None
+
+
 async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[str, Source]) -> api.BuildResult:
     """The image of ``options``; as `builder.api.build_or_reuse`, inside an event loop of trio."""
     journal = Journal(emit, time.monotonic_ns)
@@ -43,16 +56,14 @@ async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[s
         contexts = api.opened_contexts(options, session, journal)
         opened = await trio.to_thread.run_sync(contexts.__enter__)
         try:
-            return await build_plan(options, read_plan(options, opened, sources), exports, session, journal)
+            return await build_job(Job(options, read_plan(options, opened, sources), exports, session, journal))
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(contexts.__exit__, None, None, None)
 
 
-async def build_with_signals(
-    options: BuildOptions, plan: Plan, exports: Exports, session: Session, journal: Journal, tick: Callable[[], None]
-) -> api.BuildResult:
-    """As `build_plan`, for a program: ``tick`` is called ten times a second, and signals end the build.
+async def build_with_signals(job: Job, tick: Callable[[], None]) -> api.BuildResult:
+    """As `build_job`, for a program: ``tick`` is called ten times a second, and signals end the build.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came.
@@ -64,7 +75,7 @@ async def build_with_signals(
             nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
             nursery.start_soon(_tick, tick)
             try:
-                result.append(await build_plan(options, plan, exports, session, journal))
+                result.append(await build_job(job))
             except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery's group
                 failure.append(error)
             nursery.cancel_scope.cancel()
@@ -89,17 +100,15 @@ async def _tick(tick: Callable[[], None]) -> None:
         tick()
 
 
-async def build_plan(
-    options: BuildOptions, plan: Plan, exports: Exports, session: Session, journal: Journal
-) -> api.BuildResult:
-    """The image of ``plan``, in the store, exported and pushed.
+async def build_job(job: Job) -> api.BuildResult:
+    """The image of ``job``, in the store, exported and pushed.
 
     Raises:
         BuildError: the build failed.
     """
+    options, session, journal = job.options, job.session, job.journal
     await trio.to_thread.run_sync(session.snapshotter.sweep)
-    bases = await _find_bases(plan, options, session, journal)
-    preparation = await trio.to_thread.run_sync(api.prepare, options, plan, exports, bases, session)
+    preparation = job.preparation or await _prepare(job)
     api.tell_findings(preparation, journal)
     environment = Environment(
         servers=session.servers,
@@ -109,14 +118,21 @@ async def build_plan(
         extra_hosts=options.extra_hosts,
         allowed=options.allowed,
     )
-    executor = Executor(session, preparation.lookup, journal, environment, options, preparation.graph.anew)
+    elsewhere = await open_caches(options, job.plan.platform, session, journal)
+    executor = Executor(session, preparation.lookup, journal, environment, options, preparation.graph.anew, elsewhere)
     jobs = options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
     for step_id in preparation.known:
         executor.tell_cached(preparation.graph.steps[step_id])
     results = await run_graph(preparation.graph, preparation.known, executor.execute, jobs=jobs)
     result = api.finish(preparation, results, session, journal, tuple(executor.reports))
-    pushed = await push_all(session, exports.pushes, journal)
+    pushed = await push_all(session, job.exports.pushes, journal)
+    await export_caches(preparation, results, session, journal)
     return result._replace(pushed=pushed)
+
+
+async def _prepare(job: Job) -> api.Preparation:
+    bases = await _find_bases(job.plan, job.options, job.session, job.journal)
+    return await trio.to_thread.run_sync(api.prepare, job.options, job.plan, job.exports, bases, job.session)
 
 
 async def _find_bases(plan: Plan, options: BuildOptions, session: Session, journal: Journal) -> dict[str, Base]:

@@ -6,6 +6,7 @@ record is added only after the layer is stored; what a failed or cancelled step 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -16,6 +17,7 @@ import trio
 from builder.assemble import format_time
 from builder.errors import BuildError, ContextError, describe_os_error
 from builder.events import Journal, Outcome, StepJournal, Usage
+from builder.exchange import RemoteCaches
 from builder.graph import Copy, MakeDirectory, Pull, Run, Step, StepId
 from builder.lookup import Lookup
 from builder.options import BuildOptions
@@ -60,6 +62,7 @@ class Executor:
         environment: run.Environment,
         options: BuildOptions,
         anew: frozenset[StepId] = frozenset(),
+        elsewhere: RemoteCaches | None = None,
     ) -> None:
         self._session = session
         self._lookup = lookup
@@ -67,6 +70,7 @@ class Executor:
         self._environment = environment
         self._options = options
         self._anew = anew
+        self._elsewhere = elsewhere
         self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
 
@@ -131,7 +135,15 @@ class Executor:
     async def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
         if self._options.no_cache or step.id in self._anew:
             return None
-        return await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
+        found = await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
+        elsewhere = self._elsewhere
+        if found is not None or not elsewhere:
+            return found
+        parent = EMPTY if step.base is None else results[step.base]
+        identity = self._lookup.identity(step)
+        return await pull.call_blocking(
+            lambda cancel: elsewhere.find(keys, parent, identity, cancel), threading.Event()
+        )
 
     async def _tell_miss(self, step: Step, keys: StepKeys, journal: StepJournal) -> None:
         """Why the step must be run is part of its output."""

@@ -45,11 +45,6 @@ class Exports(NamedTuple):
         """Whether a registry takes part."""
         return bool(self.pushes)
 
-    @property
-    def read_layers(self) -> bool:
-        """Whether the files of unpacked layers are read, which a plain user can only in a user namespace."""
-        return any(output.kind in {"local", "tar"} for output in self.outputs)
-
 
 def plan_exports(options: BuildOptions) -> Exports:
     """What ``options`` ask for.

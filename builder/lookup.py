@@ -101,6 +101,19 @@ class Lookup:
         key = keys.definition if keys.content is None else keys.content()
         return self._session.cache.explain(self.identity(step), key)
 
+    def records(self, steps: Sequence[Step], results: Mapping[StepId, StepResult]) -> list[CacheRecord]:
+        """The records of the results that ``steps`` have, under each of their keys."""
+        found: list[CacheRecord] = []
+        for step in steps:
+            if isinstance(step.operation, Pull | Scratch):
+                continue
+            keys = self.keys(step, results)
+            for key in (keys.definition, *(() if keys.content is None else (keys.content(),))):
+                record = self._session.cache.find(key)
+                if record is not None and record.diff_id == results[step.id].layers[-1].diff_id:
+                    found.append(record)
+        return found
+
     def find_all(self, graph: Graph) -> dict[StepId, StepResult]:
         """The results of all steps that are there, as far as every step before them is."""
         results: dict[StepId, StepResult] = {}

@@ -39,7 +39,7 @@ class BuildOptions(NamedTuple):
     path, None for ``Dockerfile`` in the context, ``-`` for stdin; ``secrets`` and ``agents`` (paths of sockets)
     are there for mounts, by id; ``allowed`` are entitlements such as ``security.insecure``; ``outputs`` are the fields
     of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own. ``no_cache_stages`` are stages, by
-    name or number, whose steps are run anew.
+    name or number, whose steps are run anew. ``cache_from`` and ``cache_to`` are the fields of those options.
     """
 
     context: str
@@ -64,6 +64,8 @@ class BuildOptions(NamedTuple):
     allowed: frozenset[str] = frozenset()
     contexts: Mapping[str, str] = {}
     no_cache_stages: tuple[str, ...] = ()
+    cache_from: tuple[Mapping[str, str], ...] = ()
+    cache_to: tuple[Mapping[str, str], ...] = ()
 
 
 def default_root(environment: Mapping[str, str]) -> str:

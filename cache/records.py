@@ -173,6 +173,11 @@ class BuildCache:
         record = self.nearest(identity, key)
         return None if record is None else first_difference(record, key)
 
+    def records(self) -> tuple[CacheRecord, ...]:
+        """All records, the oldest first."""
+        rows = self._database.query(f"SELECT {_COLUMNS} FROM record ORDER BY created_ns, key")  # noqa: S608 - constant
+        return tuple(map(_record, rows))
+
     def results(self) -> tuple[Result, ...]:
         """One entry for each result that has a record."""
         from cache.prune import Result

@@ -375,24 +375,33 @@ def ensure_layers(
     progress: Callable[[int, int], None] | None = None,
 ) -> ChainId | None:
     """As ``ensure_unpacked``, of layers given as (blob, diff ID), bottom first."""
+    parent: ChainId | None = None
+    for done, (descriptor, diff_id) in enumerate(layers):
+        parent = unpack_layer(store, descriptor, diff_id, parent)
+        if progress is not None:
+            progress(done + 1, len(layers))
+    return parent
+
+
+def unpack_layer(store: Store, descriptor: Descriptor, diff_id: Digest, parent: ChainId | None) -> ChainId:
+    """The layer in the blob of ``descriptor`` is unpacked on ``parent``, which is; compared with ``diff_id``.
+
+    Raises: as ``ensure_unpacked``.
+    """
     from layers.unpack import apply_layer
 
     snapshots = Snapshotter(store)
     store.claim()
-    parent: ChainId | None = None
-    for done, (descriptor, diff_id) in enumerate(layers):
-        chain = chain_id(parent, diff_id)
-        if not snapshots.has(chain):
-            below = () if parent is None else snapshots.view(parent)
-            active = snapshots.prepare("unpack", parent)
-            try:
-                with store.blobs.open(descriptor.digest) as stream:
-                    unpacked = apply_layer(stream, active.path, parents=below, expected=diff_id)
-                snapshots.commit(active, diff_id, parent, size=unpacked.size, blob=descriptor.digest)
-            except BaseException:
-                snapshots.remove(active)
-                raise
-        parent = chain
-        if progress is not None:
-            progress(done + 1, len(layers))
-    return parent
+    chain = chain_id(parent, diff_id)
+    if snapshots.has(chain):
+        return chain
+    below = () if parent is None else snapshots.view(parent)
+    active = snapshots.prepare("unpack", parent)
+    try:
+        with store.blobs.open(descriptor.digest) as stream:
+            unpacked = apply_layer(stream, active.path, parents=below, expected=diff_id)
+        snapshots.commit(active, diff_id, parent, size=unpacked.size, blob=descriptor.digest)
+    except BaseException:
+        snapshots.remove(active)
+        raise
+    return chain

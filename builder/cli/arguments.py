@@ -146,6 +146,71 @@ def parse_output(text: str) -> dict[str, str]:
     return fields
 
 
+def parse_cache_source(text: str) -> dict[str, str]:
+    """The fields of ``--cache-from type=registry,ref=NAME`` or ``type=local,src=DIR``; a name alone is a registry's.
+
+    Source: ``docker buildx build --cache-from``.
+
+    Raises:
+        argparse.ArgumentTypeError: the type or a field is unknown, or the place is missing.
+    """
+    return _parse_cache(text, {"local": "src", "registry": "ref"}, frozenset())
+
+
+def parse_cache_target(text: str) -> dict[str, str]:
+    """The fields of ``--cache-to type=registry,ref=NAME[,mode=max]``, ``type=local,dest=DIR`` or ``type=inline``.
+
+    Source: ``docker buildx build --cache-to``. ``ignore-error`` is what is done anyway.
+
+    Raises:
+        argparse.ArgumentTypeError: the type, a field or the mode is unknown, or the place is missing.
+    """
+    fields = _parse_cache(text, {"local": "dest", "registry": "ref", "inline": ""}, frozenset({"mode", "ignore-error"}))
+    if fields.get("mode", "min") not in {"min", "max"}:
+        raise argparse.ArgumentTypeError(f"unknown mode {fields['mode']!r}, known are min, max")
+    if fields["type"] == "inline" and fields.get("mode") == "max":
+        raise argparse.ArgumentTypeError("an image holds the results of its own layers alone: inline has no mode=max")
+    if fields.get("ignore-error", "true") != "true":
+        raise argparse.ArgumentTypeError("a cache that cannot be written is a warning, never an error")
+    return fields
+
+
+def _parse_cache(text: str, places: dict[str, str], further: frozenset[str]) -> dict[str, str]:
+    """Fields with a type of ``places``, which says the field that names the place."""
+    if "=" not in text and "," not in text and text not in places:
+        check_reference(text)
+        return {"type": "registry", "ref": text}
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        fields[name] = value
+    kind = fields.get("type", "registry" if "ref" in fields else None)
+    if kind not in places:
+        raise argparse.ArgumentTypeError(f"unknown cache type {kind!r}, known are {', '.join(places)}")
+    allowed = {"type", places[kind], *further} - {""}
+    for name in fields:
+        if name not in allowed:
+            raise argparse.ArgumentTypeError(
+                f"unknown field {name!r} of a {kind} cache, known are {', '.join(sorted(allowed))}"
+            )
+    if places[kind] and not fields.get(places[kind]):
+        raise argparse.ArgumentTypeError(f"cache type {kind} needs {places[kind]}=…")
+    if kind == "registry":
+        check_reference(fields["ref"])
+    return {**fields, "type": kind}
+
+
+def check_reference(text: str) -> None:
+    """Nothing, when ``text`` is the name of an image. Raises argparse.ArgumentTypeError."""
+    from layers.errors import FormatError
+    from layers.reference import Reference
+
+    try:
+        Reference.parse(text)
+    except FormatError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parse_context(text: str) -> tuple[str, str]:
     """Name and place of ``NAME=CONTEXT``.
 

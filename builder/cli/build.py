@@ -17,6 +17,8 @@ from builder.cli.arguments import (
     parse_agent,
     parse_assignments,
     parse_bytes,
+    parse_cache_source,
+    parse_cache_target,
     parse_context,
     parse_count,
     parse_cpus,
@@ -122,6 +124,8 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         agents=dict(arguments.ssh),
         allowed=frozenset(arguments.allow),
         contexts=dict(arguments.build_context),
+        cache_from=tuple(arguments.cache_from),
+        cache_to=tuple(arguments.cache_to),
         no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
 
@@ -144,6 +148,15 @@ def parser_build() -> ArgumentParser:
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform of the bases, when not the machine's own")
     parser.add_argument("--no-cache", action="store_true", help="run every step, and remember the results")
+    parser.add_argument(
+        "--cache-from", action="append", default=[], type=parse_cache_source, metavar="type=TYPE,…",
+        help="use results of steps from elsewhere: type=registry,ref=NAME (or NAME alone), type=local,src=DIR",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache-to", action="append", default=[], type=parse_cache_target, metavar="type=TYPE,…",
+        help="keep results of steps elsewhere: type=registry,ref=NAME, type=local,dest=DIR, type=inline; mode=max for "
+        "those of all stages",
+    )  # fmt: skip
     parser.add_argument(
         "--no-cache-filter", action="append", default=[], metavar="STAGE[,STAGE]",
         help="run every step of these stages, and remember the results",

@@ -11,15 +11,12 @@ from builder.errors import UsageError
 
 _NO_ATTESTATIONS = "attestations are not made; leave it out"
 _NO_INSTANCES = "there is one builder, without instances; leave it out"
-_NO_CACHE_EXCHANGE = "results of steps stay on this machine; leave it out, or keep the --root directory between builds"
 _FINER_LIMIT = "there are --cpus and --cpu-shares, not the scheduler's own numbers"
 
 REFUSED = {
     "--annotation": "annotations are not written; --label goes into the image's configuration",
     "--attest": _NO_ATTESTATIONS,
     "--builder": _NO_INSTANCES,
-    "--cache-from": _NO_CACHE_EXCHANGE,
-    "--cache-to": _NO_CACHE_EXCHANGE,
     "--call": "there is --check",
     "--cap-add": "a step has docker's default capabilities, or with RUN --security=insecure all",
     "--cap-drop": "a step has docker's default capabilities",

@@ -188,8 +188,6 @@ def test_an_abbreviated_option_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--cache-from", "type=gha", "."], "--cache-from: results of steps stay on this machine"),
-        (["--cache-to=type=inline", "."], "--cache-to: results of steps stay on this machine"),
         (["--squash", "-t", "x", "."], "--squash: layers stay as the Dockerfile makes them"),
         (["-v", "/a:/b", "."], "-v: RUN --mount=type=bind shows files"),
         (["--provenance=true", "."], "argument --provenance: attestations are not made, got 'true'"),

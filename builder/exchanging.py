@@ -1,0 +1,76 @@
+"""The asynchronous part of `builder.exchange`: read before the first step, written after the last.
+
+Invariant: nothing here ends a build, whatever is wrong at the other place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from builder import exchange
+from builder.errors import BuildError
+from builder.events import Journal, Outcome
+from builder.exchange import RemoteCaches
+from builder.graph import Step, StepId
+from builder.options import BuildOptions
+from builder.results import StepResult
+from builder.session import Session
+from builder.steps.pull import call_blocking
+from layers.errors import LayersError
+from layers.platform import Platform
+
+if TYPE_CHECKING:
+    from builder.api import Preparation
+
+
+async def open_caches(
+    options: BuildOptions, platform: Platform, session: Session, journal: Journal
+) -> RemoteCaches | None:
+    """The results elsewhere that ``--cache-from`` names; of those that can't be read a warning is told."""
+    if not options.cache_from or options.no_cache:
+        return None
+    step = journal.start("importing cache from " + ", ".join(map(exchange.name_of, options.cache_from)))
+    try:
+        caches = await call_blocking(
+            lambda cancel: exchange.open_caches(options.cache_from, session, platform, journal.notice, cancel),
+            threading.Event(),
+        )
+    except trio.Cancelled:
+        step.finish(Outcome.CANCELLED)
+        raise
+    step.finish(Outcome.DONE)
+    return RemoteCaches(caches, session, journal.notice)
+
+
+async def export_caches(
+    preparation: Preparation, results: Mapping[StepId, StepResult], session: Session, journal: Journal
+) -> None:
+    """The results are where ``--cache-to`` says; where that can't be, a warning is told."""
+    graph = preparation.graph
+    for fields in preparation.options.cache_to:
+        if fields["type"] == "inline":
+            # it is part of the image
+            continue
+        name = exchange.name_of(fields)
+        steps = graph.steps if fields.get("mode") == "max" else graph.final_chain
+        step = journal.start(f"exporting cache to {name}")
+
+        def write(cancel: threading.Event, fields: Mapping[str, str] = fields, steps: Sequence[Step] = steps) -> int:
+            records = exchange.exportable(session, preparation.lookup.records(steps, results))
+            return exchange.write_cache(records, exchange.place_of(fields, session), session, cancel)
+
+        try:
+            count = await call_blocking(write, threading.Event())
+        except trio.Cancelled:
+            step.finish(Outcome.CANCELLED)
+            raise
+        except (LayersError, OSError, BuildError) as error:
+            journal.notice(f"cache {name!r} is not written: {error}")
+            step.finish(Outcome.FAILED, str(error))
+        else:
+            step.output(1, f"{count} results\n".encode())
+            step.finish(Outcome.DONE)
