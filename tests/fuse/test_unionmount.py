@@ -36,8 +36,20 @@ def unmount(root: Path) -> None:
     if not lines:
         return
     minor = lines[-1].split(" ")[2].replace(":", "-")
+    path = f"/run/unionfs/{minor}.sock"
+    number = identity(path)
     subprocess.run(["umount", root], check=True)
-    wait_until(lambda: not os.path.exists(f"/run/unionfs/{minor}.sock"), "the daemon ends")
+    # the next mount, anybody's, may get the same device number
+    wait_until(lambda: identity(path) != number or number is None, "the daemon ends")
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file lies there, None when none does."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_ctime_ns
 
 
 FORMS = {
