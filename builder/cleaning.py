@@ -7,10 +7,13 @@ leaves layers without records (which the next pruning takes) and never records w
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from builder.session import Session
+from cache.errors import LockCancelledError
 from layers.digest import ChainId, Digest
 from layers.gc import Collected, collect
 
@@ -64,7 +67,32 @@ def prune(
         dry_run=dry_run,
     )
     collected = collect_garbage(session, dry_run=dry_run, forgotten=frozenset(plan.chain_ids))
-    return Pruned(len(plan.chain_ids), len(collected.chains), collected.freed_bytes)
+    fetched_bytes = 0
+    if everything or unused_seconds is not None:
+        fetched_bytes = _drop_fetched(session, 0 if everything else unused_seconds or 0, dry_run=dry_run)
+    return Pruned(len(plan.chain_ids), len(collected.chains), collected.freed_bytes + fetched_bytes)
+
+
+def _drop_fetched(session: Session, unused_seconds: int, *, dry_run: bool) -> int:
+    """Downloads and repositories that nobody used for so long are gone, but those in use; the bytes they took."""
+    freed_bytes = 0
+    before_ns = time.time_ns() - unused_seconds * _SECOND_NS
+    for kind, lock, mark in (("downloads", "download", "state.json"), ("git", "git", "")):
+        parent = os.path.join(session.root, kind)
+        for name in os.listdir(parent) if os.path.isdir(parent) else ():
+            place = os.path.join(parent, name)
+            try:
+                used_ns = os.stat(os.path.join(place, mark)).st_mtime_ns
+            except FileNotFoundError:
+                used_ns = 0
+            if used_ns >= before_ns:
+                continue
+            # whoever works with it holds the lock, and it stays
+            with suppress(LockCancelledError), session.cache.lock(f"{lock}-{name}", cancelled=lambda: True):
+                freed_bytes += _tree_bytes(place)
+                if not dry_run:
+                    shutil.rmtree(place)
+    return freed_bytes
 
 
 def disk_use(session: Session) -> DiskUse:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from builder.cleaning import prune
+from builder.session import Session
 from harness.pybuild import Pybuild, step_outcomes
 from harness.web import Page, Repository, Web, serving, sha256
 
@@ -237,3 +239,21 @@ def test_what_the_checksum_names_needs_no_network_again(build: Builder, web: Web
     web.pages.clear()
     assert build(line) == ["CACHED"]
     assert "answers 404" in build.refused("ADD URL/dir/file /d/")
+
+
+def test_pruning_takes_what_was_fetched(build: Builder, repository: Repository) -> None:
+    build("ADD URL/dir/file URL/project.git /d/")
+    assert repository.bare.is_dir()
+    root = build.pybuild.root
+    kept = [*(root / "downloads").iterdir(), *(root / "git").iterdir()]
+    assert len(kept) == 2
+    with Session(str(root)) as session:
+        prune(session, unused_seconds=3600)
+        assert all(place.exists() for place in kept)
+        with session.cache.lock(f"git-{kept[1].name}"):
+            prune(session, everything=True)
+        assert [place.exists() for place in kept] == [False, True]
+        assert prune(session, everything=True, dry_run=True).freed_bytes > 0
+        assert prune(session, everything=True).freed_bytes > 0
+    assert not any(place.exists() for place in kept)
+    assert build("ADD URL/dir/file URL/project.git /d/") == ["DONE"]
