@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from unionfs.branch import Branch
 from unionfs.changes import decode_change, plan_branches
-from unionfs.errors import SnapshotError
+from unionfs.errors import BranchBusyError, SnapshotError
 from unionfs.explain import explain
 from unionfs.mountspec import encode_branches
 from unionfs.snapshots import Line, roll_back, take_snapshot
@@ -22,9 +22,15 @@ from unionfs.wire import Message
 class Actions:
     """Answers for one union."""
 
-    def __init__(self, union: Union, statistics: Callable[[], Message], line: Line) -> None:
-        """``statistics``: those of the transport; ``line``: the snapshots of the branch that was on top at first."""
+    def __init__(
+        self, union: Union, statistics: Callable[[], Message], line: Line, *, shows_nodes: bool = False
+    ) -> None:
+        """``statistics``: those of the transport; ``line``: the snapshots of the branch that was on top at first.
+
+        ``shows_nodes``: the transport shows node numbers as those of files.
+        """
         self._union = union
+        self._shows_nodes = shows_nodes
         self._statistics = statistics
         self._line = line
         self._actions: dict[str, Callable[[Message], Message]] = {
@@ -42,7 +48,7 @@ class Actions:
         }
 
     def answer(self, message: Message) -> Message:
-        """What was asked for.
+        """What was asked for, or why not and which files are in the way.
 
         Raises:
             UnionError, OSError: it is refused. KeyError, TypeError, ValueError: the message is none.
@@ -50,7 +56,10 @@ class Actions:
         action = self._actions.get(message["do"])
         if action is None:
             return {"error": f"action {message['do']!r} is unknown to this daemon"}
-        return action(message)
+        try:
+            return action(message)
+        except BranchBusyError as error:
+            return {"error": str(error), "inos": error.nodes if self._shows_nodes else error.inos}
 
     def _list(self, _message: Message) -> Message:
         stack = self._union.stack

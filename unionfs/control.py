@@ -42,7 +42,7 @@ import struct
 from collections.abc import Callable
 
 from unionfs import wire
-from unionfs.errors import BranchBusyError, UnionError
+from unionfs.errors import UnionError
 from unionfs.mountinfo import MountEntry
 
 _PEER_CREDENTIALS = struct.Struct("=iII")
@@ -129,8 +129,6 @@ class ControlSocket:
     def _answered(self, message: wire.Message) -> wire.Message:
         try:
             return self._answer(message)
-        except BranchBusyError as error:
-            return {"error": str(error), "inos": error.inos}
         except (UnionError, OSError) as error:
             return {"error": str(error)}
         except (KeyError, TypeError, ValueError) as error:

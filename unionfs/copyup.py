@@ -77,6 +77,22 @@ class Copier:
             raise
         return name
 
+    def stage_unnamed(
+        self, fd: int, target: OpenBranch, ownership: Ownership = PRESERVED, size_bytes: int | None = None
+    ) -> bytes:
+        """As ``stage``, of the regular file behind ``fd``, which need not have a name any more."""
+        temporary_fd, name = target.temporary()
+        source_fd = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._copy_open(source_fd, temporary_fd, name, size_bytes)
+            self._copy_metadata(source_fd, os.fstat(source_fd), temporary_fd, name, ownership)
+        except BaseException:
+            target.discard(name)
+            raise
+        finally:
+            os.close(source_fd)
+        return name
+
     def _copy_file(
         self, source: OpenBranch, path: bytes, temporary_fd: int, name: bytes, size_bytes: int | None
     ) -> None:
@@ -84,15 +100,18 @@ class Copier:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         source_fd = os.open(rest, flags, dir_fd=fd)
         try:
-            target_fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=temporary_fd)
-            try:
-                self.copy_data(source_fd, target_fd, size_bytes)
-                if self._durable:
-                    os.fdatasync(target_fd)
-            finally:
-                os.close(target_fd)
+            self._copy_open(source_fd, temporary_fd, name, size_bytes)
         finally:
             os.close(source_fd)
+
+    def _copy_open(self, source_fd: int, temporary_fd: int, name: bytes, size_bytes: int | None) -> None:
+        target_fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=temporary_fd)
+        try:
+            self.copy_data(source_fd, target_fd, size_bytes)
+            if self._durable:
+                os.fdatasync(target_fd)
+        finally:
+            os.close(target_fd)
 
     def copy_data(self, source_fd: int, target_fd: int, size_bytes: int | None = None) -> None:
         """The empty file ``target_fd`` has the content of ``source_fd``, at most ``size_bytes``, holes included."""
@@ -130,7 +149,7 @@ class Copier:
         return False
 
     def _copy_metadata(
-        self, host_path: bytes, status: os.stat_result, temporary_fd: int, name: bytes, ownership: Ownership
+        self, source: bytes | int, status: os.stat_result, temporary_fd: int, name: bytes, ownership: Ownership
     ) -> None:
         mode = stat.S_IMODE(status.st_mode) if ownership.mode is None else ownership.mode
         uid = status.st_uid if ownership.uid is None else ownership.uid
@@ -146,7 +165,7 @@ class Copier:
         stores = self.store is not None and can_carry(status.st_mode)
         if not stat.S_ISLNK(status.st_mode):
             os.chmod(name, inode_mode(stat.S_IFMT(status.st_mode) | mode) if stores else mode, dir_fd=temporary_fd)
-        self.copy_xattrs(host_path, target)
+        self.copy_xattrs(source, target)
         if stores:
             self._store(target, Stored(uid, gid, stat.S_IMODE(status.st_mode) if ownership.mode is None else mode))
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=temporary_fd, follow_symlinks=False)
@@ -157,10 +176,11 @@ class Copier:
             with contextlib.suppress(FileExistsError):
                 os.setxattr(target, self.store, encode_stored(stored), _sys.XATTR_CREATE)
 
-    def copy_xattrs(self, source: bytes, target: bytes) -> None:
+    def copy_xattrs(self, source: bytes | int, target: bytes) -> None:
         """The host path ``target`` has the extended attributes of ``source``, the marks of unions left out."""
+        follows = isinstance(source, int)
         try:
-            names = os.listxattr(source, follow_symlinks=False)
+            names = os.listxattr(source, follow_symlinks=follows)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
                 return
@@ -168,7 +188,7 @@ class Copier:
         for name in names:
             if whiteout.is_own_xattr(os.fsencode(name)):
                 continue
-            value = os.getxattr(source, name, follow_symlinks=False)
+            value = os.getxattr(source, name, follow_symlinks=follows)
             try:
                 os.setxattr(target, name, value, follow_symlinks=False)
             except OSError as error:

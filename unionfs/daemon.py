@@ -126,7 +126,8 @@ def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
         stack.callback(mount.close)
         if call.trace:
             mount.trace(log)
-        control = _control(call.mount_point, Actions(made[0], mount.statistics, line), log)
+        actions = Actions(made[0], mount.statistics, line, shows_nodes=call.through_pyfuse3)
+        control = _control(call.mount_point, actions, log)
         if control is not None:
             stack.callback(control.close)
             mount.watch(control.fileno(), control.serve)

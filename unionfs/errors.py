@@ -43,11 +43,15 @@ class BranchUnknownError(BranchError):
 
 
 class BranchBusyError(BranchError):
-    """Files on the branch are open in a way that forbids the change; ``inos`` are the numbers they show."""
+    """Files on the branch are open in a way that forbids the change.
 
-    def __init__(self, path: bytes, message: str, inos: tuple[int, ...] = ()) -> None:
+    ``inos`` are the numbers they show, ``nodes`` those the transport knows them by.
+    """
+
+    def __init__(self, path: bytes, message: str, inos: tuple[int, ...] = (), nodes: tuple[int, ...] = ()) -> None:
         super().__init__(path, message)
         self.inos = inos
+        self.nodes = nodes
 
 
 class BranchSyntaxError(UnionError):

@@ -9,6 +9,7 @@ content, and the names get a new node.
 from __future__ import annotations
 
 import os
+import stat
 
 from unionfs.branch import OpenBranch
 from unionfs.copyup import PRESERVED, Copier, Ownership
@@ -78,8 +79,7 @@ class Lifter:
         """``node``, or its successor, on the branch at ``position``, which is above the one it lies on."""
         tree = self._tree
         if node.parent is None:
-            # an open file without a name on a read-only branch: there is no place to copy it to
-            raise read_only_error()
+            return self._unnamed(node, tree.branches[position], caller, size_bytes)
         directory, name = node.parent, node.name
         branch = self.directory(directory, position)
         before = tree.stat(node)
@@ -97,6 +97,29 @@ class Lifter:
             moved.extra_links = shown_links - 1
             self.materialize(moved)
         return moved
+
+    def _unnamed(self, node: FileNode, branch: OpenBranch, caller: Caller | None, size_bytes: int | None) -> FileNode:
+        """``node``, which has lost its last name, on ``branch``, where it has none either."""
+        file = node.file
+        fd = node.ghost if file is None else file.fd
+        before = self._tree.stat(node)
+        if fd is None or not stat.S_ISREG(before.st_mode) or (file is not None and file.passes):
+            # what the kernel reads by itself cannot be given another file
+            raise read_only_error()
+        staged = self.copier.stage_unnamed(fd, branch, self._ownership(caller), size_bytes)
+        temporary_fd = branch.temporary()[0]
+        try:
+            upper = os.open(staged, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=temporary_fd)
+        finally:
+            os.unlink(staged, dir_fd=temporary_fd)
+        self._tree.origins[self._tree.identity(os.fstat(upper))] = self._tree.shown_ino(before)
+        os.dup2(upper, fd, inheritable=False)
+        os.close(upper)
+        if file is not None:
+            file.writable = True
+        node.branch = branch
+        node.extra_links += before.st_nlink
+        return node
 
     def _sign(self, branch: OpenBranch, staged: bytes, before: os.stat_result) -> None:
         """The staged copy says which number it shows, where that is to outlive the mount."""

@@ -104,10 +104,10 @@ def _check_idle(
 
 def _refuse_open(tree: Tree, branch: OpenBranch, handles: Sequence[Handle], what: str, why: str) -> None:
     if handles:
-        inos = {tree.node_attr(handle.node).visible_ino for handle in handles}
-        raise BranchBusyError(
-            branch.branch.path, f"cannot be {what}, {len(handles)} open files {why}", tuple(sorted(inos))
-        )
+        nodes = {handle.node.ino: handle.node for handle in handles}
+        inos = tuple(tree.node_attr(node).visible_ino for node in nodes.values())
+        message = f"cannot be {what}, {len(handles)} open files {why}"
+        raise BranchBusyError(branch.branch.path, message, inos, tuple(nodes))
 
 
 def _refuse_kept(tree: Tree, branch: OpenBranch) -> None:

@@ -387,8 +387,10 @@ def test_a_mount_over_its_own_branch_has_snapshots(place: Path, command: Command
     assert (root / "in-low").read_text() == "low"
 
 
-def test_open_files_keep_their_branch(place: Path, command: Command) -> None:
-    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", place / "m").returncode == 0
+@pytest.mark.parametrize("transport", ["direct", "pyfuse3"])
+def test_open_files_keep_their_branch(transport: str, place: Path, command: Command) -> None:
+    words = ["-o", f"transport={transport},dirs={place}/top:{place}/low=ro", place / "m"]
+    assert command("unionmount", *words).returncode == 0
     with open(place / "m/in-top", "a"):
         busy = command("unionctl", place / "m", "--mode", 0, "ro")
         gone = command("unionctl", place / "m", "--remove", 0)

@@ -51,6 +51,32 @@ def test_an_unlinked_open_file_stays_usable_and_has_no_links(stand):
         assert union.getattr(ino, None).nlink == 0
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_unlinked_file_of_a_lower_branch_can_be_changed(stand, closed):
+    os.setxattr(stand.put(1, "f", "lower"), "user.x", b"1")
+    union = stand.union(passthrough=Passthrough.OFF)
+    ino = ino_of(union, b"f")
+    reader = union.open(ino, RD, ROOT)
+    union.unlink(ROOT_INO, b"f")
+    before = union.getattr(ino, reader)
+    if closed:
+        union.release(reader)
+    union.setattr(ino, SetAttr(mode=0o600, mtime_ns=5), None, ROOT)
+    writer = union.open(ino, RW, ROOT)
+    union.write(writer, 5, b" more")
+    assert union.read(writer if closed else reader, 0, 99) == b"lower more"
+    union.setattr(ino, SetAttr(size=3), writer, ROOT)
+    after = union.getattr(ino, writer)
+    assert (after.size, after.mode & 0o777, after.nlink, after.visible_ino) == (3, 0o600, 0, before.visible_ino)
+    assert union.getxattr(ino, b"user.x") == b"1"
+    union.release(writer)
+    if not closed:
+        union.release(reader)
+    union.forget(ino, 1)
+    assert (stand.roots[1] / "f").read_text() == "lower"
+    assert stand.names(0) == [".wh.f"]
+
+
 def test_a_removed_file_that_is_known_still_has_attributes(stand):
     stand.put(1, "d", None)
     union = stand.union()
