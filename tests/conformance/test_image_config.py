@@ -17,6 +17,7 @@ import pytest
 from builder.convert import convert, plan_bases
 from builder.dockerfile.parser import parse
 from builder.graph import BaseImage
+from harness.images import comparable
 from layers.config import ImageConfig
 from layers.platform import host
 
@@ -151,25 +152,6 @@ def own_result(text: str, base: dict[str, Any]) -> dict[str, Any]:
         ),
     ]
     return result
-
-
-def comparable(image: dict[str, Any]) -> dict[str, Any]:
-    """What both must agree on; docker writes some empty values that others leave out."""
-    config = {name: value for name, value in image["config"].items() if value}
-    history = [
-        (_readable(one.get("created_by", "")), one.get("comment", ""), one.get("empty_layer", False))
-        for one in image.get("history", ())
-    ]
-    author = image.get("author", "")
-    return {"config": config, "history": history, "os": image["os"], "arch": image["architecture"], "author": author}
-
-
-def _readable(created_by: str) -> str:
-    if created_by.startswith("HEALTHCHECK"):
-        return "HEALTHCHECK"
-    if not created_by.startswith("EXPOSE map["):
-        return created_by
-    return created_by.replace("map[", "[").replace(":{}", "")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.laboratory import laboratory
 from harness.pybuild import Pybuild
 from layers.testing.docker_registry import DockerRegistry
+
+__all__ = ["laboratory"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

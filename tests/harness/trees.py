@@ -10,8 +10,10 @@ import fnmatch
 import hashlib
 import os
 import stat
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Entry(NamedTuple):
@@ -24,6 +26,14 @@ class Entry(NamedTuple):
     xattrs: tuple[tuple[str, bytes], ...]
     same_file: str
     """The first name, in order, of the file that this name is a hard link of; its own where there is one name."""
+
+
+class NamedEntry(Protocol):
+    """A named tuple of what is known of a file."""
+
+    _fields: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[object]: ...
 
 
 class Ignored(NamedTuple):
@@ -85,16 +95,37 @@ def read_tree(root: Path) -> dict[str, Entry]:
     return tree
 
 
-def differences(ours: dict[str, Entry], theirs: dict[str, Entry], ignored: tuple[Ignored, ...] = ()) -> list[str]:
-    """One line for each difference that no rule covers."""
-    lines = []
+class Difference(NamedTuple):
+    """What is not equal at ``path``: a field of its entry, or ``*`` where it is in one tree only."""
+
+    path: str
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+def compare(ours: Mapping[str, NamedEntry], theirs: Mapping[str, NamedEntry]) -> Iterator[Difference]:
+    """Every difference of two trees, in the order of paths."""
     for path in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(path), theirs.get(path)
         if mine is None or other is None:
-            if not any(rule.covers(path, "*") for rule in ignored):
-                lines.append(f"{path}: only in {'the other' if mine is None else 'ours'}")
+            yield Difference(path, "*", f"only in {'the other' if mine is None else 'ours'}")
             continue
-        for field, left, right in zip(Entry._fields, mine, other, strict=True):
-            if left != right and not any(rule.covers(path, field) for rule in ignored):
-                lines.append(f"{path}: {field} is {left!r}, the other has {right!r}")
-    return lines
+        for field, left, right in zip(mine._fields, mine, other, strict=True):
+            if left != right:
+                yield Difference(path, field, f"{field} is {left!r}, the other has {right!r}")
+
+
+def differences(
+    ours: Mapping[str, NamedEntry], theirs: Mapping[str, NamedEntry], ignored: tuple[Ignored, ...] = ()
+) -> list[str]:
+    """One line for each difference that no rule covers."""
+    return [str(one) for one in compare(ours, theirs) if not any(rule.covers(one.path, one.field) for rule in ignored)]
+
+
+def general_rules() -> tuple[Ignored, ...]:
+    """What may differ between two builds of any Dockerfile: tests/e2e/differential.toml."""
+    rules = tomllib.loads((Path(__file__).resolve().parents[1] / "e2e" / "differential.toml").read_text())
+    return tuple(Ignored(rule["path"], tuple(rule["fields"]), rule["reason"]) for rule in rules["ignored"])
