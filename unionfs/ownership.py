@@ -62,14 +62,14 @@ class Owners:
 
 
 def parse_id_map(text: str) -> tuple[IdRange, ...]:
-    """The ranges of ``STORED:SHOWN:COUNT[:STORED:SHOWN:COUNT…]``.
+    """The ranges of ``STORED:SHOWN:LENGTH[:STORED:SHOWN:LENGTH…]``.
 
     Raises:
         ValueError: it is not of that form.
     """
     numbers = [int(word) for word in text.split(":") if word]
     if not numbers or len(numbers) % 3 or min(numbers) < 0:
-        raise ValueError(f"expected STORED:SHOWN:COUNT, got {text!r}")
+        raise ValueError(f"expected STORED:SHOWN:LENGTH, got {text!r}")
     return tuple(IdRange(*numbers[at : at + 3]) for at in range(0, len(numbers), 3))
 
 

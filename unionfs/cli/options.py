@@ -190,7 +190,7 @@ def _id_map(field: str) -> _Setter:
         try:
             chosen.union[field] = parse_id_map(value)
         except ValueError:
-            expected = "STORED:SHOWN:COUNT[:STORED:SHOWN:COUNT…]"
+            expected = "STORED:SHOWN:LENGTH[:STORED:SHOWN:LENGTH…]"
             raise OptionError(f"option {key!r}: expected {expected}, got {value!r}") from None
 
     return setter

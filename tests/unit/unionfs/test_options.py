@@ -116,12 +116,28 @@ def test_layers_of_overlay() -> None:
         ("lowerdir=/a::/b", "option 'lowerdir': expected a path for every layer, got an empty one"),
         ("dirs=/a,zzzzzz", "option 'zzzzzz' is unknown"),
         ("dirs=/a:", "dirs: expected a path for every branch, got an empty one"),
+        (
+            "dirs=/a,uidmapping=0:1",
+            "option 'uidmapping': expected STORED:SHOWN:LENGTH[:STORED:SHOWN:LENGTH…], got '0:1'",
+        ),
+        ("dirs=/a,squash_to_uid=-1", "option 'squash_to_uid': expected a number, got '-1'"),
+        ("dirs=/a,xattr_permissions=3", "option 'xattr_permissions': expected one of 0, 1, 2, got '3'"),
+        ("dirs=/a,inodes=slow", "option 'inodes': expected stable or fast, got 'slow'"),
+        ("dirs=/a,inodes=stable,transport=pyfuse3", "option 'inodes': pyfuse3 shows numbers of its own"),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
     with pytest.raises(UnionError) as refusal:
         asked(text)
     assert str(refusal.value).startswith(message)
+
+
+def test_snapshots() -> None:
+    assert asked("dirs=/a,snapdir=/s").snapshot_directory == b"/s"
+    request = asked("dirs=/a,at=one")
+    assert request.at == "one"
+    assert request.union.read_only
+    assert request.mount.read_only
 
 
 def test_commas() -> None:
