@@ -3,7 +3,8 @@
 ::
 
     source and target on one writable branch   (copied up; a directory whole, ``whole.raise_whole``)
-      → the way is clear: what stands at the target and can't be renamed over gave way to a whiteout in overlay form
+      → the way is clear: a directory at the target is empty on the branch too; what can't be renamed over for another
+    reason gave way to a whiteout in overlay form
       → one renameat2(2): plain, or RENAME_WHITEOUT where a lower instance of the old name would reappear,
         or RENAME_EXCHANGE of a directory with the whiteout at its target
       → the whiteout left at the old name gets the form that is written, or goes
@@ -287,6 +288,8 @@ def _clear_way(branch: OpenBranch, new: Place) -> _Way:
         status = None
     marked = whiteout.has_mark(branch, new.directory.prefix, new.name)
     is_directory = status is not None and stat.S_ISDIR(status.st_mode)
+    if not marked and is_directory and whiteout.strip(branch, new.path):
+        return _Way(hidden=False)
     if not marked and not is_directory:
         return _Way(status is not None and whiteout.is_whiteout(branch, new.path, status))
     temporary_fd, staged = branch.temporary()

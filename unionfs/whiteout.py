@@ -193,6 +193,31 @@ def remove_opaque(branch: OpenBranch, path: bytes) -> None:
             os.removexattr(host_path, xattr, follow_symlinks=False)
 
 
+def strip(branch: OpenBranch, path: bytes) -> bool:
+    """The directory at ``path``, in which nothing shows, is empty on the branch: opaque by an xattr, without marks.
+
+    False, and nothing is changed, where the filesystem takes no xattrs or a directory lies hidden in it.
+    """
+    with os.scandir(branch.proc_path(path)) as entries:
+        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    if not found:
+        return True
+    if any(found.values()):
+        return False
+    fd, rest = branch.at(path)
+    try:
+        make_opaque(fd, rest, WhiteoutForm.OVERLAY)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EACCES}:
+            raise
+        return False
+    # what a mark of the same directory hides goes before the mark
+    for name in sorted(found, key=is_reserved):
+        fd, rest = branch.at(path + b"/" + name)
+        os.unlink(rest, dir_fd=fd)
+    return True
+
+
 def _set_mark(path: bytes, names: tuple[str, ...]) -> None:
     """The first attribute of ``names`` that may be set has the value ``y``; trusted ones need CAP_SYS_ADMIN."""
     try:

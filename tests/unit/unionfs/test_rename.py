@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from harness.paths import ROOT, tree
-from unionfs import _sys
+from unionfs import _sys, whiteout
 from unionfs.types import ROOT_INO, DeleteMode, Passthrough, WhiteoutForm
 
 
@@ -182,7 +182,8 @@ def test_an_empty_directory_with_marks_is_replaced(stand, form):
     assert tree(stand.paths()).keys() == {b"target", b"target/f"}
 
 
-def test_a_failed_replacement_of_a_directory_is_undone(stand, form, monkeypatch):
+@pytest.mark.parametrize("xattrs", [True, False], ids=["xattrs", "no xattrs"])
+def test_a_failed_replacement_of_a_directory_is_undone(stand, form, xattrs, monkeypatch):
     stand.put(1, "target/x", "x")
     stand.put(0, "d/f", "f")
     paths = stand.paths(whiteouts=form)
@@ -191,13 +192,20 @@ def test_a_failed_replacement_of_a_directory_is_undone(stand, form, monkeypatch)
     real = _sys.renameat2
     calls = []
 
-    def second_fails(*args):
+    def last_fails(*args):
         calls.append(args)
         if len(calls) == 2:
             raise OSError(errno.EIO, "broken")
         real(*args)
 
-    monkeypatch.setattr(_sys, "renameat2", second_fails)
+    def fails(*_args, **_keywords):
+        raise OSError(errno.EIO, "broken")
+
+    if xattrs:
+        monkeypatch.setattr(os, "rename", fails)
+    else:
+        monkeypatch.setattr(whiteout, "strip", lambda _branch, _path: False)
+        monkeypatch.setattr(_sys, "renameat2", last_fails)
     with pytest.raises(OSError):
         paths.rename(b"d", b"target")
     monkeypatch.undo()
