@@ -56,18 +56,18 @@ class Actor:
     """One sequence of operations in ``union`` and in ``plain``, two directories with the same content."""
 
     def __init__(self, union: Path, plain: Path, seed: int, *, allocates: bool = True) -> None:
-        self._sides = (str(union), str(plain))
+        self.sides = (str(union), str(plain))
         self._random = random.Random(seed)
         self._open: list[_Pair] = []
         self.log: list[str] = []
-        self._operations: list[Callable[[], None]] = [
+        self.operations: list[Callable[[], None]] = [
             self._create, self._create, self._write, self._write, self._append, self._truncate, self._mkdir,
             self._mkdir, self._rmdir, self._unlink, self._unlink, self._rename, self._rename, self._rename, self._link,
             self._symlink, self._mknod, self._chmod, self._chown, self._set_xattr, self._remove_xattr, self._read,
             self._list, self._look, self._open_file, self._use_open, self._use_open, self._close_file, self._sync,
         ]  # fmt: skip
         if allocates:
-            self._operations += [self._unnamed]
+            self.operations += [self._unnamed]
 
     def run(self, operations: int) -> None:
         """The operations are done and every answer was the same.
@@ -76,7 +76,7 @@ class Actor:
             AssertionError: one was not; the last ones are named.
         """
         for _ in range(operations):
-            operation = self._random.choice(self._operations)
+            operation = self._random.choice(self.operations)
             self.log.append(operation.__name__.strip("_"))
             try:
                 operation()
@@ -91,19 +91,19 @@ class Actor:
             self._close_file()
         seen: set[int] = set()
         doubled: list[str] = []
-        for directory, _names, files in os.walk(self._sides[1]):
+        for directory, _names, files in os.walk(self.sides[1]):
             for name in sorted(files):
                 path = os.path.join(directory, name)
                 number = os.lstat(path).st_ino
                 if number in seen:
-                    doubled.append(os.path.relpath(path, self._sides[1]))
+                    doubled.append(os.path.relpath(path, self.sides[1]))
                 seen.add(number)
         for path in doubled:
             self._both(lambda side, path=path: os.unlink(f"{side}/{path}"))
 
     def _both(self, action: Callable[[str], object]) -> object:
         """What ``action`` answers on the plain side; the union answers the same."""
-        answers = [_answer(action, side) for side in self._sides]
+        answers = [answer_of(action, side) for side in self.sides]
         assert answers[0] == answers[1], f"{self.log[-1]}: the union says {answers[0]}, a plain directory {answers[1]}"
         return answers[1]
 
@@ -113,7 +113,7 @@ class Actor:
         if self._random.random() < 0.7:
             with contextlib.suppress(OSError):
                 for _ in range(self._random.randrange(1, _DEPTH + 2)):
-                    names = sorted(os.listdir(f"{self._sides[1]}/{path}"))
+                    names = sorted(os.listdir(f"{self.sides[1]}/{path}"))
                     path = f"{path}/{self._random.choice(names)}" if names else path
         if not path:
             path = "/".join(self._random.choice(NAMES) for _ in range(self._random.randrange(1, _DEPTH)))
@@ -221,7 +221,7 @@ class Actor:
         self._keep(lambda side: os.open(f"{side}/{path}", os.O_RDWR | os.O_TMPFILE, 0o644))
 
     def _keep(self, opener: Callable[[str], int]) -> None:
-        answers = [_answer(opener, side) for side in self._sides]
+        answers = [answer_of(opener, side) for side in self.sides]
         if all(isinstance(answer, int) for answer in answers):
             self._open.append(_Pair(*(int(str(answer)) for answer in answers)))
             if len(self._open) > _OPEN_FILES:
@@ -248,7 +248,7 @@ class Actor:
                 lambda fd: _status(os.fstat(fd)),
             )
         )
-        answers = [_answer(use, fd) for fd in pair]
+        answers = [answer_of(use, fd) for fd in pair]
         assert answers[0] == answers[1], f"{self.log[-1]}: the union says {answers[0]}, a directory {answers[1]}"
 
     def _sync(self) -> None:
@@ -300,7 +300,7 @@ def _path(side: str, path: str) -> bytes:
     return os.fsencode(f"{side}/{path}")
 
 
-def _answer(action: Callable[[Any], object], side: str | int) -> object:
+def answer_of(action: Callable[[Any], object], side: str | int) -> object:
     try:
         return action(side)
     except OSError as error:

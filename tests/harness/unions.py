@@ -13,12 +13,14 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def start(branches: Sequence[Path], root: Path, options: str = "") -> subprocess.Popen[str]:
-    """The daemon of a union of ``branches``, the first one writable, mounted at ``root`` when this returns.
+def start(branches: Sequence[Path], root: Path, options: str = "", *, writable: int = 1) -> subprocess.Popen[str]:
+    """The daemon of a union of ``branches``, as many of them ``writable`` from the top, mounted at ``root`` when this returns.
 
     The caller unmounts, and waits for the daemon, whose stderr is a pipe.
     """
-    directories = ":".join(f"{branch}={'ro' if position else 'rw'}" for position, branch in enumerate(branches))
+    directories = ":".join(
+        f"{branch}={'rw' if position < writable else 'ro'}" for position, branch in enumerate(branches)
+    )
     words = ["-f", "-o", ",".join(filter(None, (f"dirs={directories}", options))), str(root)]
     daemon = subprocess.Popen(
         [sys.executable, "-m", "unionfs.cli.unionmount", *words],
@@ -31,9 +33,11 @@ def start(branches: Sequence[Path], root: Path, options: str = "") -> subprocess
 
 
 @contextlib.contextmanager
-def mounted(branches: Sequence[Path], root: Path, options: str = "") -> Iterator[subprocess.Popen[str]]:
+def mounted(
+    branches: Sequence[Path], root: Path, options: str = "", *, writable: int = 1
+) -> Iterator[subprocess.Popen[str]]:
     """The union, unmounted at the end; the daemon has then ended well and had nothing to say."""
-    daemon = start(branches, root, options)
+    daemon = start(branches, root, options, writable=writable)
     try:
         yield daemon
     finally:
