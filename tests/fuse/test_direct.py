@@ -112,7 +112,8 @@ def test_references_and_handles_are_given_back(tree: Path, tmp_path: Path, passt
         for number in range(300):
             (root / f"sub/{number}").unlink()
         assert _eventually(lambda: ops.known_nodes < 10)
-    assert ops.open_handles == 0
+        # the kernel tells of closed files in its own time, and not at all once it has unmounted
+        assert _eventually(lambda: ops.open_handles == 0)
     assert ops.closed
     counts = mount.connection.counts()
     assert counts["OPEN"] == counts["RELEASE"]
