@@ -10,7 +10,7 @@ import os
 import random
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,6 +77,17 @@ class Mortal(Actor):
             assert not old, f"{self.log[-1]}: {old[:5]}; before: {self.log[-200:-1]}"
 
 
+@contextlib.contextmanager
+def killed_at_the_end(daemon: subprocess.Popen[str], root: Path) -> Iterator[subprocess.Popen[str]]:
+    """The daemon; in the end it is dead and its mount gone."""
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.communicate()
+        subprocess.run(["umount", "-l", root], check=True)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     for name in (*BRANCHES, "root", "plain"):
@@ -97,22 +108,20 @@ def test_daemon_is_killed(options: str, writable: int, place: Path) -> None:
     branches, root = [place / name for name in BRANCHES], place / "root"
     actors: list[Mortal] = []
     for death in range(KILLS):
-        daemon = start(branches, root, options, writable=writable)
-        for actor in actors:
-            actor.assert_old_or_new()
-        actors = [
-            Mortal(root / str(one), place / "plain" / str(one), death * ACTORS + one, links=writable == 1)
-            for one in range(ACTORS)
-        ]
-        killer = threading.Timer(chance.uniform(0.005, 0.15), daemon.kill)
-        with ThreadPoolExecutor(ACTORS) as pool:
-            killer.start()
-            done = [pool.submit(actor.act) for actor in actors]
-        killer.join()
-        daemon.communicate()
-        subprocess.run(["umount", "-l", root], check=True)
-        for future in done:
-            future.result()
+        with killed_at_the_end(start(branches, root, options, writable=writable), root) as daemon:
+            for actor in actors:
+                actor.assert_old_or_new()
+            actors = [
+                Mortal(root / str(one), place / "plain" / str(one), death * ACTORS + one, links=writable == 1)
+                for one in range(ACTORS)
+            ]
+            killer = threading.Timer(chance.uniform(0.005, 0.15), daemon.kill)
+            with ThreadPoolExecutor(ACTORS) as pool:
+                killer.start()
+                done = [pool.submit(actor.act) for actor in actors]
+            killer.join()
+            for future in done:
+                future.result()
     with mounted(branches, root, options, writable=writable):
         for actor in actors:
             actor.assert_old_or_new()
