@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 from builder.bases import Base
 from builder.context import open_context
 from builder.contexts import are_local, open_contexts
+from builder.dockerfile.parser import parse
 from builder.dockerfile.source import Finding, Source
-from builder.errors import DockerfileError
-from builder.lint import RULES, check, settings_of
+from builder.errors import BuildError, DockerfileError
+from builder.lint import RULES, Settings, check, parse_settings, settings_of
 from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, read_plan
 from layers.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 
 
 def check_dockerfile(
@@ -61,6 +64,7 @@ def find_warnings(plan: Plan, options: BuildOptions, bases: Mapping[str, Base]) 
         bases={base.ref.reference: base.image for base in bases.values()},
         build_args=options.build_args,
         platform=plan.platform,
+        settings=find_settings(plan, options),
         ignore=open_context(plan.contexts.main, plan.path, confined=bool(plan.contexts.origin)).matcher,
     )
 
@@ -74,16 +78,31 @@ def find_all(
         DockerfileError: something was found, and the Dockerfile says that findings are errors.
     """
     found = find_warnings(plan, options, bases)
-    if found and are_errors(plan):
+    if found and find_settings(plan, options).error:
         rules = ", ".join(sorted({finding.rule for finding in found}))
         message = f"check=error=true, and the Dockerfile breaks {rules}: {found[0].message}"
         raise DockerfileError(message, source=found[0].source, hints=("pybuild check lists every place",))
     return (*found, *(finding for finding in others if finding.rule not in RULES))
 
 
-def are_errors(plan: Plan) -> bool:
-    """Whether the Dockerfile says of itself that findings are errors: ``# check=error=true``."""
-    return settings_of(plan.dockerfile).error
+def find_settings(plan: Plan, options: BuildOptions) -> Settings:
+    """Which rules count: the build argument ``BUILDKIT_DOCKERFILE_CHECK`` replaces what the file says of itself.
+
+    Raises DockerfileError: either is malformed.
+    """
+    given = options.build_args.get(_ARGUMENT)
+    return settings_of(plan.dockerfile) if given is None else parse_settings(given)
+
+
+def findings_before(error: BuildError, source: Source) -> tuple[Finding, ...]:
+    """What the rules find in ``source`` above the line that ``error`` is about, as far as that can be read."""
+    if error.source is None or error.source.file != source.name:
+        return ()
+    text = "\n".join(source.text.split("\n")[: error.source.start - 1])
+    try:
+        return check(parse(text, source.name))
+    except BuildError:
+        return ()
 
 
 def describe_rule(rule: str) -> str:

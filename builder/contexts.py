@@ -4,7 +4,7 @@
     DIR                                          that directory
     -                                            stdin: an archive is unpacked; anything else is the Dockerfile itself
     FILE, http(s)://…                            an archive is unpacked; of a URL, anything else is the Dockerfile
-    REPOSITORY[#REF[:SUBDIR]]                    a checkout; also git://, ssh://, user@host:path and file://
+    REPOSITORY[#REF[:SUBDIR]]                    a checkout; also git://, ssh://, user@host:path, file://, github.com/…
     docker-image://REF, oci-layout://DIR[:TAG]   an image            (with a name only)
     target:STAGE                                 a stage of the Dockerfile   (with a name only)
 
@@ -99,8 +99,8 @@ def is_directory(context: str) -> bool:
 
 
 def looks_remote(text: str) -> bool:
-    """Whether ``text`` is written as a URL or as ``user@host:path``."""
-    return "://" in text or ("@" in text and ":" in text.partition("@")[2])
+    """Whether ``text`` is written as a URL, as ``user@host:path``, or as ``github.com/…``."""
+    return "://" in text or text.startswith("github.com/") or ("@" in text and ":" in text.partition("@")[2])
 
 
 def _open_named(name: str, value: str, options: BuildOptions, root: str, make: Callable[[], Path]) -> NamedContext:

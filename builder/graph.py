@@ -50,7 +50,11 @@ class HttpSource(NamedTuple):
 
 
 class GitSource(NamedTuple):
-    """A repository to be fetched by ADD; ``ref`` is empty for the default branch, ``checksum`` a commit prefix."""
+    """A repository to be fetched by ADD; ``ref`` is empty for the default branch, ``checksum`` a commit prefix.
+
+    ``mtime``: which time files get, ``commit`` (also when it is empty) or ``checkout``. With ``fetch_by_commit`` the
+    commit ``checksum`` is taken whatever ``ref`` leads to by now.
+    """
 
     remote: str
     ref: str
@@ -58,6 +62,8 @@ class GitSource(NamedTuple):
     keep_git_dir: bool
     checksum: str
     submodules: bool = True
+    mtime: str = ""
+    fetch_by_commit: bool = False
 
 
 class Origin(NamedTuple):

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from builder.checking import are_errors, check_dockerfile, describe_rule
+from builder.checking import check_dockerfile, describe_rule, find_settings, findings_before
 from builder.cli.arguments import parse_assignments
 from builder.cli.parser import ArgumentParser
 from builder.dockerfile.source import Finding, Source
@@ -52,21 +52,28 @@ def check_and_print(options: BuildOptions, *, root: str, form: str = "text") -> 
     sources: dict[str, Source] = {}
     try:
         plan, findings = check_dockerfile(options, root=root, sources=sources)
-        failed = bool(findings) and are_errors(plan)
+        failed = bool(findings) and find_settings(plan, options).error
     except BuildError as error:
+        findings = tuple(one for source in sources.values() for one in findings_before(error, source))
+        _print_findings(findings, sources, form)
         sys.stderr.write(render(error, sources) + "\n")
         return error.exit_status
-    if form == "json":
-        sys.stdout.write(json.dumps([_as_json(finding) for finding in findings], indent=2) + "\n")
-    else:
-        for finding in findings:
-            sys.stdout.write(_as_text(finding, sources) + "\n\n")
+    _print_findings(findings, sources, form)
+    if form != "json":
         count = len(findings)
         end = "no warnings found." if not count else f"{count} warning{'s have' if count > 1 else ' has'} been found!"
         sys.stdout.write(f"Check complete, {end}\n")
     if failed:
-        sys.stderr.write("error: the Dockerfile has check=error=true\n")
+        sys.stderr.write("error: findings are errors: check=error=true\n")
     return int(failed)
+
+
+def _print_findings(findings: Sequence[Finding], sources: Mapping[str, Source], form: str) -> None:
+    if form == "json":
+        sys.stdout.write(json.dumps([_as_json(finding) for finding in findings], indent=2) + "\n")
+        return
+    for finding in findings:
+        sys.stdout.write(_as_text(finding, sources) + "\n\n")
 
 
 def _as_text(finding: Finding, sources: Mapping[str, Source]) -> str:

@@ -1,7 +1,16 @@
 """Sources of ADD that are no files of the context: URLs and git repositories.
 
 A repository is ``git://…``, ``ssh://…``, ``user@host:path`` or an ``http(s)`` URL whose path ends in ``.git``, each
-with ``#ref:subdirectory`` or the query ``?ref=…&subdir=…``; any other ``http(s)`` URL is a file.
+with ``#ref:subdirectory`` or a query; any other ``http(s)`` URL is a file. The query of a repository has:
+
+    ref, tag, branch                            what is taken; a tag or branch may leave out refs/tags/, refs/heads/
+    subdir                                      the directory of it
+    checksum, commit                            the commit it must be, or how that begins
+    fetch-by-commit                             that commit is taken, in full, wherever ref has moved to
+    keep-git-dir, submodules                    true, false, or nothing for true
+    mtime                                       commit or checkout: the time that files get
+
+Source: dfgitutil.ParseGitRef of the reference frontend, 1.26.
 
 Invariant: pure; nothing is fetched.
 """
@@ -12,6 +21,7 @@ import posixpath
 import re
 from typing import NamedTuple
 
+from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from builder.graph import GitSource, HttpSource
 
@@ -20,6 +30,10 @@ _SCP = r"(?s)[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*)
 _COMMIT = r"[0-9a-f]{7,64}\Z"
 _SHA256 = r"sha256:[0-9a-f]{64}\Z"
 _REFS = {"ref": "", "tag": "refs/tags/", "branch": "refs/heads/"}
+_SWITCHES = frozenset({"keep-git-dir", "submodules", "fetch-by-commit"})
+_QUERY = frozenset({*_REFS, "subdir", "checksum", "commit", "mtime"}) | _SWITCHES
+_TIMES = frozenset({"commit", "checkout"})
+_FORGE = "github.com/"
 _TRUE = frozenset({"", "1", "t", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "false", "FALSE", "False"})
 UNNAMED = "__unnamed__"
@@ -46,8 +60,7 @@ def parse_remote(source: str, flags: GitFlags) -> HttpSource | GitSource:
     found = _match(source)
     if found is None:
         raise DockerfileError(f"{source!r} is no URL")
-    scheme = found.groupdict().get("scheme", "ssh")
-    if scheme in {"http", "https"} and not found.group("rest").endswith(".git"):
+    if _is_http(found) and not found.group("rest").endswith(".git"):
         return _parse_file(source, found.group("rest"), flags)
     return _parse_repository(source, found, flags)
 
@@ -55,15 +68,20 @@ def parse_remote(source: str, flags: GitFlags) -> HttpSource | GitSource:
 def find_repository(source: str) -> GitSource | None:
     """Return the repository that ``source``, given by the user as a context, names; None when it is something else.
 
-    Besides those of ADD these are ``file://`` URLs: users may name what lies on their machine.
+    Besides those of ADD these are ``file://`` URLs: users may name what lies on their machine; and ``github.com/…``,
+    which stands for https.
 
     Raises:
         DockerfileError: a part of the query is wrong.
     """
-    found = re.match(_URL.replace("https?", "https?|file"), source) or re.match(_SCP, source)
+    if source.startswith(_FORGE):
+        source = f"https://{source}"
+        found = re.match(_URL, source)
+    else:
+        found = re.match(_URL.replace("https?", "https?|file"), source) or re.match(_SCP, source)
+        if found and _is_http(found) and not found.group("rest").endswith(".git"):
+            return None
     if found is None:
-        return None
-    if found.groupdict().get("scheme", "ssh") in {"http", "https"} and not found.group("rest").endswith(".git"):
         return None
     return _parse_repository(source, found, GitFlags(None, ""))
 
@@ -71,6 +89,10 @@ def find_repository(source: str) -> GitSource | None:
 def _match(source: str) -> re.Match[str] | None:
     # not compiled on import: most builds have no remote source
     return re.match(_URL, source) or re.match(_SCP, source)
+
+
+def _is_http(found: re.Match[str]) -> bool:
+    return found.groupdict().get("scheme", "ssh") in {"http", "https"}
 
 
 def _parse_file(source: str, rest: str, flags: GitFlags) -> HttpSource:
@@ -103,20 +125,23 @@ def _parse_repository(source: str, found: re.Match[str], flags: GitFlags) -> Git
             raise DockerfileError(f"{source}: keep-git-dir contradicts --keep-git-dir")
         keep = asked
     submodules = _boolean(source, "submodules", settings.get("submodules", "true"))
-    return GitSource(remote, ref, subdirectory, bool(keep), checksum, submodules)
+    pinned = _boolean(source, "fetch-by-commit", settings.get("fetch-by-commit", "false"))
+    mtime = settings.get("mtime", "")
+    if mtime and mtime not in _TIMES:
+        raise DockerfileError(f"{source}: mtime must be commit or checkout, got {mtime!r}")
+    return GitSource(remote, ref, subdirectory, bool(keep), checksum, submodules, mtime, pinned)
 
 
 def _parse_query(source: str, query: str) -> dict[str, str]:
     from urllib.parse import parse_qsl
 
-    known = {*_REFS, "subdir", "checksum", "commit", "keep-git-dir", "submodules"}
     settings: dict[str, str] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in known:
-            raise DockerfileError(f"{source}: unknown query {key!r}")
+        if key not in _QUERY:
+            raise DockerfileError(f"{source}: unknown query {key!r}", hints=did_you_mean(key, _QUERY))
         if key in settings:
             raise DockerfileError(f"{source}: the query {key!r} is given twice")
-        if not value and key not in {"keep-git-dir", "submodules"}:
+        if not value and key not in _SWITCHES:
             raise DockerfileError(f"{source}: the query {key!r} needs a value")
         settings[key] = value
     if "tag" in settings and "branch" in settings:

@@ -211,8 +211,8 @@ class _Lexer:
             parts.append(following)
         line = "".join(parts)
         if blank:
-            message = "a blank line inside a continued instruction, which may become an error"
-            self._warnings.append(Finding("NoEmptyContinuation", message, self._here(blank, blank)))
+            message = f"line {blank} is blank inside a continued instruction, which may become an error"
+            self._warnings.append(Finding("NoEmptyContinuation", message, self._here(self._at, self._at)))
         return line
 
     def _may_hold_heredoc(self, keyword: str, rest: str) -> bool:

@@ -104,7 +104,7 @@ def parse_json_array(text: str) -> list[str] | None:
     Raises:
         DockerfileError: it is an array, but not of strings alone.
     """
-    if not text.startswith("["):
+    if not text.lstrip(SPACES).startswith("["):
         return None
     try:
         values: object = json.loads(text, parse_constant=_refuse_constant)

@@ -34,6 +34,8 @@ from builder.remote.cancellation import Cancellation
 from builder.remote.http import shown
 
 DIRECTORY = "git"
+CHECKOUT = "checkout"
+"""The ``mtime`` with which files keep the time at which they were checked out."""
 TOKEN_SECRET = "GIT_AUTH_TOKEN"  # noqa: S105 - the name under which a build is given one
 HEADER_SECRET = "GIT_AUTH_HEADER"  # noqa: S105 - as above
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -84,6 +86,12 @@ def resolve_commit(source: GitSource, access: GitAccess, *, cancel: Cancellation
     remote = _checked(source, access)
     if _COMMIT.fullmatch(source.ref):
         found = GitCommit(source.ref)
+    elif source.fetch_by_commit:
+        # what the reference leads to by now does not matter: the server is not asked
+        if not _COMMIT.fullmatch(source.checksum):
+            message = f"git repository {shown_remote(remote)}: fetch-by-commit needs a checksum with all digits"
+            raise FetchError(message, hints=("?checksum=COMMIT names the commit by its 40 digits",))
+        found = GitCommit(source.checksum)
     else:
         wanted = source.ref or "HEAD"
         listing = _Git(access, remote, cancel).run("ls-remote", "--", remote, wanted, f"{wanted}^{{}}")
@@ -130,7 +138,7 @@ def check_out(
     seconds = int(git.run("show", "--no-patch", "--format=%ct", "HEAD", directory=directory).strip())
     if not source.keep_git_dir:
         _drop_git(directory)
-    _even(directory, seconds)
+    _even(directory, None if source.mtime == CHECKOUT else seconds)
     return _subdirectory(directory, source)
 
 
@@ -323,19 +331,20 @@ def _drop_git(directory: Path) -> None:
             names.remove(".git")
 
 
-def _even(directory: Path, seconds: int) -> None:
-    """Modes and times are those of the commit, not of the moment or of this machine's umask."""
-    time_ns = (seconds * 1_000_000_000, seconds * 1_000_000_000)
+def _even(directory: Path, seconds: int | None) -> None:
+    """Modes and times are those of the commit, not of the moment or of this machine's umask; None leaves the times."""
+    dated = None if seconds is None else (seconds, seconds)
     for place, names, files in os.walk(directory, topdown=False):
         for name in files:
             path = os.path.join(place, name)
             mode = os.lstat(path).st_mode
             if stat.S_ISREG(mode):
                 os.chmod(path, 0o755 if mode & stat.S_IXUSR else 0o644)
-        for name in (*files, *names):
-            os.utime(os.path.join(place, name), ns=time_ns, follow_symlinks=False)
+        for name in (*files, *names) if dated else ():
+            os.utime(os.path.join(place, name), dated, follow_symlinks=False)
         os.chmod(place, 0o755)  # noqa: S103 - the mode of every directory in a repository
-    os.utime(directory, ns=time_ns)
+    if dated:
+        os.utime(directory, dated)
 
 
 def _subdirectory(directory: Path, source: GitSource) -> Path:

@@ -43,7 +43,8 @@ class Resolved(NamedTuple):
             # a repository that is kept tells where it is from
             kept = (git.without_credentials(source.remote), found.tag) if source.keep_git_dir else None
             parts.append((f"git commit {number}", found.commit))
-            parts.append((f"git details {number}", (source.subdirectory, kept, source.submodules)))
+            dated = (git.CHECKOUT,) if source.mtime == git.CHECKOUT else ()
+            parts.append((f"git details {number}", (source.subdirectory, kept, source.submodules, *dated)))
         if self.operation.git:
             parts.append(("git excludes", self.operation.excludes))
         return parts

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import reference_tables as tables
 
 from builder.dockerfile import ignore, lexer, parser, shell, words
 from builder.dockerfile.source import Source
@@ -164,6 +167,13 @@ def main(checkout: Path, patternmatcher: Path | None) -> int:
         "words": check_words(frontend / "shell" / "wordsTest"),
         "statements": check_statements(frontend / "parser" / "testfiles"),
         "refused": check_refused(frontend / "parser" / "testfiles-negative"),
+        "checks": tables.check_lint(frontend / "dockerfile_check_test.go"),
+        "git references": tables.check_git_references(frontend / "dfgitutil" / "git_ref_test.go"),
+        "heredocs": tables.check_heredocs(frontend),
+        "forms": tables.check_instructions(frontend),
+        "words of lines": tables.check_words_of_lines(frontend / "parser" / "parser_test.go"),
+        "arrays": tables.check_arrays(frontend / "parser" / "json_test.go"),
+        "ports": tables.check_ports(frontend / "dockerfile2llb" / "convert_expose_test.go"),
     }
     if patternmatcher is not None:
         suites["ignore"] = check_ignore(patternmatcher / "patternmatcher_test.go")

@@ -47,7 +47,7 @@ def test_findings_are_errors_where_the_file_says_so(context: Path, capsys: pytes
     assert main.main(["check"]) == 1
     said = capsys.readouterr()
     assert said.out.endswith("Check complete, 2 warnings have been found!\n")
-    assert said.err == "error: the Dockerfile has check=error=true\n"
+    assert said.err == "error: findings are errors: check=error=true\n"
     (context / "Dockerfile").write_text("# check=error=true\n" + CLEAN)
     assert main.main(["check"]) == 0
 
@@ -69,6 +69,29 @@ def test_another_file_and_arguments(context: Path, capsys: pytest.CaptureFixture
     other.write_text(CLEAN)
     assert main.main(["check", "-f", str(other)]) == 0
     assert "WARNING: CopyIgnoredFile" in capsys.readouterr().out
+
+
+def test_findings_above_an_error_are_told_as_well(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text("FROM scratch as base\nMAINTAINER me\nFORM scratch\nCMD run it\n")
+    assert main.main(["check"]) == 1
+    said = capsys.readouterr()
+    assert [line for line in said.out.splitlines() if line.startswith("WARNING")] == [
+        "WARNING: FromAsCasing - AS should have the case of FROM",
+        "WARNING: MaintainerDeprecated - MAINTAINER is deprecated in favour of a label",
+    ]
+    assert "   3 | >>> FORM scratch" in said.err
+    assert main.main(["check", "--format", "json"]) == 1
+    assert [one["start"] for one in json.loads(capsys.readouterr().out)] == [1, 2]
+
+
+def test_a_build_argument_replaces_what_the_file_says(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text("# check=skip=all\n" + WANTING)
+    given = ["check", "--build-arg"]
+    assert main.main([*given, "BUILDKIT_DOCKERFILE_CHECK=skip=FromAsCasing;error=true"]) == 1
+    assert "1 warning has been found" in capsys.readouterr().out
+    assert main.main(["check"]) == 0
+    assert main.main([*given, "BUILDKIT_DOCKERFILE_CHECK=skip"]) == 1
+    assert "check: unknown option 'skip'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from builder.convert import convert, plan_bases
 from builder.convert.ports import parse_ports
 from builder.convert.quoting import quote
-from builder.convert.remote import GitFlags, parse_remote
+from builder.convert.remote import GitFlags, find_repository, parse_remote
 from builder.convert.sizes import parse_size
 from builder.convert.stages import StageTable
 from builder.dockerfile import instructions, shell
@@ -216,6 +216,15 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
         ("https://h/r.git?branch=b&keep-git-dir", GitSource("https://h/r.git", "refs/heads/b", "", True, "")),
         (f"https://h/r.git?commit={SHA}#v1", GitSource("https://h/r.git", "v1", "", False, SHA)),
         ("https://h/r.git?submodules=false", GitSource("https://h/r.git", "", "", False, "", False)),
+        ("https://h/r.git?mtime=checkout", GitSource("https://h/r.git", "", "", False, "", True, "checkout")),
+        (
+            f"https://h/r.git?fetch-by-commit&checksum={SHA}#refs/heads/b",
+            GitSource("https://h/r.git", "refs/heads/b", "", False, SHA, fetch_by_commit=True),
+        ),
+        ("git@h:r.git?subdir=/s#v1", GitSource("git@h:r.git", "v1", "/s", False, "")),
+        ("https://u:p@h/r.git", GitSource("https://u:p@h/r.git", "", "", False, "")),
+        ("https://h/r.git.txt", HttpSource("https://h/r.git.txt", "r.git.txt", "")),
+        ("https://h/r.git/", HttpSource("https://h/r.git/", "__unnamed__", "")),
     ],
 )
 def test_remote_sources(source: str, expected: HttpSource | GitSource) -> None:
@@ -235,11 +244,35 @@ def test_remote_sources(source: str, expected: HttpSource | GitSource) -> None:
         ("https://h/r.git?keep-git-dir=false", GitFlags(True, ""), "contradicts --keep-git-dir"),
         (f"https://h/r.git?checksum={SHA}", GitFlags(None, "f" * 40), "checksum is both"),
         ("https://h/r.git", GitFlags(None, "sha256:00"), "is no commit"),
+        ("https://h/r.git?ref=v1&tag=v2", GitFlags(None, ""), "ref is both 'v1' and 'refs/tags/v2'"),
+        ("https://h/r.git?subdir=a#:b", GitFlags(None, ""), "subdir is both 'b' and 'a'"),
+        ("https://h/r.git?mtime=now", GitFlags(None, ""), "mtime must be commit or checkout, got 'now'"),
+        ("https://h/r.git?fetch-by-commit=x", GitFlags(None, ""), "fetch-by-commit must be true or false"),
+        ("https://h/r.git?submodules=2", GitFlags(None, ""), "submodules must be true or false"),
     ],
 )
 def test_remote_sources_that_are_wrong(source: str, flags: GitFlags, message: str) -> None:
     with pytest.raises(DockerfileError, match=re.escape(message)):
         parse_remote(source, flags)
+
+
+@pytest.mark.parametrize(
+    ("context", "remote"),
+    [
+        ("github.com/a/b#v1", "https://github.com/a/b"),
+        ("file:///srv/r", "file:///srv/r"),
+        ("git@h:r", "git@h:r"),
+        ("git://h/r", "git://h/r"),
+        ("https://h/r.git", "https://h/r.git"),
+        ("https://h/r", None),
+        ("h/r.git", None),
+        ("./.git", None),
+        (".git", None),
+    ],
+)
+def test_repositories_as_contexts(context: str, remote: str | None) -> None:
+    found = find_repository(context)
+    assert (found and found.remote) == remote
 
 
 def test_working_directory_is_made_for_the_user() -> None:

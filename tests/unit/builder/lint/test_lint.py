@@ -25,7 +25,10 @@ def test_findings(case: dict[str, Any]) -> None:
         config = ImageConfig(case.get("base_architecture", "amd64"), env=tuple(case.get("base_env", ())))
         bases["a"] = BaseImage(config, "sha256:" + "0" * 64)
     ignore = Matcher(parse_ignore_file(case["ignore"])) if "ignore" in case else None
-    found = check(parse(case["text"], "Dockerfile"), bases=bases, platform=Platform("linux", "amd64"), ignore=ignore)
+    arguments = case.get("build_args", {})
+    platform = Platform("linux", "amd64")
+    dockerfile = parse(case["text"], "Dockerfile")
+    found = check(dockerfile, bases=bases, build_args=arguments, platform=platform, ignore=ignore)
     got = sorted([finding.rule, finding.source.start] for finding in found if finding.source is not None)
     assert got == sorted(case["findings"])
     assert len(got) == len(found)

@@ -222,6 +222,24 @@ def test_checksum_is_the_beginning_of_the_commit(checkout: Checkout, repository:
         checkout.resolve(checkout.source("main", checksum="1234567"))
 
 
+def test_fetching_by_commit_does_not_ask_where_the_branch_is(
+    checkout: Checkout, repository: Repository, web: Web
+) -> None:
+    old = repository.git("rev-parse", "HEAD")
+    repository.commit({"a": "changed\n"})
+    pinned = checkout.source("main", checksum=old)._replace(fetch_by_commit=True)
+    assert checkout.resolve(pinned) == GitCommit(old)
+    assert web.seen == []
+    assert tree(checkout(pinned)) == FILES
+    with pytest.raises(FetchError, match="fetch-by-commit needs a checksum with all digits"):
+        checkout.resolve(checkout.source("main", checksum=old[:12])._replace(fetch_by_commit=True))
+
+
+def test_times_of_the_checkout_where_they_are_asked_for(checkout: Checkout) -> None:
+    place = checkout(checkout.source()._replace(mtime="checkout"))
+    assert SECONDS not in {path.lstat().st_mtime for path in place.rglob("*")}
+
+
 def test_errors_name_the_repository_and_the_reason(
     checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
