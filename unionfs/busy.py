@@ -46,7 +46,8 @@ def _mount_ids(pid: int, device: tuple[int, int], known: dict[str, set[int]]) ->
     namespace = os.readlink(f"/proc/{pid}/ns/mnt")
     if namespace not in known:
         with open(f"/proc/{pid}/mountinfo", "rb") as file:
-            known[namespace] = {int(line.split()[0]) for line in file if parse_line(line).device == device}
+            mounts = map(parse_line, file)
+            known[namespace] = {mount.mount_id for mount in mounts if mount.device == device}
     return known[namespace]
 
 

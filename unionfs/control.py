@@ -30,24 +30,26 @@
 
 The socket is named after the device number of the mount, which the kernel gives to one living file system at a time:
 ``DIRECTORY/MAJOR-MINOR.sock``. Invariants: only root and the user who mounted are listened to (mode 0600 and peer
-credentials); a peer that is slow or speaks nonsense is hung up on and never keeps the mount from answering.
+credentials); a peer that is slow or speaks nonsense is hung up on and never keeps the mount from answering; a socket
+appears by one rename when somebody listens to it already, so one that refuses a connection belongs to nobody any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from unionfs import wire
-from unionfs.errors import UnionError
-from unionfs.mountinfo import MountEntry
+from unionfs.errors import UnionError, one_line
 
 _PEER_CREDENTIALS = struct.Struct("=iII")
 _PATIENCE_SECONDS = 1.0
 _BACKLOG = 8
+_SUFFIX = ".sock"
 
 Answer = Callable[[wire.Message], wire.Message]
 """Answers a message; ``UnionError`` and ``OSError`` become the one line the peer sees."""
@@ -55,6 +57,10 @@ Answer = Callable[[wire.Message], wire.Message]
 
 class ControlError(UnionError):
     """The daemon cannot be reached, or refuses."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class ControlBusyError(ControlError):
@@ -76,7 +82,7 @@ def socket_directories(uid: int) -> list[str]:
 
 def socket_name(device: tuple[int, int]) -> str:
     """File name of the socket for the mount with this device number."""
-    return f"{device[0]}-{device[1]}.sock"
+    return f"{device[0]}-{device[1]}{_SUFFIX}"
 
 
 class ControlSocket:
@@ -86,20 +92,35 @@ class ControlSocket:
         """The socket exists. Raises ControlError when no directory can hold it."""
         self._answer = answer
         self._owner = os.geteuid()
-        self.path = f"{_make_directory()}/{socket_name(device)}"
+        self._name = socket_name(device)
+        self._directory_fd = _open_directory()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)  # left by a daemon that was killed: its device number is ours now
-            mask = os.umask(0o177)
-            try:
-                self._listener.bind(self.path)
-            finally:
-                os.umask(mask)
-            self._listener.listen(_BACKLOG)
+            self._identity = self._appear()
         except OSError as error:
             self._listener.close()
-            raise ControlError(f"control socket {self.path!r}: {error.strerror}") from error
+            os.close(self._directory_fd)
+            raise ControlError(f"control socket {self._name!r}: {one_line(error)}") from error
+
+    def _appear(self) -> tuple[int, int]:
+        """The socket is in its place and listened to; its identity there."""
+        new = f".{self._name}-{os.getpid()}"
+        mask = os.umask(0o177)
+        try:
+            # by the descriptor: the path of a socket has 108 bytes at most
+            self._listener.bind(f"/proc/self/fd/{self._directory_fd}/{new}")
+        finally:
+            os.umask(mask)
+        self._listener.listen(_BACKLOG)
+        with _locked(self._directory_fd):
+            _sweep(self._directory_fd)
+            # over what a daemon left that was killed: its device number is ours now
+            os.rename(new, self._name, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
+        return self._found()
+
+    def _found(self) -> tuple[int, int]:
+        status = os.stat(self._name, dir_fd=self._directory_fd, follow_symlinks=False)
+        return status.st_ino, status.st_ctime_ns
 
     def fileno(self) -> int:
         """Readable when somebody calls."""
@@ -110,7 +131,7 @@ class ControlSocket:
         peer, _ = self._listener.accept()
         with peer, contextlib.suppress(OSError, wire.WireError):
             peer.settimeout(_PATIENCE_SECONDS)
-            if _user_of(peer) not in {0, self._owner}:
+            if peer_of(peer)[1] not in {0, self._owner}:
                 wire.send(peer, {"error": "only root and the user who mounted may do this"})
                 return
             received = wire.receive(peer)
@@ -121,80 +142,69 @@ class ControlSocket:
             wire.send(peer, self._answered(received.message))
 
     def close(self) -> None:
-        """The socket is gone. Idempotent."""
+        """The socket is gone, unless a later mount with the same number has its own there. Idempotent."""
+        if self._directory_fd < 0:
+            return
         self._listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        with contextlib.suppress(FileNotFoundError), _locked(self._directory_fd):
+            if self._found() == self._identity:
+                os.unlink(self._name, dir_fd=self._directory_fd)
+        os.close(self._directory_fd)
+        self._directory_fd = -1
 
     def _answered(self, message: wire.Message) -> wire.Message:
         try:
             return self._answer(message)
         except (UnionError, OSError) as error:
-            return {"error": str(error)}
+            return {"error": one_line(error)}
         except (KeyError, TypeError, ValueError) as error:
             return {"error": f"message cannot be understood: {error!r}"}
 
 
-def ask(mount: MountEntry, message: wire.Message) -> wire.Message:
-    """The answer of the daemon behind ``mount``.
-
-    Raises:
-        ControlError: there is no daemon to be reached, or it refuses; ControlBusyError: since files are open.
-    """
-    name = os.fsdecode(mount.mount_point)
-    with _connect(mount) as sock:
-        try:
-            wire.send(sock, message)
-            received = wire.receive(sock)
-        except (OSError, wire.WireError) as error:
-            raise ControlError(f"union {name!r}: {error}") from error
-    if received is None:
-        raise ControlError(f"union {name!r}: the daemon hung up")
-    for fd in received.fds:
-        os.close(fd)
-    if received.message.get("inos"):
-        raise ControlBusyError(received.message["error"], tuple(received.message["inos"]))
-    if "error" in received.message:
-        raise ControlError(received.message["error"])
-    return received.message
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Process id and user id of the other end, as they were when it connected or began to listen."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    pid, uid, _gid = _PEER_CREDENTIALS.unpack(credentials)
+    return int(pid), int(uid)
 
 
-def _connect(mount: MountEntry) -> socket.socket:
-    """A connection to the daemon of the mount, wherever the user who mounted has put the socket."""
-    owner = mount.user_id
-    reason = "it has no control socket"
-    for directory in socket_directories(owner) if owner is not None else []:
-        path = f"{directory}/{socket_name(mount.device)}"
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.connect(path)
-            if _user_of(sock) == owner:
-                return sock
-            reason = f"{path!r} belongs to somebody else"
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            reason = f"{path!r}: {(error.strerror or str(error)).lower()}"
-        sock.close()
-    raise ControlError(f"union {os.fsdecode(mount.mount_point)!r} cannot be reached: {reason}")
-
-
-def _make_directory() -> str:
+def _open_directory() -> int:
+    """Descriptor of the directory for sockets of this user, in which nobody else can make any."""
     reason = "no directory for it"
     for directory in socket_directories(os.geteuid()):
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            at = os.stat(directory, follow_symlinks=False)
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            reason = f"{directory!r}: {(error.strerror or str(error)).lower()}"
+            reason = one_line(error)
             continue
+        at = os.fstat(fd)
         if at.st_uid == os.geteuid() and not at.st_mode & 0o022:
-            return directory
+            return fd
+        os.close(fd)
         reason = f"{directory!r} belongs to somebody else"
     raise ControlError(f"control socket: {reason}")
 
 
-def _user_of(peer: socket.socket) -> int:
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    _pid, uid, _gid = _PEER_CREDENTIALS.unpack(credentials)
-    return int(uid)
+@contextlib.contextmanager
+def _locked(directory_fd: int) -> Generator[None]:
+    """No other daemon puts a socket into the directory or takes one out."""
+    fcntl.flock(directory_fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(directory_fd, fcntl.LOCK_UN)
+
+
+def _sweep(directory_fd: int) -> None:
+    """Sockets of daemons that were killed are gone."""
+    for name in os.listdir(directory_fd):
+        if not name.startswith(".") and name.endswith(_SUFFIX):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+                try:
+                    probe.connect(f"/proc/self/fd/{directory_fd}/{name}")
+                except ConnectionRefusedError:
+                    os.unlink(name, dir_fd=directory_fd)
+                except OSError:
+                    # EAGAIN: somebody listens who has much to do
+                    continue

@@ -25,7 +25,7 @@ from unionfs import wire
 from unionfs.actions import Actions
 from unionfs.branch import BranchStack
 from unionfs.control import ControlError, ControlSocket
-from unionfs.errors import UnionError
+from unionfs.errors import UnionError, one_line
 from unionfs.mountinfo import read_mounts
 from unionfs.mounting import MountError, MountOptions, unmount_command
 from unionfs.mountspec import MountSpec
@@ -98,8 +98,12 @@ def start(call: DaemonCall) -> None:
         _background(call, theirs)
     theirs.close()
     with ours:
-        received = wire.receive(ours)
+        try:
+            received = wire.receive(ours)
+        except (OSError, wire.WireError):
+            received = None
     if received is None:
+        os.waitpid(pid, 0)
         raise DaemonError("daemon ended before the union answered")
     if "failed" in received.message:
         os.waitpid(pid, 0)
@@ -215,15 +219,15 @@ def _background(call: DaemonCall, parent: socket.socket) -> NoReturn:
         os.setsid()
         run(call, _to_syslog, lambda: _detach(parent))
         status = 0
-    except MountError as error:
+    except UnionError as error:
         _tell(parent, {"failed": str(error), "hint": error.hint})
-    except (UnionError, OSError) as error:
-        _tell(parent, {"failed": str(error), "hint": ""})
-    except BaseException:  # noqa: BLE001 - the last thing before the end
+    except OSError as error:
+        _tell(parent, {"failed": one_line(error), "hint": ""})
+    except BaseException as error:  # noqa: BLE001 - the last thing before the end
         import traceback
 
         _to_syslog(traceback.format_exc())
-        _tell(parent, {"failed": f"daemon failed unexpectedly: {traceback.format_exc(limit=-1)}", "hint": ""})
+        _tell(parent, {"failed": f"daemon failed unexpectedly: {error!r}", "hint": "the system log has more"})
     finally:
         os._exit(status)
 

@@ -21,6 +21,19 @@ import os
 class UnionError(Exception):
     """Anything that keeps a union from being made or changed; one line that names the branch or option."""
 
+    hint = ""
+    """What would help, when that can be said."""
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, subject first: the path of a system call that failed, then the reason."""
+    if not isinstance(error, OSError):
+        return str(error)
+    reason = (error.strerror or str(error)).lower()
+    if isinstance(error.filename, str | bytes):
+        return f"{os.fsdecode(error.filename)!r}: {reason}"
+    return reason
+
 
 class BranchError(UnionError):
     """Something is wrong with one branch."""

@@ -12,6 +12,7 @@ _AT_LEAST = 10
 class MountEntry(NamedTuple):
     """One mount: the number of its file system, where it is attached, and what it is."""
 
+    mount_id: int
     device: tuple[int, int]
     mount_point: bytes
     filesystem_type: bytes
@@ -35,6 +36,7 @@ def parse_line(line: bytes) -> MountEntry:
     kind = words.index(b"-") + 1
     user = next((option[8:] for option in words[kind + 2].split(b",") if option.startswith(b"user_id=")), None)
     return MountEntry(
+        int(words[0]),
         (int(major), int(minor)),
         _plain(words[4]),
         words[kind],

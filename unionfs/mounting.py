@@ -127,7 +127,8 @@ def mount_for_user(mount_point: bytes, options: MountOptions) -> int:
         except OSError as error:
             raise MountError(f"fusermount3: {_lower(error)}", "install the package fuse3, or mount as root") from error
         if done.returncode != 0:
-            raise MountError(done.stderr.decode(errors="replace").strip().removeprefix("fusermount3: "))
+            said = done.stderr.decode(errors="replace").strip().removeprefix("fusermount3: ")
+            raise MountError(said or f"fusermount3: ended with status {done.returncode}")
         _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
         return fds[0]
 

@@ -92,3 +92,38 @@ def mount_lines(path: Path) -> list[str]:
     """What this process sees of mounts at or below ``path``."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         return [line for line in file if line.split(" ")[4].startswith(str(path))]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Branches ``top`` and ``low`` and a mount point ``m``; whatever is mounted there goes at the end."""
+    for name in ("top", "low/dir", "m", "work"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "top/in-top").write_text("top")
+    (tmp_path / "low/in-low").write_text("low")
+    (tmp_path / "low/dir/deep").write_text("deep")
+    yield tmp_path
+    for name in ("m", "low"):
+        unmount(tmp_path / name)
+
+
+def unmount(root: Path) -> None:
+    """Nothing is mounted at ``root`` and the daemon behind it is gone."""
+    lines = mount_lines(root)
+    if not lines:
+        return
+    minor = lines[-1].split(" ")[2].replace(":", "-")
+    path = f"/run/unionfs/{minor}.sock"
+    number = identity(path)
+    subprocess.run(["umount", root], check=True)
+    # the next mount, anybody's, may get the same device number
+    wait_until(lambda: identity(path) != number or number is None, "the daemon ends")
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file lies there, None when none does."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_ctime_ns

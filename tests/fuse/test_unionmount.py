@@ -1,55 +1,18 @@
-"""The commands: every form of the call, refusals, background and end, control."""
+"""unionmount: every form of the call, refusals, background and end."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fuse.conftest import Command, mount_lines, wait_until
+from fuse.conftest import Command, mount_lines, unmount, wait_until
 
 pytestmark = pytest.mark.fuse
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Branches ``top`` and ``low`` and a mount point ``m``; whatever is mounted there goes at the end."""
-    for name in ("top", "low/dir", "m", "work"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "top/in-top").write_text("top")
-    (tmp_path / "low/in-low").write_text("low")
-    (tmp_path / "low/dir/deep").write_text("deep")
-    yield tmp_path
-    for name in ("m", "low"):
-        unmount(tmp_path / name)
-
-
-def unmount(root: Path) -> None:
-    """Nothing is mounted at ``root`` and the daemon behind it is gone."""
-    lines = mount_lines(root)
-    if not lines:
-        return
-    minor = lines[-1].split(" ")[2].replace(":", "-")
-    path = f"/run/unionfs/{minor}.sock"
-    number = identity(path)
-    subprocess.run(["umount", root], check=True)
-    # the next mount, anybody's, may get the same device number
-    wait_until(lambda: identity(path) != number or number is None, "the daemon ends")
-
-
-def identity(path: str) -> tuple[int, int] | None:
-    """Which file lies there, None when none does."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_ctime_ns
 
 
 FORMS = {
@@ -152,7 +115,7 @@ REFUSALS = {
     "missing branch": (["dirs={0}/top:{0}/none", "{0}/m"], 1, "branch '{0}/none': expected a directory"),
     "branch twice": (["dirs={0}/top:{0}/top", "{0}/m"], 1, "branch '{0}/top': is already there"),
     "branch inside another": (["dirs={0}/low:{0}/low/dir", "{0}/m"], 1, "branch '{0}/low/dir': lies inside branch"),
-    "missing mount point": (["dirs={0}/top", "{0}/none"], 1, "mount point '{0}/none': no such directory"),
+    "missing mount point": (["dirs={0}/top", "{0}/none"], 1, "mount point '{0}/none': no such file or directory"),
     "mount point is a file": (["dirs={0}/top", "{0}/top/in-top"], 1, "mount point '{0}/top/in-top': not a directory"),
     "copyup without owner": (["-o", "copyup=mounter,dirs={0}/top", "{0}/m"], 1, "mounter needs copyupuid="),
     "no mount point": (["dirs={0}/top"], 2, "mount point is missing"),
@@ -205,203 +168,3 @@ def test_requests_are_logged(place: Path, project_root: Path) -> None:
         _, log = daemon.communicate(timeout=10)
     assert daemon.returncode == 0
     assert any("LOOKUP node 1 " in line for line in log.splitlines())
-
-
-def test_control(place: Path, command: Command) -> None:
-    m, top, low, more = place / "m", place / "top", place / "low", place / "more"
-    more.mkdir()
-    (more / "in-more").write_text("more")
-    (more / "in-top").write_text("hidden")
-    assert command("unionmount", f"dirs={top}=rw:{low}=ro", m).returncode == 0
-
-    def ctl(*words: object) -> str:
-        done = command("unionctl", *words, cwd=place)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
-
-    assert ctl(m, "--list") == f"\t{top} (rw-)\n\t{low} (r--)\n"
-    assert ctl("--query", "m/dir/deep") == f"m/dir/deep\t{low} (r--)\n"
-    assert sorted(os.listdir(m)) == ["dir", "in-low", "in-top"]
-    ctl(m / "dir", "--add", "--after", 0, "--mode", "ro", "more")
-    assert ctl("--list", m) == f"\t{top} (rw-)\n\t{more} (r--)\n\t{low} (r--)\n"
-    assert sorted(os.listdir(m)) == ["dir", "in-low", "in-more", "in-top"]
-    assert ctl(m / "in-top", "--query") == f"{m}/in-top\t{top} (rw-)\n{m}/in-top\t{more} (r--)\n"
-    ctl(m, "--mode", "ro", top)
-    with pytest.raises(OSError, match="Read-only"):
-        (m / "new").write_text("x")
-    ctl(m, "--remove", 0)
-    assert (m / "in-top").read_text() == "hidden"
-    (more / "from-outside").write_text("x")
-    ctl(m, "refresh")
-    assert (m / "from-outside").read_text() == "x"
-    assert json.loads(ctl(m, "stats"))["transport"] == "direct"
-
-
-CTL_REFUSALS = {
-    "no union": (["/", "--list"], 1, "cannot be reached"),
-    "missing path": (["{0}/none", "--list"], 1, "No such file"),
-    "no action": (["{0}/m"], 2, "expected one action"),
-    "two actions": (["{0}/m", "--list", "--query"], 2, "expected one action"),
-    "unknown option": (["{0}/m", "--lst"], 2, "option '--lst' is unknown"),
-    "unknown branch": (["{0}/m", "--remove", "/none"], 1, "branch '/none': is no branch of the union"),
-    "unknown position": (["{0}/m", "--remove", "7"], 1, "branch '7': the union has 2 branches"),
-    "bad mode": (["{0}/m", "--mode", "0", "rx"], 2, "expected a branch and one of rw, ro, nfsro"),
-    "missing directory": (["{0}/m", "--add", "{0}/none"], 1, "branch '{0}/none': expected a directory"),
-    "already there": (["{0}/m", "--add", "{0}/low"], 1, "branch '{0}/low'"),
-}
-
-
-@pytest.mark.parametrize(("words", "status", "message"), CTL_REFUSALS.values(), ids=CTL_REFUSALS)
-def test_control_refuses(words: list[str], status: int, message: str, place: Path, command: Command) -> None:
-    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", place / "m").returncode == 0
-    done = command("unionctl", *(word.format(place) for word in words))
-    assert (done.returncode, done.stdout) == (status, "")
-    assert message.format(place) in done.stderr.splitlines()[0]
-    assert sorted(os.listdir(place / "m")) == ["dir", "in-low", "in-top"]
-
-
-def test_explanation(place: Path, command: Command) -> None:
-    top, low, m = place / "top", place / "low", place / "m"
-    for name in (".wh.gone", "dir/.wh.deep"):
-        (top / name).parent.mkdir(exist_ok=True)
-        (top / name).touch()
-    (low / "gone").mkdir()
-    (low / "gone/inside").touch()
-    assert command("unionmount", f"dirs={top}=rw:{low}=ro", m).returncode == 0
-
-    def said(path: Path, *words: str) -> list[str]:
-        done = command("unionctl", path, "explain", *words)
-        assert (done.returncode, done.stderr) == (0, "")
-        return [line.split("\t")[-1] for line in done.stdout.splitlines()]
-
-    assert said(m / "in-low") == [f"copied up to '{top}' when changed", "nothing", "file, shown"]
-    assert said(m / "in-top") == ["changed in place", "file, shown", "nothing"]
-    assert said(m / "dir") == ["changed in place", "directory, shown", "directory, merged"]
-    assert said(m / "dir/deep") == [
-        "nothing is shown",
-        "whiteout",
-        f"file, hidden by the whiteout in '{top}'",
-    ]
-    assert said(m / "gone/inside") == [
-        "nothing is shown",
-        "whiteout 'gone'",
-        f"directory 'gone', hidden by the whiteout in '{top}'",
-    ]
-    assert said(m) == ["changed in place", "directory, merged", "directory, merged"]
-    assert json.loads("\n".join(said(m / "none", "--json")))["shown"] is None
-
-
-def test_snapshots(place: Path, command: Command) -> None:
-    top, m, snapshots = place / "top", place / "m", place / ".unionfs-snapshots"
-    words = [f"dirs={top}=rw:{place}/low=ro", m]
-    assert command("unionmount", *words).returncode == 0
-
-    def ctl(*words: object) -> str:
-        done = command("unionctl", *words)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
-
-    (m / "first").write_text("1")
-    with open(m / "first", "rb") as reader:
-        ctl(m, "snapshot", "one")
-        (m / "first").write_text("12")
-        (m / "dir/deep").unlink()
-        os.rename(m / "dir", m / "moved")
-        (m / "in-low").unlink()
-        (m / "in-low").mkdir()
-        assert reader.read(1) == b"1"
-    changes = "D dir\nM first\nM in-low (file → directory)\nA moved\n"
-    assert ctl("diff", m) == ctl(m, "diff", "one") == changes
-    ctl(m, "snapshot", "two")
-    assert ctl(m, "diff") == ""
-    assert [line.split("\t")[::2] for line in ctl(m, "snapshots").splitlines()] == [["* one", "-"], ["* two", "one"]]
-    assert ctl(m, "--list").count("\n") == 4
-    unmount(m)
-    assert command("unionmount", *words).returncode == 0
-    assert sorted(os.listdir(m)) == ["first", "in-low", "in-top", "moved"]
-    assert ctl(m, "rollback", "one") == "what came after is kept as one~1\n"
-    assert ((m / "first").read_text(), (m / "dir/deep").read_text()) == ("1", "deep")
-    assert sorted(os.listdir(m)) == ["dir", "first", "in-low", "in-top"]
-    assert {line["change"] + line["path"] for line in json.loads(ctl(m, "diff", "--json", "one", "two"))} == {
-        "Ddir", "Mfirst", "Min-low", "Amoved",
-    }  # fmt: skip
-    ctl(m, "rollback", "two")
-    assert (m / "first").read_text() == "12"
-    ctl(m, "drop", "one~1")
-    assert sorted(os.listdir(snapshots)) == ["one", "two", "two~1"]
-    refused = command("unionctl", m, "drop", "one")
-    assert refused.returncode == 1
-    assert refused.stderr == "unionctl: snapshot 'one': expected nothing built upon it, got two, two~1\n"
-    unmount(m)
-    assert command("unionmount", "-o", "at=one", *words).returncode == 0
-    assert (m / "first").read_text() == "1"
-    with pytest.raises(OSError, match="Read-only"):
-        (m / "new").touch()
-    assert command("unionctl", m, "snapshot", "three").returncode == 1
-    unmount(m)
-    missing = command("unionmount", "-o", "at=none", *words)
-    assert missing.stderr.startswith("unionmount: snapshot 'none' is not there")
-
-
-def test_a_difference_is_a_layer(place: Path, command: Command) -> None:
-    m, root = place / "m", place / "layer"
-    assert command("unionmount", f"dirs={place}/top=rw:{place}/low=ro", m).returncode == 0
-    assert command("unionctl", m, "snapshot", "one").returncode == 0
-    (m / "dir/deep").unlink()
-    (m / "dir/new").write_text("new")
-    os.link(m / "dir/new", m / "dir/other")
-    root.mkdir()
-    with open(place / "layer.tar", "wb") as file:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        subprocess.run(
-            [sys.executable, "-m", "unionfs.cli.unionctl", m, "diff", "--tar"],
-            env=environment, stdout=file, check=True,
-        )  # fmt: skip
-    subprocess.run(["tar", "xf", place / "layer.tar", "-C", root], check=True)
-    assert sorted(os.listdir(root)) == ["dir"]
-    assert sorted(os.listdir(root / "dir")) == [".wh.deep", "new", "other"]
-    assert os.stat(root / "dir/new").st_ino == os.stat(root / "dir/other").st_ino
-    listed = subprocess.run(["tar", "tf", place / "layer.tar"], check=True, capture_output=True, text=True)
-    assert listed.stdout.splitlines() == ["dir/", "dir/.wh.deep", "dir/new", "dir/other"]
-
-
-def test_snapshots_elsewhere(place: Path, command: Command) -> None:
-    m = place / "m"
-    words = ["-o", f"snapdir={place}/work/snapshots", f"dirs={place}/top=rw:{place}/low=ro", m]
-    assert command("unionmount", *words).returncode == 0
-    assert command("unionctl", m, "snapshot", "one").returncode == 0
-    assert os.listdir(place / "work/snapshots") == ["one"]
-    unmount(m)
-    lost = command("unionmount", *words[2:])
-    assert lost.returncode == 1
-    assert "lacks it (snapdir=)" in lost.stderr
-    assert command("unionmount", *words).returncode == 0
-
-
-def test_a_mount_over_its_own_branch_has_snapshots(place: Path, command: Command) -> None:
-    root = place / "low"
-    assert command("unionmount", f"dirs={place}/top=rw:{root}=ro", root).returncode == 0
-    assert command("unionctl", root, "snapshot", "one").stderr == ""
-    (root / "in-low").write_text("changed")
-    assert command("unionctl", root, "rollback", "one").stderr == ""
-    assert (root / "in-low").read_text() == "low"
-
-
-@pytest.mark.parametrize("transport", ["direct", "pyfuse3"])
-def test_open_files_keep_their_branch(transport: str, place: Path, command: Command) -> None:
-    words = ["-o", f"transport={transport},dirs={place}/top:{place}/low=ro", place / "m"]
-    assert command("unionmount", *words).returncode == 0
-    with open(place / "m/in-top", "a"):
-        busy = command("unionctl", place / "m", "--mode", 0, "ro")
-        gone = command("unionctl", place / "m", "--remove", 0)
-    for done in (busy, gone):
-        assert done.returncode == 1
-        assert f"branch '{place}/top': cannot be" in done.stderr
-        assert f" ({os.getpid()})\n" in done.stderr
-    assert command("unionctl", place / "m", "--remove", 0).returncode == 0
-
-
-def test_control_socket_is_private(place: Path, command: Command) -> None:
-    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", place / "m").returncode == 0
-    minor = mount_lines(place / "m")[0].split(" ")[2].replace(":", "-")
-    assert os.stat(f"/run/unionfs/{minor}.sock").st_mode & 0o777 == 0o600

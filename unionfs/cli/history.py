@@ -13,7 +13,9 @@ import sys
 from collections.abc import Generator
 from datetime import UTC, datetime
 
-from unionfs.cli.words import Action, FoundUnion, UsageError, Words
+from unionfs.caller import FoundUnion
+from unionfs.cli.running import UsageError
+from unionfs.cli.words import Action, Words
 from unionfs.difference import Mark, State, compare, describe, encode, write_tar
 from unionfs.mountspec import decode_branches
 from unionfs.wire import Message

@@ -8,41 +8,48 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from unionfs.errors import UnionError
+from unionfs.cli.running import UsageError, run
 from unionfs.merge import merge
 
 _USAGE = """\
 usage: snapmerge [-n] [-k] OUT SNAPSHOT_OLDEST … SNAPSHOT_NEWEST
 
-  -n  only say what would be done
-  -k  keep all whiteouts: OUT is not the bottom branch
+  -n             only say what would be done
+  -k             keep all whiteouts: OUT is not the bottom branch
+  -h, --help     show this
+  -V, --version  show the version
 """
+_FLAGS = frozenset("nk")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not words or "-h" in words or "--help" in words:
-        print(_USAGE, end="", file=sys.stdout if words else sys.stderr)
-        return 0 if words else 2
-    flags = {letter for word in words if word.startswith("-") for letter in word[1:]}
-    paths = [Path(word) for word in words if not word.startswith("-")]
-    if flags - {"n", "k"} or len(paths) < 2:  # noqa: PLR2004 - OUT and one snapshot
-        print("snapmerge: expected OUT and at least one snapshot\nhint: snapmerge --help", file=sys.stderr)
-        return 2
+    return run("snapmerge", _USAGE, sys.argv[1:] if arguments is None else arguments, _act)
+
+
+def _act(words: list[str]) -> None:
+    flags: set[str] = set()
+    paths: list[Path] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            paths += map(Path, rest)
+        elif word.startswith("-") and _FLAGS.issuperset(word[1:]):
+            flags.update(word[1:])
+        elif word.startswith("-"):
+            raise UsageError(f"option {word!r} is unknown")
+        else:
+            paths.append(Path(word))
+    if len(paths) < 2:  # noqa: PLR2004 - OUT and one snapshot
+        raise UsageError("expected OUT and at least one snapshot")
     dry_run = "n" in flags
-    try:
-        merge(
-            paths[0],
-            paths[1:],
-            keep_whiteouts="k" in flags,
-            dry_run=dry_run,
-            report=print if dry_run else lambda _line: None,
-        )
-    except (UnionError, OSError) as error:
-        print(f"snapmerge: {error}", file=sys.stderr)
-        return 1
-    return 0
+    merge(
+        paths[0],
+        paths[1:],
+        keep_whiteouts="k" in flags,
+        dry_run=dry_run,
+        report=print if dry_run else lambda _line: None,
+    )
 
 
 if __name__ == "__main__":

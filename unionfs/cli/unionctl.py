@@ -10,10 +10,11 @@ import os
 import sys
 
 from unionfs.branch import Branch
+from unionfs.caller import FoundUnion, find_union
 from unionfs.changes import Add, Change, Remove, SetAccess, encode_change
 from unionfs.cli import history
-from unionfs.cli.words import MODES, Action, FoundUnion, UsageError, Words, find_union, sort
-from unionfs.errors import UnionError
+from unionfs.cli.running import UsageError, run
+from unionfs.cli.words import CHANGES, MODES, Action, Words, sort_several, take_timeout
 from unionfs.mountspec import decode_branches
 from unionfs.types import Access
 
@@ -23,6 +24,7 @@ usage: unionctl UNION --list
        unionctl UNION --add [--before BRANCH | --after BRANCH] [--mode rw|ro|nfsro] DIRECTORY
        unionctl UNION --remove BRANCH
        unionctl UNION --mode BRANCH rw|ro|nfsro
+       unionctl UNION CHANGE , CHANGE …
        unionctl UNION refresh | stats
        unionctl PATH explain [--json]
        unionctl UNION snapshot NAME | rollback NAME | drop NAME
@@ -31,26 +33,34 @@ usage: unionctl UNION --list
 
 UNION is the mount point or any path in it, BRANCH a path or a position counted from 0 at the top, A and B are
 snapshots: without B the union as it is now, without A its last snapshot. The action may stand before UNION.
+Changes (--add, --remove, --mode) between commas, each a word of its own, happen together or not at all.
+
+  --before BRANCH, --after BRANCH  where the new branch joins; at the top without
+  --mode rw|ro|nfsro               what may be done to the new branch; rw without
+  --json                           explain, snapshots, diff: as JSON
+  --tar                            diff: as the tar of an OCI layer, to stdout
+  --timeout SECONDS                how long the daemon has for an answer; 30 without
+  -h, --help                       show this
+  -V, --version                    show the version
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or "-h" in given or "--help" in given:
-        print(_USAGE, end="", file=sys.stdout if given else sys.stderr)
-        return 0 if given else 2
-    try:
-        words = sort(given, _ACTIONS)
-        action = _ACTIONS[words.action]
-        action.run(words, find_union(words.union, hidden=action.hidden))
-    except UsageError as error:
-        print(f"unionctl: {error}\nhint: unionctl --help", file=sys.stderr)
-        return 2
-    except (UnionError, OSError) as error:
-        print(f"unionctl: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run("unionctl", _USAGE, sys.argv[1:] if arguments is None else arguments, _act)
+
+
+def _act(arguments: list[str]) -> None:
+    given, patience_seconds = take_timeout(arguments)
+    several = sort_several(given, _ACTIONS)
+    words = several[0]
+    action = _ACTIONS[words.action]
+    changes = [_change(each) for each in several if each.action in CHANGES]
+    union = find_union(words.union, hidden=action.hidden, patience_seconds=patience_seconds)
+    if changes:
+        union.ask({"do": "change", "changes": [encode_change(change) for change in changes]})
+    else:
+        action.run(words, union)
 
 
 def _list(_words: Words, union: FoundUnion) -> None:
@@ -75,21 +85,21 @@ def _explain(words: Words, union: FoundUnion) -> None:
         print(f"\t{_shown(branch)}\t{item['says']}")
 
 
-def _add(words: Words, union: FoundUnion) -> None:
-    branch = Branch(os.fsencode(os.path.abspath(words.operands[0])), Access(words.mode))
-    _change(union, Add(branch, _optional(words.before), _optional(words.after)))
-
-
-def _remove(words: Words, union: FoundUnion) -> None:
-    _change(union, Remove(_branch(words.operands[0])))
-
-
-def _mode(words: Words, union: FoundUnion) -> None:
+def _change(words: Words) -> Change:
+    if words.action == "--add":
+        branch = Branch(os.fsencode(os.path.abspath(words.operands[0])), Access(words.mode))
+        return Add(branch, _optional(words.before), _optional(words.after))
+    if words.action == "--remove":
+        return Remove(_branch(words.operands[0]))
     modes = [word for word in words.operands if word in MODES]
     names = [word for word in words.operands if word not in MODES]
     if len(modes) != 1:
         raise UsageError(f"--mode: expected a branch and one of rw, ro, nfsro, got {' '.join(words.operands)!r}")
-    _change(union, SetAccess(_branch(names[0]), Access(modes[0])))
+    return SetAccess(_branch(names[0]), Access(modes[0]))
+
+
+def _changed(_words: Words, _union: FoundUnion) -> None:
+    """Changes are asked for all at once."""
 
 
 def _refresh(_words: Words, union: FoundUnion) -> None:
@@ -98,10 +108,6 @@ def _refresh(_words: Words, union: FoundUnion) -> None:
 
 def _stats(_words: Words, union: FoundUnion) -> None:
     print(json.dumps(union.ask({"do": "stats"}), indent=2))
-
-
-def _change(union: FoundUnion, change: Change) -> None:
-    union.ask({"do": "change", "changes": [encode_change(change)]})
 
 
 def _branch(text: str) -> bytes | int:
@@ -120,9 +126,9 @@ def _shown(branch: Branch) -> str:
 _ACTIONS = {
     "--list": Action(_list, 0, 0),
     "--query": Action(_query, 0, 0),
-    "--add": Action(_add, 1, 1),
-    "--remove": Action(_remove, 1, 1),
-    "--mode": Action(_mode, 2, 2),
+    "--add": Action(_changed, 1, 1),
+    "--remove": Action(_changed, 1, 1),
+    "--mode": Action(_changed, 2, 2),
     "refresh": Action(_refresh, 0, 0),
     "stats": Action(_stats, 0, 0),
     "explain": Action(_explain, 0, 0, hidden=True),

@@ -6,14 +6,16 @@ the command line make no sense.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from typing import NamedTuple
 
 from unionfs import daemon
 from unionfs.cli.options import Transport, parse_options
+from unionfs.cli.running import UsageError, run
 from unionfs.daemon import DaemonCall
-from unionfs.errors import UnionError
 from unionfs.mounting import MountError
 from unionfs.mountspec import MountSpec
 
@@ -22,15 +24,15 @@ usage: unionmount dirs=BRANCH[=rw|ro|nfsro][:BRANCH…] MOUNTPOINT
        unionmount -o OPTION[,OPTION…] MOUNTPOINT
        unionmount SOURCE MOUNTPOINT -o OPTION[,OPTION…]
 
-  -o OPTIONS  dirs=, lowerdir=, upperdir=, delete=, copyup=, create=, ro, … (docs/unionmount.md)
-  -f          stay in the foreground
-  -d          stay in the foreground and log every request
-  -h, --help  show this
+  -o OPTIONS     dirs=, lowerdir=, upperdir=, delete=, copyup=, create=, ro, … (docs/unionmount.md)
+  -f             stay in the foreground
+  -d             stay in the foreground and log every request
+  -h, --help     show this
+  -V, --version  show the version
 """
-
-
-class UsageError(Exception):
-    """The words on the command line are no call of the command."""
+_FLAGS = frozenset("fd")
+_SHORT = "dirs="
+_DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
 class _Words(NamedTuple):
@@ -44,35 +46,25 @@ class _Words(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not words or "-h" in words or "--help" in words:
-        print(_USAGE, end="", file=sys.stdout if words else sys.stderr)
-        return 0 if words else 2
-    try:
-        call, foreground = _call(words)
-        if foreground:
-            daemon.run(call, daemon.to_stderr, lambda: None)
-        else:
-            daemon.start(call)
-    except UsageError as error:
-        print(f"unionmount: {error}\nhint: unionmount --help", file=sys.stderr)
-        return 2
-    except (UnionError, OSError) as error:
-        print(f"unionmount: {error}", file=sys.stderr)
-        if isinstance(error, MountError) and error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return 1
-    return 0
+    return run("unionmount", _USAGE, sys.argv[1:] if arguments is None else arguments, _act)
+
+
+def _act(words: list[str]) -> None:
+    call, foreground = _call(words)
+    if foreground:
+        daemon.run(call, daemon.to_stderr, lambda: None)
+    else:
+        daemon.start(call)
 
 
 def _call(arguments: list[str]) -> tuple[DaemonCall, bool]:
     words = _sort(arguments)
-    if not words.positional or words.positional[-1].startswith("dirs="):
+    if not words.positional or words.positional[-1].startswith(_SHORT):
         raise UsageError("mount point is missing")
     *sources, mount_point = words.positional
-    if len(sources) > 1:
+    options = [source for source in sources if source.startswith(_SHORT)] + words.options
+    if len(sources) > 1 and not all(source.startswith(_SHORT) for source in sources):
         raise UsageError(f"expected at most a source and a mount point, got {' '.join(words.positional)!r}")
-    options = [source for source in sources if source.startswith("dirs=")] + words.options
     request = parse_options(options, privileged=os.geteuid() == 0)
     call = DaemonCall(
         MountSpec(request.branches, request.union),
@@ -95,8 +87,8 @@ def _sort(arguments: list[str]) -> _Words:
     for word in rest:
         if word == "--":
             positional.extend(rest)
-        elif word in {"-f", "-d"}:
-            flags.add(word)
+        elif len(word) > 1 and word[0] == "-" and _FLAGS.issuperset(word[1:]):
+            flags.update(word[1:])
         elif word == "-o":
             value = next(rest, None)
             if value is None:
@@ -108,14 +100,18 @@ def _sort(arguments: list[str]) -> _Words:
             raise UsageError(f"option {word!r} is unknown")
         else:
             positional.append(word)
-    return _Words(options, positional, "-f" in flags, "-d" in flags)
+    return _Words(options, positional, "f" in flags, "d" in flags)
 
 
 def _directory(text: str) -> bytes:
     path = os.path.realpath(os.fsencode(text))
-    if not os.path.isdir(path):
-        reason = "not a directory" if os.path.lexists(path) else "no such directory"
-        raise MountError(f"mount point {text!r}: {reason}")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        hint = f"a union whose daemon has ended is mounted there: umount {text!r}" if error.errno in _DEAD else ""
+        raise MountError(f"mount point {text!r}: {(error.strerror or str(error)).lower()}", hint) from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise MountError(f"mount point {text!r}: not a directory")
     return path
 
 

@@ -1,30 +1,26 @@
-"""The words on ``unionctl``'s command line, sorted by kind, and the union they speak of."""
+"""The words on ``unionctl``'s command line, sorted by kind; pure."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from unionfs import control
-from unionfs.busy import find_users
-from unionfs.control import ControlBusyError, ControlError
-from unionfs.errors import UnionError
-from unionfs.mountinfo import MountEntry, read_mounts
+from unionfs.caller import PATIENCE_SECONDS, FoundUnion
+from unionfs.cli.running import UsageError
 from unionfs.types import Access
-from unionfs.wire import Message
 
 MODES = tuple(access.value for access in Access)
+AND = ","
+"""Stands between changes that are to happen together."""
 _VALUES = {"--before": "--add", "--after": "--add"}
+_TIMEOUT = "--timeout"
+_LONGEST_SECONDS = 86400.0
+CHANGES = ("--add", "--remove", "--mode")
 _FLAGS = {"--json": ("diff", "snapshots", "explain"), "--tar": ("diff",)}
 
 
-class UsageError(Exception):
-    """The words on the command line are no call of the command."""
-
-
 class Words(NamedTuple):
-    """The command line, sorted by kind."""
+    """The command line, or one of several changes on it, sorted by kind."""
 
     action: str
     union: str
@@ -35,25 +31,6 @@ class Words(NamedTuple):
     flags: frozenset[str]
 
 
-class FoundUnion(NamedTuple):
-    """The union a path lies in, and the path within it."""
-
-    mount: MountEntry
-    path: bytes
-
-    def ask(self, message: Message) -> Message:
-        """The daemon's answer.
-
-        Raises:
-            ControlError: it cannot be reached, or refuses; the processes are named when it is because of open files.
-        """
-        try:
-            return control.ask(self.mount, message)
-        except ControlBusyError as error:
-            users = [f"{user.name} ({user.pid})" for user in find_users(self.mount.device, frozenset(error.inos))]
-            raise ControlError(f"{error}: {', '.join(users)}" if users else str(error)) from error
-
-
 class Action(NamedTuple):
     """What an action does and how many words it takes beside the union; ``hidden``: nothing need show there."""
 
@@ -61,6 +38,45 @@ class Action(NamedTuple):
     least: int
     most: int
     hidden: bool = False
+
+
+def take_timeout(arguments: list[str]) -> tuple[list[str], float]:
+    """The other words, and how many seconds the daemon has for an answer.
+
+    Raises:
+        UsageError: the value is none.
+    """
+    if _TIMEOUT not in arguments:
+        return arguments, PATIENCE_SECONDS
+    at = arguments.index(_TIMEOUT)
+    value = "".join(arguments[at + 1 : at + 2])
+    try:
+        seconds = float(value)
+        if not 0 < seconds <= _LONGEST_SECONDS:
+            raise ValueError(value)
+    except ValueError:
+        raise UsageError(f"option {_TIMEOUT!r}: expected a number of seconds, got {value!r}") from None
+    return arguments[:at] + arguments[at + 2 :], seconds
+
+
+def sort_several(arguments: list[str], actions: Mapping[str, Action]) -> list[Words]:
+    """The words of each of the changes between commas; only the first names the union.
+
+    Raises:
+        UsageError: they are no call.
+    """
+    parts: list[list[str]] = [[]]
+    for word in arguments:
+        if word == AND:
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    found = [sort(parts[0], actions)]
+    found += [sort([found[0].union, *part], actions) for part in parts[1:]]
+    lonely = next((words.action for words in found if words.action not in CHANGES), None)
+    if len(found) > 1 and lonely is not None:
+        raise UsageError(f"expected {', '.join(CHANGES)} between commas, got {lonely}")
+    return found
 
 
 def sort(arguments: list[str], actions: Mapping[str, Action]) -> Words:
@@ -113,25 +129,3 @@ def _checked(action: str, known: Action, positional: list[str], values: dict[str
         raise UsageError(f"option '--mode': expected rw, ro or nfsro, got {mode!r}")
     union, *operands = positional
     return Words(action, union, tuple(operands), values.get("--before"), values.get("--after"), mode, frozenset(flags))
-
-
-def find_union(text: str, *, hidden: bool = False) -> FoundUnion:
-    """The union that holds the path; with ``hidden`` nothing need show there, and a link is not followed.
-
-    Raises:
-        UnionError, OSError: there is none.
-    """
-    path = os.path.realpath(os.fsencode(text))
-    there = path
-    if hidden:
-        above, name = os.path.split(os.path.abspath(os.fsencode(text)))
-        there = path = os.path.join(os.path.realpath(above), name)
-        while not os.path.lexists(there):
-            there = os.path.dirname(there)
-    number = os.stat(there, follow_symlinks=not hidden).st_dev
-    device = (os.major(number), os.minor(number))
-    for mount in reversed(read_mounts()):
-        point = mount.mount_point
-        if mount.device == device and (path == point or path.startswith(point.rstrip(b"/") + b"/")):
-            return FoundUnion(mount, path[len(point) :].strip(b"/"))
-    raise UnionError(f"{text!r}: no mount that can be seen from here holds it")

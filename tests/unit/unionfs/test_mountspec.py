@@ -48,7 +48,7 @@ def test_another_versions_message_is_refused() -> None:
 
 def test_mount_line() -> None:
     line = b"40 29 0:39 / /mnt/a\\040b rw,relatime shared:5 - fuse.unionmount un\\134ion rw,user_id=1000,group_id=0\n"
-    assert parse_line(line) == MountEntry((0, 39), b"/mnt/a b", b"fuse.unionmount", b"un\\ion", 1000)
+    assert parse_line(line) == MountEntry(40, (0, 39), b"/mnt/a b", b"fuse.unionmount", b"un\\ion", 1000)
     with pytest.raises(ValueError, match="unexpected line"):
         parse_line(b"40 29")
 
