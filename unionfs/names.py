@@ -118,13 +118,13 @@ class Names:
     ) -> Made:
         branch = self._lifter.directory(directory, position)
         hidden = claim == position
-        wanted = wanted._replace(opaque=hidden and wanted.kind is Kind.DIRECTORY)
+        wanted = wanted._replace(opaque=claim is not None and wanted.kind is Kind.DIRECTORY)
         inherits = self.inherits_acl(directory)
         if inherits or not (hidden or (wanted.uid, wanted.gid) != self._ids):
             fd = self._make_in_place(branch, directory, name, wanted, maker, hidden=hidden, inherits=inherits)
         else:
             fd = self._make_staged(branch, directory, name, wanted, maker, hidden=hidden)
-        return self._enter(branch, directory, name, wanted, claim, fd)
+        return self._enter(branch, directory, name, wanted, fd)
 
     def _make_in_place(
         self,
@@ -191,7 +191,6 @@ class Names:
         directory: DirectoryNode,
         name: bytes,
         wanted: _Wanted,
-        claim: int | None,
         fd: int,
     ) -> Made:
         """The new entry is in the index and has a node."""
@@ -200,11 +199,7 @@ class Names:
         status = os.fstat(fd) if fd >= 0 else os.stat(rest, dir_fd=dir_fd, follow_symlinks=False)
         self.new_instance(status)
         self.show_change(directory, branch)
-        floor = directory.floor
-        if wanted.opaque:
-            floor = branch.position
-        elif claim is not None and claim > branch.position:
-            floor = claim - 1
+        floor = branch.position if wanted.opaque else directory.floor
         tree.enter(directory, name, branch.position, wanted.kind, floor)
         if wanted.kind is Kind.DIRECTORY:
             node = tree.table.add_directory(directory, name, (branch,), floor)
@@ -344,7 +339,7 @@ class Names:
             instance.position
             for instance in found[1:]
             if instance.kind is Kind.DIRECTORY
-            and _holds_entries(tree.branches[instance.position], directory.prefix + name)
+            and whiteout.holds_entries(tree.branches[instance.position], directory.prefix + name)
         ]
         return plan_removal(tuple([instance.position for instance in found]), tree.writable, mode, kept)
 
@@ -358,12 +353,6 @@ class Names:
         replaced = whiteout.written_form(directory.prefix, name, form) is WhiteoutForm.OVERLAY
         if not (replaced and Hide(action.position) in actions):
             withdraw(branch, directory.prefix + name)
-
-
-def _holds_entries(branch: OpenBranch, path: bytes) -> bool:
-    """Whether the directory holds anything but marks."""
-    with os.scandir(branch.proc_path(path)) as entries:
-        return any(not whiteout.is_reserved(entry.name) for entry in entries)
 
 
 def _dress(dir_fd: int, path: bytes, wanted: _Wanted, *, keep_mode: bool) -> None:

@@ -192,12 +192,16 @@ class Renamer:
         self._tree.detach(target, new.directory, new.name)
 
     def _remove_below(self, new: Place, position: int) -> None:
-        """Lower instances of the new name on writable branches are gone, the bottom one first."""
+        """Lower instances of the new name on writable branches are gone, the bottom one first.
+
+        A directory with things in it that were hidden stays, hidden, as when the name is removed.
+        """
         below = [one for one in new.directory.branches if one.position > position]
         for instance in reversed(instances(tuple(probe(below, new.directory.prefix, new.name)))):
             branch = self._tree.branches[instance.position]
-            if branch.writable:
-                withdraw(branch, new.path)
+            if not branch.writable or (instance.kind is Kind.DIRECTORY and whiteout.holds_entries(branch, new.path)):
+                continue
+            withdraw(branch, new.path)
 
     def _follow(self, old: Place, node: Node, new: Place, branch: OpenBranch, *, opaque: bool) -> None:
         """Nodes and indexes know the new name."""

@@ -193,6 +193,16 @@ def remove_opaque(branch: OpenBranch, path: bytes) -> None:
             os.removexattr(host_path, xattr, follow_symlinks=False)
 
 
+def holds_entries(branch: OpenBranch, path: bytes) -> bool:
+    """Whether the directory at ``path`` holds anything but marks, shown or hidden."""
+    with os.scandir(branch.proc_path(path)) as entries:
+        return any(
+            not is_reserved(entry.name)
+            and not is_whiteout(branch, path + b"/" + entry.name, entry.stat(follow_symlinks=False))
+            for entry in entries
+        )
+
+
 def strip(branch: OpenBranch, path: bytes) -> bool:
     """The directory at ``path``, in which nothing shows, is empty on the branch: opaque by an xattr, without marks.
 
