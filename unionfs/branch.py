@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 from collections import OrderedDict
+from collections.abc import Generator
 from typing import NamedTuple
 
 from unionfs.errors import BranchMissingError, BranchSyntaxError, BranchTwiceError
@@ -20,6 +21,9 @@ from unionfs.types import Access
 
 TEMPORARY_NAME = b".wh..unionfs"
 """Directory at the root of a branch that holds what is not yet in its place; never shown."""
+
+JOURNAL_PREFIX = b"raise-"
+"""How the names of the temporary things begin that outlive a union that was killed (``journal``)."""
 
 _REACH_BYTES = 3000
 _ANCHORS = 64
@@ -86,10 +90,21 @@ def _parse_branch(part: list[str]) -> Branch:
 class OpenBranch:
     """A branch whose root directory is open; ``close`` gives everything back.
 
-    ``writable`` is what the access says and the filesystem allows. ``position`` is the place in the stack.
+    ``writable`` is what the access says and the filesystem allows. ``position`` is the place in the stack. ``journals``
+    names what a killed union left to be taken back (``takeback.recover``).
     """
 
-    __slots__ = ("_anchors", "_counter", "_temporary_fd", "branch", "fd", "identity", "position", "writable")
+    __slots__ = (
+        "_anchors",
+        "_counter",
+        "_temporary_fd",
+        "branch",
+        "fd",
+        "identity",
+        "journals",
+        "position",
+        "writable",
+    )
 
     def __init__(self, branch: Branch, position: int, *, read_only: bool = False) -> None:
         try:
@@ -102,6 +117,7 @@ class OpenBranch:
         self._anchors: OrderedDict[bytes, int] = OrderedDict()
         self._temporary_fd = -1
         self._counter = 0
+        self.journals: tuple[bytes, ...] = ()
         self.assume(branch, position, read_only=read_only)
 
     def assume(self, branch: Branch, position: int, *, read_only: bool = False) -> None:
@@ -131,6 +147,15 @@ class OpenBranch:
         fd, rest = self.at(path)
         return b"/proc/self/fd/%d/%s" % (fd, rest)
 
+    @contextlib.contextmanager
+    def times_kept(self, path: bytes) -> Generator[None, None, None]:
+        """Access and modification time of the directory ``path`` are the same after as before."""
+        fd, rest = self.at(path)
+        times = os.stat(rest, dir_fd=fd, follow_symlinks=False)
+        yield
+        fd, rest = self.at(path)
+        os.utime(rest, ns=(times.st_atime_ns, times.st_mtime_ns), dir_fd=fd)
+
     def moved(self) -> None:
         """Remembered places of long paths are forgotten: a directory has a new name."""
         while self._anchors:
@@ -146,6 +171,10 @@ class OpenBranch:
             )
         self._counter += 1
         return self._temporary_fd, b"%d-%d" % (os.getpid(), self._counter)
+
+    def journal_fd(self) -> int:
+        """Descriptor of the directory of temporary things, which is there."""
+        return self._temporary_fd
 
     def discard(self, name: bytes) -> None:
         """``name`` in the directory of temporary things, with all in it, is gone."""
@@ -198,12 +227,17 @@ class OpenBranch:
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for name in os.listdir(fd):
-                _remove(fd, os.fsencode(name))
+            journals: list[bytes] = []
+            for name in map(os.fsencode, os.listdir(fd)):
+                if name.startswith(JOURNAL_PREFIX):
+                    journals.append(name)
+                else:
+                    _remove(fd, name)
         except OSError:
             # another union uses the branch (BlockingIOError), or it cannot be written after all: nothing is swept
             os.close(fd)
             return
+        self.journals = tuple(sorted(journals))
         self._hold(fd)
 
 

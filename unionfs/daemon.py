@@ -123,7 +123,7 @@ def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
         line = stack.enter_context(contextlib.closing(Line(call.spec.branches[0].path, call.snapshot_directory)))
 
         def make(notifier: Notifier) -> Union:
-            made.append(open_union(BranchStack(branches), call.spec.options, notifier))
+            made.append(open_union(BranchStack(branches), call.spec.options, notifier, log))
             return made[0]
 
         mount = _mount(call, make, log)

@@ -14,6 +14,7 @@ import stat
 from unionfs.branch import OpenBranch
 from unionfs.copyup import PRESERVED, Copier, Ownership
 from unionfs.inodes import DirectoryNode, FileNode
+from unionfs.journal import Journal
 from unionfs.origins import write_origin
 from unionfs.policy import plan_copyup, read_only_error
 from unionfs.resolve import CODE_SHIFT, Extent, Kind, Resolution
@@ -29,6 +30,8 @@ class Lifter:
         self._options = tree.options
         tree.restore_kept = self.restore
         self.copier = Copier(durable=not tree.options.volatile)
+        self.journal: Journal | None = None
+        """When set, says what is put onto its branch."""
 
     def writable(self, node: FileNode, caller: Caller | None = None, size_bytes: int | None = None) -> FileNode:
         """The node that may be written in place of ``node``: itself, or its successor.
@@ -199,6 +202,8 @@ class Lifter:
         times = os.stat(parent, dir_fd=parent_fd, follow_symlinks=False)
         fd, rest = branch.at(directory.prefix + name)
         try:
+            if self.journal is not None and self.journal.branch is branch:
+                self.journal.made(staged, directory.prefix + name)
             os.rename(staged, rest, src_dir_fd=temporary_fd, dst_dir_fd=fd)
         except BaseException:
             branch.discard(staged)

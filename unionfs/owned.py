@@ -35,25 +35,36 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
-def open_union(stack: BranchStack, options: UnionOptions, notifier: Notifier | None = None) -> Union:
-    """The union of ``stack`` that ``options`` ask for; the caller closes it.
+def open_union(
+    stack: BranchStack,
+    options: UnionOptions,
+    notifier: Notifier | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Union:
+    """The union of ``stack`` that ``options`` ask for; the caller closes it. ``log`` is that of `Union`.
 
     Raises:
         UnionError: a branch is missing, twice in the stack, or inside another.
     """
     squashed = options.squash_uid is not None or options.squash_gid is not None
     if options.permissions in STORES:
-        return StoringUnion(stack, options, notifier)
+        return StoringUnion(stack, options, notifier, log)
     if options.uid_map or options.gid_map or squashed:
-        return MappedUnion(stack, options, notifier)
-    return Union(stack, options, notifier)
+        return MappedUnion(stack, options, notifier, log)
+    return Union(stack, options, notifier, log)
 
 
 class MappedUnion(Union):
     """Ids are translated on their way in and out."""
 
-    def __init__(self, stack: BranchStack, options: UnionOptions, notifier: Notifier | None = None) -> None:
-        super().__init__(stack, options, notifier)
+    def __init__(
+        self,
+        stack: BranchStack,
+        options: UnionOptions,
+        notifier: Notifier | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(stack, options, notifier, log)
         self._owners = Owners(options)
 
     def _shown(self, attr: Attr) -> Attr:
@@ -116,8 +127,14 @@ class StoringUnion(MappedUnion):
     leaves it to the daemon's user, closed to all others.
     """
 
-    def __init__(self, stack: BranchStack, options: UnionOptions, notifier: Notifier | None = None) -> None:
-        super().__init__(stack, options, notifier)
+    def __init__(
+        self,
+        stack: BranchStack,
+        options: UnionOptions,
+        notifier: Notifier | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(stack, options, notifier, log)
         self._name = STORES[options.permissions]
         self._lifter.copier.store = os.fsdecode(self._name)
         self._daemon = Caller(os.geteuid(), os.getegid(), os.getpid())

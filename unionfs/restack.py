@@ -15,6 +15,7 @@ from unionfs.branch import Branch, BranchStack, OpenBranch, check_distinct
 from unionfs.errors import BranchBusyError, BranchSyntaxError
 from unionfs.handles import Handle, Handles
 from unionfs.inodes import FileNode
+from unionfs.takeback import recover
 from unionfs.tree import Tree
 from unionfs.types import Access
 
@@ -84,6 +85,7 @@ def _put(tree: Tree, stack: BranchStack, branches: tuple[OpenBranch, ...]) -> No
     tree.reload(tree.root, keep_handles=False)
     if tree.shown_ino(tree.stat(tree.root)) != shown:
         tree.origins[tree.identity(tree.stat(tree.root))] = shown
+    recover(tree)
 
 
 def _check_idle(

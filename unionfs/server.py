@@ -152,7 +152,7 @@ def serve(fd: int, make_filesystem: Filesystem) -> None:
 
 def make_union(spec: MountSpec, notifier: Notifier) -> FilesystemOps:
     """The union that ``spec`` describes."""
-    return open_union(BranchStack(spec.branches), spec.options, notifier)
+    return open_union(BranchStack(spec.branches), spec.options, notifier, log)
 
 
 def main(fd: str) -> None:

@@ -37,6 +37,10 @@ def _nothing_kept(node: FileNode, directory: DirectoryNode, name: bytes) -> None
     raise AssertionError(node, directory, name)
 
 
+def _ignore(_text: str) -> None:
+    """A tree nobody listens to."""
+
+
 class Tree:
     """Nodes of one mount over one stack of open branches."""
 
@@ -49,6 +53,8 @@ class Tree:
         """Identity of an instance made by copy-up → the number its file is shown with."""
         self.restore_kept: Callable[[FileNode, DirectoryNode, bytes], None] = _nothing_kept
         """Puts the kept content of a node where one of its names is; who copies up sets it."""
+        self.log: Callable[[str], None] = _ignore
+        """Takes what nobody is answered but somebody should know."""
         self._devices: dict[int, int] = {}
         self._large: dict[tuple[int, int], int] = {}
         self._sealed = options.sealed_branches

@@ -24,6 +24,7 @@ from unionfs.ops import Notifier
 from unionfs.rename import Renamer
 from unionfs.resolve import CODE_KIND, SHOWN, Kind
 from unionfs.restack import Wanted, change_stack
+from unionfs.takeback import recover
 from unionfs.tree import Tree, refuse
 from unionfs.types import (
     Attr,
@@ -48,8 +49,13 @@ class Union:
     """
 
     def __init__(
-        self, stack: BranchStack, options: UnionOptions | None = None, notifier: Notifier | None = None
+        self,
+        stack: BranchStack,
+        options: UnionOptions | None = None,
+        notifier: Notifier | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
+        """``log`` takes what nobody is answered but somebody should know."""
         self.options = UnionOptions() if options is None else options
         self.notifier = notifier
         branches = open_branches(stack.branches, read_only=self.options.read_only)
@@ -60,6 +66,9 @@ class Union:
         self._renamer = Renamer(self._tree, self._lifter, self._names)
         self._files = Files(self._tree, self._lifter, self._handles)
         self._metadata = Metadata(self._tree, self._lifter, self._handles)
+        if log is not None:
+            self._tree.log = log
+        recover(self._tree)
 
     @property
     def stack(self) -> BranchStack:

@@ -81,6 +81,12 @@ def carries_opaque_xattr(path: bytes) -> bool:
     )
 
 
+def foreign_xattrs(path: bytes) -> list[tuple[str, bytes]]:
+    """The attributes, sorted, of what lies at the host path, the marks of unions left out."""
+    names = sorted(name for name in _listxattr(path) if not name.startswith(_HIDDEN_XATTRS))
+    return [(name, os.getxattr(path, name, follow_symlinks=False)) for name in names]
+
+
 def _listxattr(path: bytes) -> list[str]:
     try:
         return os.listxattr(path, follow_symlinks=False)

@@ -162,3 +162,135 @@ def check_every_death(
 def view(seen: UnionPaths) -> dict[bytes, tuple[object, ...]]:
     """What shows, without the number of links: names of one lower file are counted apart after a remount."""
     return {path: entry[:-1] for path, entry in tree(seen).items()}
+
+
+MERGED_UPPER = {b"d": "dir", b"d/upper": "file", b"d/gone": "whiteout", b"d/s": "dir", b"d/s/own": "file"}
+MERGED_LOWER = {
+    b"d": "dir", b"d/gone": "file", b"d/f": "file", b"d/link": "link", b"d/s": "dir", b"d/s/g": "file",
+    b"d/s/t": "dir", b"d/s/t/h": "file", b"d/empty": "dir",
+}  # fmt: skip
+RENAME_OF_MERGED = ("rename", b"d", b"D", 0)
+
+
+@pytest.fixture
+def merged(tmp_path: Path) -> Path:
+    """Two branches with a directory in both, and a file of the lower one with names in and beside it."""
+    base = tmp_path / "then"
+    base.mkdir()
+    make_branch(base / "0", MERGED_UPPER)
+    make_branch(base / "1", MERGED_LOWER)
+    os.link(base / "1/d/f", base / "1/d/s/hard")
+    for directory, _, _ in os.walk(base, topdown=False):
+        os.utime(directory, ns=(1, 1_000_000_007))
+    return base
+
+
+def on_disk(root: Path) -> dict[str, tuple[object, ...]]:
+    """What lies in a branch, with the times of all."""
+    found: dict[str, tuple[object, ...]] = {}
+    for place in sorted(root.rglob("*")):
+        status = place.lstat()
+        content = place.read_bytes() if place.is_file() and not place.is_symlink() else b""
+        found[str(place.relative_to(root))] = (status.st_mode, status.st_nlink, status.st_mtime_ns, content)
+    return found
+
+
+def copied(base: Path, now: Path) -> None:
+    subprocess.run(["cp", "-a", base, now], check=True)
+
+
+def dies_in_a_rename(now: Path, options: UnionOptions, changes: int) -> bool:
+    """Whether the union died, that number of changes after the begin of the rename of the merged directory."""
+    union = opened(now, 2, options, lower_writable=False)
+    try:
+        return not survives(changes, lambda: apply(UnionPaths(union), RENAME_OF_MERGED))
+    finally:
+        union.close()
+
+
+def dies_in_the_recovery(now: Path, options: UnionOptions, changes: int) -> bool:
+    return not survives(changes, lambda: opened(now, 2, options, lower_writable=False).close())
+
+
+def check_taken_back(base: Path, now: Path, options: UnionOptions) -> None:
+    """A union of ``now`` shows the state before the rename and has nothing left of it, or the state after it."""
+    again = opened(now, 2, options, lower_writable=False)
+    try:
+        names = UnionPaths(again).list(b"")
+        assert names in ([b"d"], [b"D"])
+    finally:
+        again.close()
+    assert not (now / "0/.wh..unionfs").exists()
+    if names == [b"d"]:
+        left, before = on_disk(now / "0"), on_disk(base / "0")
+        # the kill may come between a change in a directory and the return of the directory's times
+        assert {path: (*entry[:2], entry[3]) for path, entry in left.items()} == {
+            path: (*entry[:2], entry[3]) for path, entry in before.items()
+        }
+
+
+@pytest.mark.parametrize("form", list(WhiteoutForm), ids=lambda form: form.value)
+def test_what_a_rename_has_copied_is_taken_back(form: WhiteoutForm, merged: Path) -> None:
+    options = UnionOptions(whiteouts=form, volatile=True)
+    now = merged.parent / "now"
+    dies, changes = True, 0
+    while dies:
+        copied(merged, now)
+        dies = dies_in_a_rename(now, options, changes)
+        check_taken_back(merged, now, options)
+        shutil.rmtree(now)
+        changes += 1
+    assert changes > 30
+
+
+@pytest.mark.parametrize("form", list(WhiteoutForm), ids=lambda form: form.value)
+def test_taking_back_may_die_too(form: WhiteoutForm, merged: Path) -> None:
+    options = UnionOptions(whiteouts=form, volatile=True)
+    now = merged.parent / "now"
+    every = 1 if "CRASH_EXAMPLES" in os.environ else 4
+    died, changes = True, 9
+    while died:
+        dies, later = True, changes % every
+        while dies:
+            copied(merged, now)
+            died = dies_in_a_rename(now, options, changes)
+            dies = dies_in_the_recovery(now, options, later)
+            check_taken_back(merged, now, options)
+            shutil.rmtree(now)
+            later += every
+        changes += every * every + 1
+
+
+@pytest.mark.parametrize("form", list(WhiteoutForm), ids=lambda form: form.value)
+def test_what_was_changed_after_the_death_stays(form: WhiteoutForm, merged: Path) -> None:
+    options = UnionOptions(whiteouts=form, volatile=True)
+    now = merged.parent / "now"
+    copied(merged, now)
+    done = 0
+    while not (now / "0/d/s/t/h").exists() or not (now / "0/d/f").exists():
+        shutil.rmtree(now)
+        copied(merged, now)
+        assert dies_in_a_rename(now, options, done)
+        done += 1
+    times = os.stat(now / "0/d/s/t/h").st_mtime_ns
+    (now / "0/d/s/t/h").write_bytes((now / "0/d/s/t/h").read_bytes().upper())
+    os.utime(now / "0/d/s/t/h", ns=(times, times))
+    (now / "0/d/new").write_bytes(b"new")
+    os.link(now / "0/d/f", now / "0/d/another name")
+    said: list[str] = []
+    again = Union(
+        BranchStack((Branch(os.fsencode(now / "0")), Branch(os.fsencode(now / "1"), Access.RO))),
+        options,
+        log=said.append,
+    )
+    try:
+        seen = UnionPaths(again)
+        assert seen.read(b"d/s/t/h") == b"CONTENT OF HT"
+        assert seen.read(b"d/new") == b"new"
+        assert seen.ino(b"d/another name") == seen.ino(b"d/f")
+        assert seen.read(b"d/s/g") == b"content of gs"
+        assert not (now / "0/d/link").is_symlink()
+    finally:
+        again.close()
+    assert any("'d/s/t/h' was copied" in line for line in said)
+    assert not (now / "0/.wh..unionfs").exists()

@@ -30,7 +30,7 @@ paths = st.sampled_from(PATHS)
 contents = st.sampled_from((b"", b"x", b"hello world", b"y" * 5000))
 
 # a branch: path → what stands there
-kinds = st.sampled_from(("dir", "dir", "opaque", "file", "link", "whiteout", "device"))
+kinds = st.sampled_from(("dir", "dir", "opaque", "file", "link", "whiteout", "device", "hidden file", "hidden dir"))
 branches = st.dictionaries(paths, kinds, max_size=12)
 
 operations = st.one_of(
@@ -72,6 +72,13 @@ def make_entry(place: Path, kind: str) -> None:
             place.write_bytes(b"content of " + os.fsencode(place.name) + os.fsencode(place.parent.name))
         case "link":
             place.symlink_to("target")
+        case "hidden file":
+            # as a union leaves it that is killed while it removes the file
+            place.touch()
+            (place.parent / f".wh.{place.name}").touch()
+        case "hidden dir":
+            place.mkdir()
+            (place.parent / f".wh.{place.name}").touch()
         case "whiteout":
             (place.parent / f".wh.{place.name}").touch()
         case _:

@@ -84,6 +84,18 @@ def test_a_merged_directory_is_raised_whole(stand, form):
     }
 
 
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_a_killed_union_left_beside_a_whiteout_stays_hidden(stand, form, kind):
+    stand.put(1, "d/gone", "x")
+    stand.put(0, "d/gone/below" if kind == "directory" else "d/gone", "removed, but for the last step")
+    stand.put(0, "d/.wh.gone")
+    os.utime(stand.roots[0] / "d", ns=(1, 2_000_000_002))
+    paths = stand.paths(whiteouts=form)
+    paths.rename(b"d", b"D")
+    assert stand.paths().list(b"D") == []
+    assert paths.stat(b"D").mtime_ns == 2_000_000_002
+
+
 def test_renaming_back_and_forth(stand, form):
     stand.put(1, "d/f", "x")
     stand.put(1, "e", None)
