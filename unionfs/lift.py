@@ -15,6 +15,7 @@ from unionfs.branch import OpenBranch
 from unionfs.copyup import PRESERVED, Copier, Ownership
 from unionfs.inodes import DirectoryNode, FileNode
 from unionfs.journal import Journal
+from unionfs.ops import Notifier
 from unionfs.origins import write_origin
 from unionfs.policy import plan_copyup, read_only_error
 from unionfs.resolve import CODE_SHIFT, Extent, Kind, Resolution
@@ -25,8 +26,9 @@ from unionfs.types import Caller, CopyupMode
 class Lifter:
     """Brings nodes of a tree to writable branches."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, notifier: Notifier | None = None) -> None:
         self._tree = tree
+        self._notifier = notifier
         self._options = tree.options
         tree.restore_kept = self.restore
         self.copier = Copier(durable=not tree.options.volatile)
@@ -95,6 +97,9 @@ class Lifter:
         tree.origins[tree.identity(after)] = tree.shown_ino(before)
         tree.enter(directory, name, position, Kind.FILE)
         moved = self._hand_over(node, branch)
+        if self._notifier is not None and _rights(before) != _rights(after):
+            # copyup=, or a mounter who may not give files away: the kernel trusts what it knew of the lower file
+            self._notifier.invalidate_attributes(moved.ino)
         if shown_links > 1:
             tree.table.know_link(moved, tree.identity(after))
             moved.extra_links = shown_links - 1
@@ -218,6 +223,10 @@ class Lifter:
         if options.copyup is CopyupMode.CURRENTUSER and caller is not None:
             return Ownership(caller.uid, caller.gid)
         return PRESERVED
+
+
+def _rights(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mode, status.st_uid, status.st_gid
 
 
 def restore_times(branch: OpenBranch, directory: DirectoryNode, status: os.stat_result) -> None:

@@ -141,15 +141,16 @@ def unmount_command(mount_point: bytes) -> list[str]:
 
 
 def _fusermount_options(options: MountOptions) -> str:
-    words = [f"fsname={_quoted(options.source)}", f"subtype={options.subtype}", "default_permissions"]
+    words = [f"fsname={quoted(options.source)}", f"subtype={quoted(options.subtype)}", "default_permissions"]
     flags = ("allow_other", "nosuid", "nodev", "noexec", "noatime")
     words += [flag for flag in flags if getattr(options, flag)]
     words += ["ro"] if options.read_only else []
-    words += [f"context={_quoted(options.context)}"] if options.context is not None and _labels() else []
+    words += [f"context={quoted(options.context)}"] if options.context is not None and has_labels() else []
     return ",".join(words)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as a value in a list of options for libfuse."""
     return text.replace("\\", "\\\\").replace(",", "\\,")
 
 
@@ -171,12 +172,12 @@ def _settings(device_fd: int, options: MountOptions) -> list[tuple[str, str | No
         settings.append(("allow_other", None))
     if options.read_only:
         settings.append(("ro", None))
-    if options.context is not None and _labels():
+    if options.context is not None and has_labels():
         settings.append(("context", options.context))
     return settings
 
 
-def _labels() -> bool:
+def has_labels() -> bool:
     """Whether the kernel has SELinux, and so knows the option."""
     return os.path.exists("/sys/fs/selinux/enforce")
 

@@ -24,6 +24,9 @@ class Notifier(Protocol):
     def invalidate_inode(self, ino: Ino) -> None:
         """The kernel has forgotten the attributes and the cached content of ``ino``."""
 
+    def invalidate_attributes(self, ino: Ino) -> None:
+        """The kernel has forgotten the attributes of ``ino``; at once, also while it waits for an answer about it."""
+
     def invalidate_all(self) -> None:
         """The kernel looks every name up again (branches changed)."""
 

@@ -61,7 +61,7 @@ class Union:
         branches = open_branches(stack.branches, read_only=self.options.read_only)
         self._handles = Handles()
         self._tree = Tree(stack, branches, self.options)
-        self._lifter = Lifter(self._tree)
+        self._lifter = Lifter(self._tree, notifier)
         self._names = Names(self._tree, self._lifter)
         self._renamer = Renamer(self._tree, self._lifter, self._names)
         self._files = Files(self._tree, self._lifter, self._handles)

@@ -20,6 +20,7 @@ from unionfs.client import DetachedMount, UnionServer
 from unionfs.mounting import attach
 from unionfs.types import UnionOptions
 
+PROJECT = Path(__file__).resolve().parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -127,3 +128,26 @@ def identity(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_ctime_ns
+
+
+def attempt(place: Path, script: str, *prefix: str) -> subprocess.CompletedProcess[str]:
+    """The script has run in ``place`` with the commands installed, in a mount namespace of its own or that of ``prefix``."""
+    programs = place / "programs"
+    programs.mkdir(exist_ok=True)
+    for name in ("unionmount", "unionctl"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m unionfs.cli.{name} "$@"\n')
+        program.chmod(0o755)
+    # where mount.fuse3 looks, whatever PATH says
+    script = f"mount --bind {programs} /usr/local/sbin\nPATH=$PATH:/usr/local/sbin\n{script}"
+    return subprocess.run(
+        [*(prefix or ("unshare", "--mount")), "sh", "-euc", script],
+        cwd=place, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def shell(place: Path, script: str, *prefix: str) -> str:
+    """What the script prints (``attempt``); it succeeds and says nothing on stderr."""
+    done = attempt(place, script, *prefix)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout

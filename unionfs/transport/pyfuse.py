@@ -9,6 +9,7 @@ end the mount on anything but its own error).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -21,7 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import pyfuse3
 import trio
 
-from unionfs.mounting import MountError, MountOptions
+from unionfs.mounting import MountError, MountOptions, has_labels, quoted
 from unionfs.ops import FilesystemOps, Notifier
 from unionfs.transport.courier import Courier
 from unionfs.types import ROOT_INO, Attr, Caller, HandleId, Ino, SetAttr
@@ -318,6 +319,11 @@ class PyfuseNotifier:
         """The kernel forgets the attributes and the cached content of ``ino``."""
         self._courier.post(lambda: pyfuse3.invalidate_inode(ino))
 
+    def invalidate_attributes(self, ino: Ino) -> None:
+        """The kernel forgets the attributes of ``ino`` at once."""
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_inode(ino, attr_only=True)
+
     def invalidate_all(self) -> None:
         """Only the root's attributes and listing: libfuse has nothing for more."""
         self.invalidate_inode(ROOT_INO)
@@ -404,11 +410,13 @@ async def _watch(fd: int, ready: Callable[[], None]) -> None:
 
 
 def _option_words(options: MountOptions) -> set[str]:
-    words = {f"fsname={options.source}", f"subtype={options.subtype}", "default_permissions"}
+    words = {f"fsname={quoted(options.source)}", f"subtype={quoted(options.subtype)}", "default_permissions"}
     flags = ("allow_other", "noexec", "noatime")
     words |= {flag for flag in flags if getattr(options, flag)}
     if options.read_only:
         words.add("ro")
+    if options.context is not None and has_labels():
+        words.add(f"context={quoted(options.context)}")
     if os.geteuid() == 0:
         words |= {"nosuid" if options.nosuid else "suid", "nodev" if options.nodev else "dev"}
     return words

@@ -73,6 +73,9 @@ class Heard(Notifier):
     def invalidate_inode(self, ino: Ino) -> None:
         self.calls.append("inode")
 
+    def invalidate_attributes(self, ino: Ino) -> None:
+        self.calls.append("attributes")
+
     def invalidate_all(self) -> None:
         self.calls.append("all")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from unionfs.transport.courier import Courier
@@ -35,6 +36,13 @@ class KernelNotifier:
         """The kernel forgets the attributes and the cached content of ``ino``."""
         self._post(Notification.INVAL_INODE, INVAL_INODE_OUT.pack(ino, 0, 0))
 
+    def invalidate_attributes(self, ino: Ino) -> None:
+        """The kernel forgets the attributes of ``ino`` at once: without content it waits for nobody."""
+        if self.minor:
+            # ENOENT: it does not know the node
+            with contextlib.suppress(OSError):
+                os.write(self.device_fd, _message(Notification.INVAL_INODE, INVAL_INODE_OUT.pack(ino, -1, 0)))
+
     def invalidate_all(self) -> None:
         """The kernel looks every name up again; before protocol 7.44 only the root's attributes and listing."""
         self.epoch += 1
@@ -48,5 +56,9 @@ class KernelNotifier:
 
     def _post(self, kind: Notification, payload: bytes) -> None:
         if self.minor:
-            message = OUT_HEADER.pack(OUT_HEADER.size + len(payload), kind, 0) + payload
+            message = _message(kind, payload)
             self._courier.post(lambda: os.write(self.device_fd, message))
+
+
+def _message(kind: Notification, payload: bytes) -> bytes:
+    return OUT_HEADER.pack(OUT_HEADER.size + len(payload), kind, 0) + payload
