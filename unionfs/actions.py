@@ -10,10 +10,11 @@ import os
 from collections.abc import Callable
 
 from unionfs.branch import Branch
-from unionfs.changes import decode_change, plan_branches
+from unionfs.changes import Add, decode_change, plan_branches
 from unionfs.errors import BranchBusyError, SnapshotError
 from unionfs.explain import explain
 from unionfs.mountspec import encode_branches
+from unionfs.outside import check_outside
 from unionfs.snapshots import Line, roll_back, take_snapshot
 from unionfs.union import Union
 from unionfs.wire import Message
@@ -29,6 +30,8 @@ class Actions:
 
         ``shows_nodes``: the transport shows node numbers as those of files.
         """
+        self.device: tuple[int, int] | None = None
+        """Number of the mount's file system, major and minor, once it is known."""
         self._union = union
         self._shows_nodes = shows_nodes
         self._statistics = statistics
@@ -70,6 +73,9 @@ class Actions:
 
     def _change(self, message: Message) -> Message:
         changes = [decode_change(one) for one in message["changes"]]
+        for change in changes:
+            if isinstance(change, Add) and self.device is not None:
+                check_outside(change.branch.path, self.device)
         self._union.change_branches(plan_branches(self._union.stack.branches, changes))
         return self._list(message)
 

@@ -282,7 +282,8 @@ def check_distinct(opened: tuple[OpenBranch, ...]) -> None:
                 one.branch.path, f"is already there as {os.fsdecode(known[one.identity].branch.path)!r}"
             )
         known[one.identity] = one
-    by_path: dict[bytes, OpenBranch] = {os.path.realpath(one.branch.path): one for one in opened}
+    # what the kernel calls the open directories: a path may lead through a mount that this very process serves
+    by_path: dict[bytes, OpenBranch] = {os.readlink(b"/proc/self/fd/%d" % one.fd): one for one in opened}
     for path, one in by_path.items():
         parent: bytes = os.path.dirname(path)
         while parent != os.path.dirname(parent):

@@ -162,6 +162,7 @@ def _control(mount_point: bytes, actions: Actions, log: Log) -> ControlSocket | 
     if device is None:
         log(f"control socket: {os.fsdecode(mount_point)!r} is not among the mounts")
         return None
+    actions.device = device
     try:
         return ControlSocket(device, actions.answer)
     except ControlError as error:

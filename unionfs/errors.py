@@ -6,6 +6,7 @@
     ├── BranchError             a branch, named by ``path``
     │   ├── BranchMissingError      it is no directory
     │   ├── BranchTwiceError        it is already in the stack, or lies inside another
+    │   ├── BranchInsideError       it lies inside the union itself
     │   ├── BranchUnknownError      the stack does not hold it
     │   └── BranchBusyError         files on it are open
     ├── SnapshotError           a snapshot cannot be made, found or dropped
@@ -49,6 +50,10 @@ class BranchMissingError(BranchError):
 
 class BranchTwiceError(BranchError):
     """The branch is a second time in the stack, or lies inside another branch."""
+
+
+class BranchInsideError(BranchError):
+    """The branch lies inside the union it shall be part of."""
 
 
 class BranchUnknownError(BranchError):

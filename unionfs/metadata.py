@@ -22,6 +22,9 @@ from unionfs.policy import plan_copyup
 from unionfs.tree import Tree, refuse
 from unionfs.types import Caller, HandleId, SetAttr
 
+_NOTHING = SetAttr()
+"""What ``chown(2)`` with -1 twice asks for: the time of the last change is now, on Linux as on a plain filesystem."""
+
 
 class Metadata:
     """Changes attributes of nodes of a tree."""
@@ -38,7 +41,7 @@ class Metadata:
         path = self._host_path(node)
         status = self._tree.stat(node)
         is_link = stat.S_ISLNK(status.st_mode)
-        if changes.uid is not None or changes.gid is not None:
+        if changes.uid is not None or changes.gid is not None or changes == _NOTHING:
             uid = -1 if changes.uid is None else changes.uid
             gid = -1 if changes.gid is None else changes.gid
             os.chown(path, uid, gid, follow_symlinks=self._follows(node))

@@ -246,7 +246,7 @@ class StoringUnion(MappedUnion):
             before.uid if changes.uid is None else changes.uid, before.gid if changes.gid is None else changes.gid, mode
         )
         rest = changes._replace(mode=None, uid=None, gid=None)
-        if rest != SetAttr():
+        if rest != SetAttr() or changes == rest:
             Union.setattr(self, ino, rest, handle, caller)
         if stored != Stored(before.uid, before.gid, before.mode & 0o7777):
             self._write(self._tree.node(ino), stored)

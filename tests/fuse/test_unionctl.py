@@ -75,6 +75,32 @@ def test_control_refuses(words: list[str], status: int, message: str, place: Pat
     assert sorted(os.listdir(place / "m")) == ["dir", "in-low", "in-top"]
 
 
+@pytest.mark.parametrize("way", ["m/dir", "m", "link/dir", "other/../m/dir/"])
+def test_a_directory_of_the_union_itself_is_no_branch(way: str, place: Path, command: Command) -> None:
+    m = place / "m"
+    (place / "link").symlink_to("m")
+    (place / "other").mkdir()
+    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", m).returncode == 0
+    done = command("unionctl", m, "--timeout", "5", "--add", place / way)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lies inside the union itself" in done.stderr
+    assert sorted(os.listdir(m)) == ["dir", "in-low", "in-top"]
+
+
+def test_a_branch_joins_a_union_that_lies_over_one_of_its_branches(place: Path, command: Command) -> None:
+    top, low, more = place / "top", place / "low", place / "more"
+    more.mkdir()
+    (more / "in-more").touch()
+    assert command("unionmount", f"dirs={top}:{low}=ro", low).returncode == 0
+    try:
+        assert command("unionctl", low, "refresh").returncode == 0
+        done = command("unionctl", low, "--timeout", "5", "--add", more)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (low / "in-more").exists()
+    finally:
+        unmount(low)
+
+
 def test_explanation(place: Path, command: Command) -> None:
     top, low, m = place / "top", place / "low", place / "m"
     for name in (".wh.gone", "dir/.wh.deep"):

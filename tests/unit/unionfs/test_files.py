@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
 import pytest
 
@@ -49,6 +50,19 @@ def test_an_unlinked_open_file_stays_usable_and_has_no_links(stand):
         union.release(again)
         union.release(handle)
         assert union.getattr(ino, None).nlink == 0
+
+
+def test_a_change_of_owner_to_nobody_else_sets_the_time_of_the_last_change(stand):
+    os.utime(stand.put(0, "upper", "x"), ns=(1, 2))
+    os.utime(stand.put(1, "lower", "x"), ns=(1, 2))
+    union = stand.union()
+    for name in (b"upper", b"lower"):
+        ino = ino_of(union, name)
+        before = union.getattr(ino, None)
+        time.sleep(0.02)  # two ticks of the kernel's clock of files
+        after = union.setattr(ino, SetAttr(), None, ROOT)
+        assert after.ctime_ns > before.ctime_ns
+        assert after._replace(ctime_ns=0, blocks=0) == before._replace(ctime_ns=0, blocks=0)
 
 
 @pytest.mark.parametrize("closed", [False, True])
