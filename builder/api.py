@@ -22,7 +22,7 @@ from builder.convert.named import DIRECTORY
 from builder.dockerfile.source import Source
 from builder.events import Emit, Journal, Outcome
 from builder.exporting import Exports, export_local, plan_exports
-from builder.graph import Graph, StepId
+from builder.graph import Graph, Run, StepId
 from builder.lookup import Lookup
 from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, make_graph, read_plan
@@ -111,6 +111,7 @@ def build_or_reuse(
                 tell_findings(preparation, journal)
                 _tell_cached(preparation, journal)
                 return finish(preparation, preparation.known, session, journal)
+            _start_servers(preparation, session)
         import trio
 
         from builder import building
@@ -164,6 +165,18 @@ def prepare(
     lookup = Lookup(session, plan, inputs, bases)
     known = {} if options.no_cache else lookup.find_all(graph)
     return Preparation(options, plan, exports, bases, graph, lookup, known)
+
+
+def _start_servers(preparation: Preparation, session: Session) -> None:
+    """Where a RUN step is to be done, its servers get ready while the event loop is still being imported."""
+    options = preparation.options
+    for step in preparation.graph.steps:
+        if isinstance(step.operation, Run) and step.id not in preparation.known:
+            from builder.steps.demands import sandbox_limits, sandbox_network
+
+            network = sandbox_network(step.operation.network, options.network)
+            session.servers.start(network, sandbox_limits(options.limits))
+            return
 
 
 def _open_named(contexts: Contexts) -> dict[str, BuildContext]:

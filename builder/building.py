@@ -124,6 +124,7 @@ async def build_job(job: Job) -> api.BuildResult:
     for step_id in preparation.known:
         executor.tell_cached(preparation.graph.steps[step_id])
     results = await run_graph(preparation.graph, preparation.known, executor.execute, jobs=jobs)
+    session.end_servers()
     result = api.finish(preparation, results, session, journal, tuple(executor.reports))
     pushed = await push_all(session, job.exports.pushes, journal)
     await export_caches(preparation, results, session, journal)

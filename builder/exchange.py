@@ -25,11 +25,11 @@ from cache.remote import ANNOTATION, CONFIG_TYPE, RemoteRecord, decode, encode
 from layers.config import ImageConfig
 from layers.descriptor import Descriptor
 from layers.digest import ChainId, Digest, chain_id, sha256
+from layers.ensure import unpack_layer
 from layers.errors import LayersError
 from layers.manifest import Index, Manifest
 from layers.platform import Platform
 from layers.reference import Reference
-from layers.snapshotter import unpack_layer
 from layers.store import Store, StoredImage
 
 _LOCAL_NAME = "cache:latest"

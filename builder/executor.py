@@ -1,15 +1,16 @@
 """Runs one step: its key, a result that is there already, or the work and the layer it leaves.
 
 Invariants: a step is run by one build at a time (the lock of its key), and who waited takes the other's result; a
-record is added only after the layer is stored; what a failed or cancelled step wrote is removed.
+record is added only after the layer is stored, durable, and the lock is held until then; what a failed or cancelled
+step wrote is removed. Steps that stand on a layer need not wait for the disk: that is what `Finished.settle` is for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
 import trio
@@ -18,11 +19,12 @@ from builder.assemble import format_time
 from builder.errors import BuildError, ContextError, describe_os_error
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.exchange import RemoteCaches
-from builder.graph import Copy, MakeDirectory, Pull, Run, Step, StepId
+from builder.graph import Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup
 from builder.options import BuildOptions
 from builder.remote.cancellation import Cancellation
 from builder.results import EMPTY, LayerResult, StepResult
+from builder.schedule import Finished
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy, directory, pull, run
@@ -32,7 +34,8 @@ from builder.steps.mounts import MountSources
 from cache.records import CacheRecord, Difference
 from layers.digest import ChainId, Digest
 from layers.errors import LayersError
-from layers.snapshotter import Active, CommittedLayer, commit_layer
+from layers.packing import CommittedLayer, PackedLayer, pack_layer
+from layers.snapshotter import Active
 from unionfs.errors import UnionError
 
 
@@ -46,9 +49,12 @@ class StepReport(NamedTuple):
 
 
 class _Obtained(NamedTuple):
+    """``settle`` makes durable what was made; it blocks its thread."""
+
     result: StepResult
     cached: bool
     usage: Usage | None = None
+    settle: Callable[[], None] | None = None
 
 
 class Executor:
@@ -79,8 +85,8 @@ class Executor:
         self._journal.start(step.title).finish(Outcome.CACHED)
         self.reports.append(StepReport(step.title, cached=True, duration_ns=0))
 
-    async def execute(self, step: Step, results: Mapping[StepId, StepResult]) -> StepResult:
-        """The result of ``step``, whose base and inputs are in ``results``.
+    async def execute(self, step: Step, results: Mapping[StepId, StepResult]) -> Finished:
+        """The result of ``step``, whose base and inputs are in ``results``; a new one is still to be settled.
 
         Raises:
             BuildError: the step cannot be done; the error knows its lines.
@@ -88,17 +94,14 @@ class Executor:
         journal = self._journal.start(step.title)
         started_ns = time.monotonic_ns()
         try:
-            obtained = await self._obtain(step, results, journal)
+            with _placed_at(step):
+                obtained = await self._obtain(step, results, journal)
         except trio.Cancelled:
             journal.finish(Outcome.CANCELLED)
             raise
         except BuildError as error:
             journal.finish(Outcome.FAILED, error.message)
-            raise error.at(step.source) from error.__cause__
-        except (LayersError, UnionError, OSError) as error:
-            message = describe_os_error(error) if isinstance(error, OSError) else str(error)
-            journal.finish(Outcome.FAILED, message)
-            raise BuildError(message, source=step.source) from error
+            raise
         except BaseException as error:
             journal.finish(Outcome.FAILED, str(error))
             raise
@@ -107,38 +110,62 @@ class Executor:
         journal.finish(Outcome.CACHED if obtained.cached else Outcome.DONE, None, obtained.usage)
         duration_ns = time.monotonic_ns() - started_ns
         self.reports.append(StepReport(step.title, obtained.cached, duration_ns, obtained.usage))
-        return obtained.result
+        return Finished(obtained.result, lambda: self._settle(step, obtained.settle))
+
+    async def _settle(self, step: Step, settle: Callable[[], None] | None) -> None:
+        if settle is not None:
+            with _placed_at(step), trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(settle)
 
     async def _obtain(self, step: Step, results: Mapping[StepId, StepResult], journal: StepJournal) -> _Obtained:
         operation = step.operation
-        found = await trio.to_thread.run_sync(self._lookup.find_trivial, step)
-        if found is not None:
-            return _Obtained(found, cached=True)
-        if isinstance(operation, Pull):
-            base = self._lookup.base(operation)
-            await pull.pull(self._session, base, journal)
-            return _Obtained(base.result, cached=False)
+        if isinstance(operation, Pull | Scratch):
+            return await self._obtain_base(step, operation, journal)
         if isinstance(operation, Copy) and operation.is_remote:
             self._lookup.tell_remote(step, await self._remote.resolve(step, operation, journal))
-        keys = await trio.to_thread.run_sync(self._lookup.keys, step, results)
-        found = await self._find(step, results, keys)
+        keys, found = await trio.to_thread.run_sync(self._look, step, results)
+        if found is None:
+            found = await self._find_elsewhere(step, results, keys)
         if found is not None:
             return _Obtained(found, cached=True)
-        async with self._locked(keys) as waited:
-            found = await self._find(step, results, keys) if waited else None
+        with ExitStack() as held:
+            found = await trio.to_thread.run_sync(self._lock, step, results, keys, held)
             if found is not None:
                 return _Obtained(found, cached=True)
             if self._options.explain:
                 await self._tell_miss(step, keys, journal)
-            return await self._work(step, results, keys, journal)
+            obtained = await self._work(step, results, keys, journal)
+            return obtained._replace(settle=_closing(held.pop_all(), obtained.settle))
 
-    async def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
-        if self._options.no_cache or step.id in self._anew:
-            return None
-        found = await trio.to_thread.run_sync(self._lookup.find, step, results, keys)
+    async def _obtain_base(self, step: Step, operation: Pull | Scratch, journal: StepJournal) -> _Obtained:
+        found = await trio.to_thread.run_sync(self._lookup.find_trivial, step)
+        if found is not None or isinstance(operation, Scratch):
+            return _Obtained(found or EMPTY, cached=True)
+        base = self._lookup.base(operation)
+        await pull.pull(self._session, base, journal)
+        return _Obtained(base.result, cached=False)
+
+    def _look(self, step: Step, results: Mapping[StepId, StepResult]) -> tuple[StepKeys, StepResult | None]:
+        """The keys of the step, and the result that is here; blocks its thread."""
+        keys = self._lookup.keys(step, results)
+        return keys, self._lookup.find(step, results, keys) if self._may_reuse(step) else None
+
+    def _lock(
+        self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys, held: ExitStack
+    ) -> StepResult | None:
+        """No other build works on the step until ``held`` is closed; the result of one that did before, if any."""
+        waited = held.enter_context(self._session.cache.lock(keys.definition, cancelled=_is_cancelled))
+        return self._lookup.find(step, results, keys) if waited and self._may_reuse(step) else None
+
+    def _may_reuse(self, step: Step) -> bool:
+        return not self._options.no_cache and step.id not in self._anew
+
+    async def _find_elsewhere(
+        self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys
+    ) -> StepResult | None:
         elsewhere = self._elsewhere
-        if found is not None or not elsewhere:
-            return found
+        if not elsewhere or not self._may_reuse(step):
+            return None
         parent = EMPTY if step.base is None else results[step.base]
         identity = self._lookup.identity(step)
         return await pull.call_blocking(
@@ -156,16 +183,6 @@ class Executor:
             text = "cache miss: " + explain_miss(difference)
         journal.output(2, text.encode("utf-8", "surrogateescape") + b"\n")
 
-    @asynccontextmanager
-    async def _locked(self, keys: StepKeys) -> AsyncGenerator[bool]:
-        """No other build works on the step inside the block; whether one did before."""
-        lock = self._session.cache.lock(keys.definition, cancelled=_is_cancelled)
-        waited = await trio.to_thread.run_sync(lock.__enter__)
-        try:
-            yield waited
-        finally:
-            lock.__exit__(None, None, None)
-
     async def _work(
         self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys, journal: StepJournal
     ) -> _Obtained:
@@ -179,21 +196,31 @@ class Executor:
             usage = await self._perform(step, run.Root(active.path, lower), results, journal)
             if isinstance(step.operation, Copy) and step.operation.from_step is None:
                 await trio.to_thread.run_sync(self._check_context, step, results, keys)
-            layer = await trio.to_thread.run_sync(self._commit, active)
+            packed = await trio.to_thread.run_sync(self._pack, active)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(snapshotter.remove, active)
             raise
+        layer = packed.layer
         for note in layer.notes:
             self._journal.notice(f"{step.title}: {note}")
         record = self._record(step, keys, layer, parent, started_ns)
+
+        def settle() -> None:
+            packed.settle()
+            self._remember(record, keys)
+
+        made = LayerResult(layer.diff_id, layer.chain_id, layer.descriptor, record.created)
+        result = StepResult(keys.definition.digest, (*parent.layers, made))
+        return _Obtained(result, cached=False, usage=usage, settle=settle)
+
+    def _remember(self, record: CacheRecord, keys: StepKeys) -> None:
+        """Later builds find the result under each of its keys."""
         records = [record]
         if keys.content is not None:
-            content = await trio.to_thread.run_sync(keys.content)
+            content = keys.content()
             records.append(record._replace(key=content.digest, kind=content.domain, parts=content.parts))
-        await trio.to_thread.run_sync(self._session.cache.add, *records)
-        made = LayerResult(layer.diff_id, layer.chain_id, layer.descriptor, record.created)
-        return _Obtained(StepResult(keys.definition.digest, (*parent.layers, made)), cached=False, usage=usage)
+        self._session.cache.add(*records)
 
     async def _perform(
         self, step: Step, root: run.Root, results: Mapping[StepId, StepResult], journal: StepJournal
@@ -237,8 +264,8 @@ class Executor:
         if self._lookup.fresh_keys(step, results).definition != keys.definition:
             raise ContextError("the build context changed while it was copied")
 
-    def _commit(self, active: Active) -> CommittedLayer:
-        return commit_layer(self._session.store, active, active.parent, self._lookup.epoch)
+    def _pack(self, active: Active) -> PackedLayer:
+        return pack_layer(self._session.store, active, active.parent, self._lookup.epoch)
 
     def _record(
         self, step: Step, keys: StepKeys, layer: CommittedLayer, parent: StepResult, started_ns: int
@@ -260,6 +287,29 @@ class Executor:
             description=step.title,
             parts=keys.definition.parts,
         )
+
+
+@contextmanager
+def _placed_at(step: Step) -> Generator[None]:
+    """What goes wrong inside the block is a BuildError that knows the lines of ``step``."""
+    try:
+        yield
+    except BuildError as error:
+        raise error.at(step.source) from error.__cause__
+    except (LayersError, UnionError, OSError) as error:
+        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        raise BuildError(message, source=step.source) from error
+
+
+def _closing(held: ExitStack, settle: Callable[[], None] | None) -> Callable[[], None]:
+    """``settle``, after which ``held`` is closed in any case."""
+
+    def settle_and_close() -> None:
+        with held:
+            if settle is not None:
+                settle()
+
+    return settle_and_close
 
 
 def _is_cancelled() -> bool:

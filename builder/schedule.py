@@ -1,19 +1,33 @@
 """Steps run as soon as what they stand on is there, independent ones at the same time.
 
 Invariants: a step runs once, after its base and its inputs; at most ``jobs`` steps run at a time; the first failure
-cancels the others, and its exception is the one that leaves.
+cancels the others, and its exception is the one that leaves. What a step still has to settle holds nobody up, is never
+cancelled, and has ended, of all steps, when the graph has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 import trio
 
 from builder.graph import Graph, Step, StepId
 from builder.results import StepResult
 
-Execute = Callable[[Step, Mapping[StepId, StepResult]], Awaitable[StepResult]]
+
+async def _nothing() -> None:
+    """There is nothing to be settled."""
+
+
+class Finished(NamedTuple):
+    """A step that others can stand on; ``settle``, to be awaited once, does the rest of its work."""
+
+    result: StepResult
+    settle: Callable[[], Awaitable[None]] = _nothing
+
+
+Execute = Callable[[Step, Mapping[StepId, StepResult]], Awaitable[Finished]]
 
 
 async def run_graph(
@@ -36,13 +50,14 @@ async def run_graph(
             await finished[needed].wait()
         try:
             async with slots:
-                results[step.id] = await execute(step, results)
+                done = await execute(step, results)
+            results[step.id] = done.result
+            finished[step.id].set()
+            await done.settle()
         except Exception as error:  # noqa: BLE001 - kept, and raised below without a group around it
             if not failure:
                 failure.append(error)
             cancel.cancel()
-            return
-        finished[step.id].set()
 
     async with trio.open_nursery() as nursery:
         for step in graph.steps:

@@ -55,6 +55,11 @@ class Session:
             self._registries = read_registry_settings(os.environ)
         return self._registries
 
+    def end_servers(self) -> None:
+        """No step will run any more: servers that run are ending, which `close` waits for."""
+        if self._servers is not None:
+            self._servers.end()
+
     def close(self) -> None:
         """Nothing is open and no server runs. Idempotent."""
         if self._servers is not None:

@@ -93,6 +93,10 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """What was not committed is gone. Idempotent."""
         if self._file is not None:
             self._file.close()
             self._file = None

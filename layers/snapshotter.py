@@ -10,8 +10,8 @@ A layer appears by one rename, so it is whole or not there; of two that are comm
 
 What is durable: blobs are, directories are not synced. A directory that was made before the last boot of the machine
 may therefore lack content; it is compared with its diff ID once, before it is used again, and is gone when it differs
-(one that an archive filled: it is unpacked once more). A record of the build cache may be written as soon as
-``commit_layer`` has returned: the blob is on disk by then.
+(one that an archive filled: it is unpacked once more). Who makes and fills branches: ``layers.packing`` from what a
+step wrote, ``layers.ensure`` from archives.
 
 Invariants: ``layers/`` is private (0700), since what lies in it may be setuid; a stack lists only layers that were
 there when it was made.
@@ -20,11 +20,9 @@ there when it was made.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from layers import media
-from layers.descriptor import Descriptor
 from layers.digest import ChainId, Digest, chain_id, from_hex
 from layers.errors import FormatError, LayersError, StoreError
 from layers.layerrecord import PACKED, UNPACKED, LayerRecord, boot_id
@@ -34,8 +32,6 @@ from layers.storage import replace_file, store_error
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from layers.config import ImageConfig
-    from layers.manifest import Manifest
     from layers.pack import RootAttributes
     from layers.store import Store
 
@@ -62,16 +58,6 @@ class Layer(NamedTuple):
     path: Path
     chain: tuple[ChainId, ...]
     blob: Digest
-
-
-class CommittedLayer(NamedTuple):
-    """A layer that is in the store both as a blob and unpacked. ``notes`` say what was left out and why."""
-
-    chain_id: ChainId
-    diff_id: Digest
-    descriptor: Descriptor
-    entries: int
-    notes: tuple[str, ...]
 
 
 class Snapshotter:
@@ -323,85 +309,3 @@ class Snapshotter:
             remove_tree(path)
         except OSError as error:
             raise store_error(error.filename or path, error) from error
-
-
-def commit_layer(
-    store: Store, active: Active, parent: ChainId | None = None, epoch: int | None = None
-) -> CommittedLayer:
-    """The branch is packed, hashed and in the store: as an uncompressed blob, durable, and as the layer on ``parent``.
-
-    The tar is written and hashed in one pass. ``epoch``: times after this (seconds) become it.
-
-    Raises:
-        PackError: the branch cannot be read, or changed meanwhile.
-        StoreError: the disk is full and the like.
-    """
-    from layers.pack import write_layer
-
-    snapshots = Snapshotter(store)
-    with store.blobs.writer(hashing=False) as writer:
-        packed = write_layer(active.path, writer, epoch=epoch, root_before=snapshots.root_attributes(parent))
-        if not store.blobs.refresh(packed.diff_id, packed.size):
-            writer.commit(packed.diff_id)
-    layer = snapshots.commit(active, packed.diff_id, parent, size=packed.size, epoch=epoch)
-    descriptor = Descriptor(media.OCI_LAYER, packed.diff_id, packed.size)
-    return CommittedLayer(layer.chain_id, packed.diff_id, descriptor, packed.entries, packed.notes)
-
-
-def ensure_unpacked(
-    store: Store,
-    manifest: Manifest,
-    config: ImageConfig,
-    progress: Callable[[int, int], None] | None = None,
-) -> ChainId | None:
-    """The image's layers are unpacked, each compared with the diff ID of the configuration. None for no layers.
-
-    ``progress`` is called with (layers done, layers in all).
-
-    Raises:
-        FormatError: manifest and configuration disagree about the number of layers; an archive is broken.
-        ContentMismatchError: a layer's bytes differ from what manifest or configuration promise.
-        BlobNotFoundError: a layer's blob is not in the store.
-    """
-    diff_ids = config.rootfs.diff_ids
-    if len(diff_ids) != len(manifest.layers):
-        raise FormatError(f"image has {len(manifest.layers)} layers, its config names {len(diff_ids)} diff IDs")
-    return ensure_layers(store, tuple(zip(manifest.layers, diff_ids, strict=True)), progress)
-
-
-def ensure_layers(
-    store: Store,
-    layers: Sequence[tuple[Descriptor, Digest]],
-    progress: Callable[[int, int], None] | None = None,
-) -> ChainId | None:
-    """As ``ensure_unpacked``, of layers given as (blob, diff ID), bottom first."""
-    parent: ChainId | None = None
-    for done, (descriptor, diff_id) in enumerate(layers):
-        parent = unpack_layer(store, descriptor, diff_id, parent)
-        if progress is not None:
-            progress(done + 1, len(layers))
-    return parent
-
-
-def unpack_layer(store: Store, descriptor: Descriptor, diff_id: Digest, parent: ChainId | None) -> ChainId:
-    """The layer in the blob of ``descriptor`` is unpacked on ``parent``, which is; compared with ``diff_id``.
-
-    Raises: as ``ensure_unpacked``.
-    """
-    from layers.unpack import apply_layer
-
-    snapshots = Snapshotter(store)
-    store.claim()
-    chain = chain_id(parent, diff_id)
-    if snapshots.has(chain):
-        return chain
-    below = () if parent is None else snapshots.view(parent)
-    active = snapshots.prepare("unpack", parent)
-    try:
-        with store.blobs.open(descriptor.digest) as stream:
-            unpacked = apply_layer(stream, active.path, parents=below, expected=diff_id)
-        snapshots.commit(active, diff_id, parent, size=unpacked.size, blob=descriptor.digest)
-    except BaseException:
-        snapshots.remove(active)
-        raise
-    return chain

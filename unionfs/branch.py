@@ -284,11 +284,14 @@ def check_distinct(opened: tuple[OpenBranch, ...]) -> None:
         known[one.identity] = one
     # what the kernel calls the open directories: a path may lead through a mount that this very process serves
     by_path: dict[bytes, OpenBranch] = {os.readlink(b"/proc/self/fd/%d" % one.fd): one for one in opened}
+    clear = {b"/"}
     for path, one in by_path.items():
         parent: bytes = os.path.dirname(path)
-        while parent != os.path.dirname(parent):
+        # branches mostly lie side by side: what lies above them is looked at once
+        while parent not in clear:
             if parent in by_path:
                 raise BranchTwiceError(
                     one.branch.path, f"lies inside branch {os.fsdecode(by_path[parent].branch.path)!r}"
                 )
+            clear.add(parent)
             parent = os.path.dirname(parent)

@@ -101,15 +101,19 @@ class UnionServer:
         mount_fd, ended_fd = received.fds
         return DetachedMount(mount_fd, ended_fd)
 
+    def end(self) -> None:
+        """The server and all its mounts are going; returns at once, `close` waits."""
+        with self._lock:
+            self._sock.close()
+
     def close(self) -> None:
         """The server and all its mounts are gone. Idempotent."""
+        self.end()
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._sock.close()
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
+            if not self._closed:
+                self._closed = True
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(self.pid, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +122,7 @@ class UnionServer:
         self.close()
 
     def _ask(self, message: wire.Message) -> wire.Received:
-        if self._closed:
+        if self._sock.fileno() < 0:
             raise UnionServerError("union server is closed")
         try:
             wire.send(self._sock, message)

@@ -20,10 +20,11 @@ from builder.sandbox.client import Running
 from builder.sandbox.spec import Limits, SandboxSpec
 from builder.servers import Servers
 from builder.session import Session
-from builder.steps.run import Root, make_scaffold, mount_root, resolve_user, sandbox_network
+from builder.steps.demands import sandbox_network
+from builder.steps.run import Root, make_scaffold, mount_root, resolve_user
 from layers.config import ImageConfig
 from layers.digest import ChainId
-from layers.snapshotter import ensure_unpacked
+from layers.ensure import ensure_unpacked
 
 
 def parser_run() -> ArgumentParser:

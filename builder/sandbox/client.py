@@ -195,12 +195,16 @@ class SandboxServer:
             raise SandboxError(str(received.message.get("error")) if received else "sandbox server went away")
         return int(received.message["pid"])
 
+    def end(self) -> None:
+        """Every step is dying and the server with them; returns at once, `close` waits."""
+        self._control.close()
+
     def close(self) -> None:
         """Every step is dead, its groups are removed, the server has ended; calling it again does nothing."""
         if self._closed:
             return
         self._closed = True
-        self._control.close()
+        self.end()
         _pid, status = os.waitpid(self.pid, 0)
         if status != 0:
             # killed before it could clean up

@@ -53,10 +53,10 @@ class MountSources(NamedTuple):
 class PreparedMounts(NamedTuple):
     """Mounts of a step; ``env`` are variables that come with them."""
 
-    binds: tuple[Bind, ...]
-    tmpfs: tuple[Tmpfs, ...]
-    files: tuple[File, ...]
-    env: tuple[str, ...]
+    binds: tuple[Bind, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    files: tuple[File, ...] = ()
+    env: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -18,13 +18,13 @@ from builder.events import StepJournal
 from builder.graph import BaseRef
 from builder.session import Session
 from layers.config import ImageConfig
+from layers.ensure import ensure_unpacked
 from layers.errors import LayersError
 from layers.manifest import Manifest
 from layers.reference import Reference
 from layers.registry import transfer
 from layers.registry.progress import TransferProgress
 from layers.registry.settings import RegistrySettings
-from layers.snapshotter import ensure_unpacked
 
 T = TypeVar("T")
 

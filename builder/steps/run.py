@@ -34,8 +34,9 @@ from builder.options import StepLimits
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
-from builder.sandbox.spec import HOSTNAME, Limits, Network, SandboxResult, SandboxSpec, User
+from builder.sandbox.spec import HOSTNAME, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
+from builder.steps.demands import sandbox_limits, sandbox_network
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
 from unionfs.client import DetachedMount
@@ -93,13 +94,14 @@ async def run(
         UnsupportedError: the instruction asks for what this builder does not offer.
     """
     _refuse(step, operation, environment.allowed)
-    user, home = await trio.to_thread.run_sync(resolve_user, operation.user, root)
-    spec = _spec(operation, user, home, environment)
     tail = _Tail(output)
     async with _prepared(operation, mounts) as prepared:
-        env = (*spec.env, *prepared.env)
-        spec = spec._replace(binds=prepared.binds, tmpfs=prepared.tmpfs, files=prepared.files, env=env)
-        result = await run_in_sandbox(spec, root, environment, tail)
+
+        def make_spec() -> SandboxSpec:
+            user, home = resolve_user(operation.user, root)
+            return _spec(operation, user, home, environment, prepared)
+
+        result = await _run_in_sandbox(make_spec, root, environment, tail)
     if result.status or result.error:
         raise _failure(step, operation, result, tail)
     return usage_of(result)
@@ -108,6 +110,9 @@ async def run(
 @asynccontextmanager
 async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[PreparedMounts]:
     """The mounts of ``operation``, made and undone in threads."""
+    if not operation.mounts and operation.script is None:
+        yield PreparedMounts()
+        return
     mounts = prepare(operation, sources)
     prepared = await trio.to_thread.run_sync(mounts.__enter__)
     try:
@@ -117,33 +122,49 @@ async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[Pre
             await trio.to_thread.run_sync(mounts.__exit__, None, None, None)
 
 
-async def run_in_sandbox(spec: SandboxSpec, root: Root, environment: Environment, output: Output) -> SandboxResult:
-    """The result of the sandbox; its mount is gone, and ``root.upper`` is still."""
-    servers = environment.servers
-    mount = await trio.to_thread.run_sync(mount_root, servers, root, environment.scaffold)
-    whole = False
-    try:
-        async with AsyncExitStack() as reading:
-            with ExitStack() as ends:
-                ends.callback(os.close, mount.fd)
-                stdout = _pipe(ends, reading)
-                stderr = _pipe(ends, reading)
-                running = await trio.to_thread.run_sync(
-                    lambda: servers.sandbox.run(
-                        spec,
-                        root_fd=mount.fd,
-                        stdin=None,
-                        stdout=stdout.write_fd,
-                        stderr=stderr.write_fd,
-                    )
-                )
-            result = await _follow(running, {1: stdout.reader, 2: stderr.reader}, output)
-    finally:
-        with trio.CancelScope(shield=True):
-            whole = await _wait_for_end(mount.ended)
+async def _run_in_sandbox(
+    make_spec: Callable[[], SandboxSpec], root: Root, environment: Environment, output: Output
+) -> SandboxResult:
+    """The result of the sandbox; its mount is gone, and ``root.upper`` is still. ``make_spec`` may block."""
+    async with AsyncExitStack() as reading:
+        with ExitStack() as ends:
+            stdout = _pipe(ends, reading)
+            stderr = _pipe(ends, reading)
+            started = await trio.to_thread.run_sync(
+                lambda: _start(make_spec(), root, environment, stdout.write_fd, stderr.write_fd)
+            )
+        whole = False
+        try:
+            result = await _follow(started.running, {1: stdout.reader, 2: stderr.reader}, output)
+        finally:
+            with trio.CancelScope(shield=True):
+                whole = await _wait_for_end(started.ended)
     if not whole:
         raise BuildError("the union server ended before the step did: what the step wrote may be lost")
     return result
+
+
+class _Started(NamedTuple):
+    """A step that runs. ``ended`` tells the end of its mount (`DetachedMount.ended`)."""
+
+    running: Running
+    ended: int
+
+
+def _start(spec: SandboxSpec, root: Root, environment: Environment, stdout: int, stderr: int) -> _Started:
+    """The step runs over its mount, which nobody else has any more; the descriptors stay the caller's."""
+    servers = environment.servers
+    mount = mount_root(servers, root, environment.scaffold)
+    try:
+        try:
+            running = servers.sandbox.run(spec, root_fd=mount.fd, stdin=None, stdout=stdout, stderr=stderr)
+        finally:
+            os.close(mount.fd)
+    except BaseException:
+        with open(mount.ended, "rb") as ended:
+            ended.read()
+        raise
+    return _Started(running, mount.ended)
 
 
 def mount_root(servers: Servers, root: Root, scaffold: Path) -> DetachedMount:
@@ -233,35 +254,24 @@ def resolve_user(user: str, root: Root) -> tuple[User, str]:
     return User(found.uid, found.gid, found.groups), found.home
 
 
-def _spec(operation: Run, user: User, home: str, environment: Environment) -> SandboxSpec:
+def _spec(operation: Run, user: User, home: str, environment: Environment, prepared: PreparedMounts) -> SandboxSpec:
     names = {pair.partition("=")[0] for pair in operation.env}
     defaults = () if "HOME" in names else (f"HOME={home}",)
     proxies = tuple(pair for pair in operation.proxy_env if pair.partition("=")[0] not in names)
-    limits = environment.limits
     return SandboxSpec(
         argv=operation.argv,
-        env=(*operation.env, *defaults, *proxies),
+        env=(*operation.env, *defaults, *proxies, *prepared.env),
         cwd=operation.cwd,
         user=user,
         hostname=operation.hostname or HOSTNAME,
         network=sandbox_network(operation.network, environment.network),
         extra_hosts=environment.extra_hosts,
+        binds=prepared.binds,
+        tmpfs=prepared.tmpfs,
+        files=prepared.files,
         security="insecure" if operation.security == "insecure" else "sandbox",
-        limits=Limits(
-            memory_bytes=limits.memory_bytes,
-            memory_swap_bytes=limits.memory_swap_bytes,
-            cpus=limits.cpus,
-            cpu_shares=limits.cpu_shares,
-            pids=limits.pids,
-            shm_bytes=limits.shm_bytes,
-        ),
+        limits=sandbox_limits(environment.limits),
     )
-
-
-def sandbox_network(instruction: str, build: str) -> Network:
-    """The network of a step; ``default`` of the instruction is the build's, and the build's default is the host's."""
-    wanted = build if instruction == "default" else instruction
-    return "none" if wanted == "none" else "host"
 
 
 def _refuse(step: Step, operation: Run, allowed: frozenset[str]) -> None:

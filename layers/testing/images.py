@@ -5,8 +5,9 @@ from __future__ import annotations
 from layers.config import History, ImageConfig, RootFS
 from layers.digest import ChainId
 from layers.image import make_image, put_image
+from layers.packing import CommittedLayer, commit_layer
 from layers.platform import host
-from layers.snapshotter import CommittedLayer, Snapshotter, commit_layer
+from layers.snapshotter import Snapshotter
 from layers.store import Store, StoredImage
 from layers.testing.trees import random_tree
 

@@ -8,32 +8,12 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.pybuild import Pybuild
-
-DEADLINE_SECONDS = 30
-
-
-def processes_with(word: str) -> list[int]:
-    """Every process that has ``word`` in its command line."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
-                if word.encode() in file.read():
-                    found.append(int(name))
-    return found
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"still waiting: {what}"
-        time.sleep(0.02)
+from harness.waiting import DEADLINE_SECONDS, processes_with, wait_until
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from layers.archive import write_docker_archive, write_oci_archive
+from layers.ensure import ensure_unpacked
 from layers.load import load
-from layers.snapshotter import Snapshotter, ensure_unpacked
+from layers.snapshotter import Snapshotter
 from layers.store import Store, StoredImage
 from layers.testing.images import random_image
 from layers.testing.trees import describe

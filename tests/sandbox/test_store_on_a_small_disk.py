@@ -16,7 +16,8 @@ import io, os, subprocess, sys
 from pathlib import Path
 from corpus.archives import hostile
 from layers.errors import StoreError
-from layers.snapshotter import Snapshotter, commit_layer
+from layers.packing import commit_layer
+from layers.snapshotter import Snapshotter
 from layers.store import Store
 from layers.testing.images import random_image
 from layers.unpack import apply_layer

@@ -8,7 +8,7 @@ import trio.testing
 from builder.dockerfile.source import SourceRange
 from builder.graph import Graph, Scratch, Step, StepId
 from builder.results import StepResult
-from builder.schedule import run_graph
+from builder.schedule import Finished, run_graph
 from layers.config import ImageConfig
 
 LINE = SourceRange("Dockerfile", 1, 1)
@@ -41,7 +41,7 @@ def test_a_step_runs_once_after_what_it_needs():
         assert all(one in results for one in step.inputs)
         await trio.lowlevel.checkpoint()
         order.append(int(step.id))
-        return result(step)
+        return Finished(result(step))
 
     results = run(make_graph((), (0,), (0,), (1, 2)), execute)
     assert sorted(order) == [0, 1, 2, 3]
@@ -55,7 +55,7 @@ def test_independent_steps_run_at_the_same_time():
         running.append(step.id)
         while len(running) < 2:
             await trio.lowlevel.checkpoint()
-        return result(step)
+        return Finished(result(step))
 
     running: list[StepId] = []
     assert len(run(make_graph((), ()), execute)) == 2
@@ -70,7 +70,7 @@ def test_no_more_than_jobs_run_at_a_time():
         most = max(most, running)
         await trio.testing.wait_all_tasks_blocked()
         running -= 1
-        return result(step)
+        return Finished(result(step))
 
     run(make_graph(*[()] * 10), execute, jobs=3)
     assert most == 3
@@ -79,7 +79,7 @@ def test_no_more_than_jobs_run_at_a_time():
 def test_known_results_are_not_made_again():
     async def execute(step, results):
         assert step.id == 1
-        return result(step)
+        return Finished(result(step))
 
     known = {StepId(0): StepResult("before", ())}
     assert run(make_graph((), (0,)), execute, known=known)[StepId(0)].key == "before"
@@ -114,3 +114,52 @@ def test_a_failure_while_cancelling_does_not_hide_the_first():
 
     with pytest.raises(ValueError, match="first"):
         run(make_graph((), ()), execute)
+
+
+def test_steps_do_not_wait_for_what_another_has_still_to_settle():
+    order: list[str] = []
+
+    async def execute(step, results):
+        order.append(f"run {step.id}")
+
+        async def settle():
+            await trio.testing.wait_all_tasks_blocked()
+            order.append(f"settle {step.id}")
+
+        return Finished(result(step), settle)
+
+    run(make_graph((), (0,)), execute, jobs=1)
+    assert order[:2] == ["run 0", "run 1"]
+    assert sorted(order[2:]) == ["settle 0", "settle 1"]
+
+
+def test_what_is_to_be_settled_is_settled_although_another_step_fails():
+    settled = []
+
+    async def execute(step, results):
+        if step.id == 1:
+            raise ValueError("broken")
+
+        async def settle():
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            settled.append(int(step.id))
+
+        return Finished(result(step), settle)
+
+    with pytest.raises(ValueError, match="broken"):
+        run(make_graph((), (0,)), execute)
+    assert settled == [0]
+
+
+def test_a_step_that_cannot_be_settled_ends_the_graph():
+    async def execute(step, results):
+        async def settle():
+            raise OSError("disk full")
+
+        if step.id == 1:
+            await trio.sleep_forever()
+        return Finished(result(step), settle)
+
+    with pytest.raises(OSError, match="disk full"):
+        run(make_graph((), (0,)), execute)

@@ -13,11 +13,12 @@ import pytest
 from layers import media
 from layers.config import History, RootFS
 from layers.digest import sha256
+from layers.ensure import ensure_layers
 from layers.errors import ImageNotFoundError, StoreError
 from layers.gc import collect
 from layers.image import Image, make_image, put_image
 from layers.manifest import Manifest
-from layers.snapshotter import Snapshotter, ensure_layers
+from layers.snapshotter import Snapshotter
 from layers.store import Store
 from layers.testing.images import random_image
 from layers.validate import InvalidImageError, validate_image, validate_store

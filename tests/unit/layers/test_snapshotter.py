@@ -12,10 +12,12 @@ import pytest
 
 from layers.config import RootFS
 from layers.digest import ChainId, Digest, chain_id, sha256
+from layers.ensure import ensure_unpacked
 from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError, StoreError
 from layers.layerrecord import LayerRecord
+from layers.packing import CommittedLayer, commit_layer
 from layers.removal import remove_tree
-from layers.snapshotter import CommittedLayer, Snapshotter, commit_layer, ensure_unpacked
+from layers.snapshotter import Snapshotter
 from layers.store import Store
 from layers.testing.images import random_image
 from layers.testing.trees import describe
@@ -197,7 +199,8 @@ def test_image_without_layers(store: Store) -> None:
 COMMITTING = """
 import os, sys, time
 from pathlib import Path
-from layers.snapshotter import Snapshotter, commit_layer
+from layers.packing import commit_layer
+from layers.snapshotter import Snapshotter
 from layers.store import Store
 store = Store(sys.argv[1])
 snapshots = Snapshotter(store)
