@@ -20,7 +20,8 @@ from harness.sandbox import Ran, Reader, start
 pytestmark = pytest.mark.sandbox
 
 Run = Callable[..., Ran]
-MARK = "sleep 98765"
+MARK = f"sleep {10_000_000 + os.getpid()}"
+"""What the steps of this run of the tests do, and no other program on the machine."""
 STUBBORN = f"trap '' TERM INT HUP; echo ready; {MARK} & {MARK}; {MARK}; {MARK}"
 
 CLIENT = """
