@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
-import stat
 from collections import OrderedDict
 from collections.abc import Generator
 from typing import NamedTuple
 
 from unionfs.errors import BranchMissingError, BranchSyntaxError, BranchTwiceError
+from unionfs.removal import remove
 from unionfs.types import Access
 
 TEMPORARY_NAME = b".wh..unionfs"
@@ -179,7 +178,7 @@ class OpenBranch:
     def discard(self, name: bytes) -> None:
         """``name`` in the directory of temporary things, with all in it, is gone."""
         with contextlib.suppress(FileNotFoundError):
-            _remove(self._temporary_fd, name)
+            remove(self._temporary_fd, name)
 
     def close(self) -> None:
         """All descriptors are closed; the directory of temporary things is gone when nothing is in it. Idempotent."""
@@ -232,20 +231,13 @@ class OpenBranch:
                 if name.startswith(JOURNAL_PREFIX):
                     journals.append(name)
                 else:
-                    _remove(fd, name)
+                    remove(fd, name)
         except OSError:
             # another union uses the branch (BlockingIOError), or it cannot be written after all: nothing is swept
             os.close(fd)
             return
         self.journals = tuple(sorted(journals))
         self._hold(fd)
-
-
-def _remove(fd: int, name: bytes) -> None:
-    if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-        shutil.rmtree(name, dir_fd=fd)
-    else:
-        os.unlink(name, dir_fd=fd)
 
 
 def open_branches(branches: tuple[Branch, ...], *, read_only: bool = False) -> tuple[OpenBranch, ...]:

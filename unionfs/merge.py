@@ -54,6 +54,10 @@ def merge(out: Path, snapshots: Sequence[Path], *, keep_whiteouts: bool, dry_run
             for change in iter_changes(snapshot):
                 merging.apply(change)
             merging.finish()
+        newest = os.fstat(opened[-1].fd)
+    if not dry_run:
+        # the directory of temporary things was taken out of it last
+        os.utime(out, ns=(newest.st_atime_ns, newest.st_mtime_ns))
 
 
 class _Merging:

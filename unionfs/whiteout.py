@@ -33,6 +33,7 @@ OPAQUE_NAMES = frozenset((OPAQUE_NAME, b".wh.__dir_opaque"))
 LONGEST_MARKED_BYTES = 255 - len(PREFIX)
 
 _RESERVED = b".wh..wh."
+_NAMELESS = frozenset((PREFIX, PREFIX + b".", PREFIX + b".."))
 _WHITEOUT_XATTRS = ("trusted.overlay.whiteout", "user.overlay.whiteout")
 _OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque")
 _HIDDEN_XATTRS = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.")
@@ -46,7 +47,7 @@ def is_reserved(name: bytes) -> bool:
 
 def hidden_name(mark: bytes, *, at_root: bool, is_directory: bool) -> bytes | None:
     """The name that ``mark``, which begins ``.wh.``, hides; None for the marks that hide no name."""
-    if mark.startswith(_RESERVED) or mark in OPAQUE_NAMES or mark == PREFIX:
+    if mark.startswith(_RESERVED) or mark in OPAQUE_NAMES or mark in _NAMELESS:
         return None
     if at_root and is_directory and mark == TEMPORARY_NAME:
         return None

@@ -109,3 +109,17 @@ def test_a_mount_over_its_own_branch_has_snapshots(place: Path, command: Command
     (root / "in-low").write_text("changed")
     assert command("unionctl", root, "rollback", "one").stderr == ""
     assert (root / "in-low").read_text() == "low"
+
+
+def test_a_drop_that_was_cut_off_is_finished_by_the_next(place: Path, command: Command) -> None:
+    m, snapshots = place / "m", place / ".unionfs-snapshots"
+    assert command("unionmount", f"dirs={place}/top:{place}/low=ro", m).returncode == 0
+    for name in ("one", "two"):
+        (m / f"dir/{name}").mkdir()
+        assert command("unionctl", m, "snapshot", name).stderr == ""
+        assert command("unionctl", m, "rollback", name).stderr == ""
+    # as a kill between the answer of the daemon and the end of the removal leaves it
+    os.rename(snapshots / "one~1", snapshots / ".dropped-0")
+    assert command("unionctl", m, "snapshots").stdout.count("\n") == 3
+    assert command("unionctl", m, "drop", "two~1").stderr == ""
+    assert sorted(os.listdir(snapshots)) == ["one", "two"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.paths import PlainPaths, UnionPaths, tree
 from unionfs.branch import Branch, BranchStack
+from unionfs.cli import snapmerge
 from unionfs.errors import UnionError
 from unionfs.merge import merge
 from unionfs.types import Access
@@ -125,3 +126,88 @@ def test_what_cannot_be_merged_is_refused_by_name(tmp_path):
     for snapshots in ([], [tmp_path / "none"], [tmp_path / "s", tmp_path / "s"], [tmp_path / "out"]):
         with pytest.raises(UnionError):
             merge(tmp_path / "out", snapshots, keep_whiteouts=False, dry_run=False, report=print)
+
+
+def test_nothing_outside_of_out_is_touched(tmp_path):
+    out, snapshot, outside = tmp_path / "out", tmp_path / "s", tmp_path / "outside"
+    for directory in (out / "sub", snapshot / "sub", snapshot / "to-outside", snapshot / "fresh", outside / "d"):
+        directory.mkdir(parents=True)
+    (outside / "f").write_text("safe")
+    # what is a directory in the snapshot is a link in OUT, and the other way round
+    (out / "to-outside").symlink_to(outside)
+    (out / "fresh").symlink_to("../outside")
+    (out / "file").symlink_to(outside / "f")
+    (snapshot / "to-outside/f").write_text("evil")
+    (snapshot / "to-outside/.wh.d").touch()
+    (snapshot / "fresh/.wh..wh..opq").touch()
+    (snapshot / "fresh/f").symlink_to(outside / "f")
+    (snapshot / "file").write_text("evil")
+    (snapshot / "sub/up").symlink_to("..")
+    os.chmod(snapshot / "to-outside", 0o777)
+    for place in (snapshot, snapshot / "sub"):
+        for mark in (".wh.", ".wh..", ".wh..."):
+            (place / mark).touch()
+    (snapshot / ".wh..unionfs").symlink_to(outside)
+    before = tree(PlainPaths(outside))
+    merge(out, [snapshot], keep_whiteouts=False, dry_run=False, report=lambda _line: None)
+    assert tree(PlainPaths(outside)) == before
+    assert (out / "to-outside/f").read_text() == (out / "file").read_text() == "evil"
+    assert (out / "fresh/f").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["out", "outside", "s"]
+    assert sorted(os.listdir(out)) == ["file", "fresh", "sub", "to-outside"]
+
+
+def test_a_link_in_place_of_outs_own_directory_is_refused(tmp_path):
+    for name in ("out", "s", "outside"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "s/file").touch()
+    (tmp_path / "out/.wh..unionfs").symlink_to(tmp_path / "outside")
+    with pytest.raises(NotADirectoryError):
+        merge(tmp_path / "out", [tmp_path / "s"], keep_whiteouts=False, dry_run=False, report=print)
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_type_changes_replace(tmp_path):
+    kinds = {
+        "file": lambda place: place.write_text("x"),
+        "dir": lambda place: (place / "sub").mkdir(parents=True),
+        "link": lambda place: place.symlink_to("x"),
+        "fifo": os.mkfifo,
+        "device": lambda place: os.mknod(place, 0o060600, os.makedev(7, 9)),
+    }
+    out, snapshot = tmp_path / "out", tmp_path / "s"
+    for root in (out, snapshot):
+        root.mkdir()
+    for old, make_old in kinds.items():
+        for new, make_new in kinds.items():
+            make_old(out / f"{old}-{new}")
+            make_new(snapshot / f"{old}-{new}")
+    merge(out, [snapshot], keep_whiteouts=False, dry_run=False, report=lambda _line: None)
+    for old in kinds:
+        for new in kinds:
+            place = out / f"{old}-{new}"
+            assert os.lstat(place).st_mode == os.lstat(snapshot / place.name).st_mode, place.name
+            assert os.lstat(place).st_rdev == os.lstat(snapshot / place.name).st_rdev
+
+
+COMMAND = {
+    "a dry run": (["-n", "out", "s"], 0, "write f\n", ""),
+    "both flags": (["-nk", "out", "--", "s"], 0, "write f\n", ""),
+    "a merge": (["out", "s"], 0, "", ""),
+    "no snapshot": (["out"], 2, "", "snapmerge: expected OUT and at least one snapshot\nhint: snapmerge --help\n"),
+    "unknown option": (["-x", "out", "s"], 2, "", "snapmerge: option '-x' is unknown\nhint: snapmerge --help\n"),
+    "missing": (["out", "none"], 1, "", "snapmerge: branch 'none': expected a directory: No such file or directory\n"),
+    "itself": (["out", "out"], 1, "", "snapmerge: branch 'out': is already there as 'out'\n"),
+    "inside": (["out", "out/d"], 1, "", "snapmerge: branch 'out/d': lies inside branch 'out'\n"),
+}
+
+
+@pytest.mark.parametrize(("words", "status", "out", "err"), COMMAND.values(), ids=COMMAND)
+def test_the_command(words, status, out, err, tmp_path, monkeypatch, capfd):
+    (tmp_path / "out/d").mkdir(parents=True)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/f").touch()
+    monkeypatch.chdir(tmp_path)
+    assert snapmerge.main(words) == status
+    assert capfd.readouterr() == (out, err)
+    assert (tmp_path / "out/f").exists() == (words == ["out", "s"])
