@@ -27,11 +27,16 @@ class Loaded(NamedTuple):
     floor: int
 
 
-def load(branches: Sequence[OpenBranch], path: bytes, floor: int) -> Loaded:
-    """What the directory ``path`` holds, merged from ``branches`` (top first) down to the first opaque one."""
+def load(branches: Sequence[OpenBranch], path: bytes, floor: int, lowest_writable: int = -1) -> Loaded:
+    """What the directory ``path`` holds, merged from ``branches`` (top first) down to the first opaque one.
+
+    ``lowest_writable`` is the lowest position where an entry could be made: whether the last branch is opaque matters
+    to what is made below it, and is not asked for nothing.
+    """
     scans: list[Scan] = []
     for branch in branches:
-        found = scan(branch, path, last=branch is branches[-1])
+        last = branch is branches[-1] and branch.position >= min(lowest_writable, floor)
+        found = scan(branch, path, last=last)
         scans.append(found)
         if found.opaque:
             return Loaded(merge_scans(scans, branch.position), tuple(branches[: len(scans)]), branch.position)

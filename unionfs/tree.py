@@ -107,7 +107,8 @@ class Tree:
             return directory.index
         if not self._sealed:
             self._reopen(directory)
-        loaded = listing.load(directory.branches, directory.path, directory.floor)
+        lowest_writable = self.writable[-1] if self.writable else -1
+        loaded = listing.load(directory.branches, directory.path, directory.floor, lowest_writable)
         directory.branches = loaded.branches
         directory.floor = loaded.floor
         directory.index = loaded.contents

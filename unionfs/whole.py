@@ -135,9 +135,12 @@ def _complete(tree: Tree, raised: Raised, directory: DirectoryNode, branch: Open
     """The directory holds all it shows, so what is below may be cut off."""
     index = tree.index(directory)
     position = branch.position
-    for name, code in index.codes.items():
-        if code & CODE_KIND == Kind.WHITEOUT and code >> CODE_SHIFT == position:
-            raised.journal.note(Deed.HIDING, directory.prefix + name)
+    for name, code in tuple(index.codes.items()):
+        if code & CODE_KIND == Kind.WHITEOUT:
+            if code >> CODE_SHIFT == position:
+                raised.journal.note(Deed.HIDING, directory.prefix + name)
+            # nothing below counts any more, and the marks go when all is settled
+            index.remove(name)
     raised.journal.note(Deed.OPAQUE, directory.path)
     fd, rest = branch.at(directory.path)
     whiteout.make_opaque(fd, rest, tree.options.whiteouts)

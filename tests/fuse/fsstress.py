@@ -55,7 +55,11 @@ def seed_tree(root: Path, seed: int) -> None:
 class Actor:
     """One sequence of operations in ``union`` and in ``plain``, two directories with the same content."""
 
-    def __init__(self, union: Path, plain: Path, seed: int, *, allocates: bool = True) -> None:
+    def __init__(
+        self, union: Path, plain: Path, seed: int, *, allocates: bool = True, only_writers: bool = False
+    ) -> None:
+        """``only_writers``: none keeps a file open for reading alone, which shows old content after a copy-up."""
+        self._open_flags = (os.O_RDWR,) if only_writers else (os.O_RDONLY, os.O_RDWR)
         self.sides = (str(union), str(plain))
         self._random = random.Random(seed)
         self._open: list[_Pair] = []
@@ -213,7 +217,7 @@ class Actor:
 
     # -- open files ---------------------------------------------------------------------------------------------
     def _open_file(self) -> None:
-        path, flags = self._path(), self._random.choice((os.O_RDONLY, os.O_RDWR))
+        path, flags = self._path(), self._random.choice(self._open_flags)
         self._keep(lambda side: _regular(f"{side}/{path}", flags))
 
     def _unnamed(self) -> None:
@@ -359,12 +363,18 @@ def main() -> None:
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without-allocation", action="store_true")
+    parser.add_argument("--only-writers", action="store_true")
     arguments = parser.parse_args()
     if arguments.plain is None:
         race(arguments.union, arguments.seed, arguments.operations)
         return
-    allocates = not arguments.without_allocation
-    actor = Actor(arguments.union, arguments.plain, arguments.seed, allocates=allocates)
+    actor = Actor(
+        arguments.union,
+        arguments.plain,
+        arguments.seed,
+        allocates=not arguments.without_allocation,
+        only_writers=arguments.only_writers,
+    )
     actor.run(arguments.operations)
     actor.close()
 

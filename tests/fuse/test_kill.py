@@ -1,6 +1,6 @@
 """The daemon is killed at any instant: after a remount each operation has happened or has not, and nothing is left over.
 
-KILLS is the number of deaths of each union: ``KILLS=500 pytest tests/fuse/test_kill.py``.
+KILLS is the number of deaths of each union: ``KILLS=500 pytest -o faulthandler_timeout=0 tests/fuse/test_kill.py``.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 
 from harness.merged import Directory, Entry, File, Link, Whiteout
 
 OPAQUE = b".wh..wh..opq"
+OPAQUES = {OPAQUE, b".wh.__dir_opaque"}
 TEMPORARY = b".wh..unionfs"
 _WHITEOUT_XATTRS = ("trusted.overlay.whiteout", "user.overlay.whiteout")
 _OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque")
@@ -23,6 +25,19 @@ def write(root: bytes, directory: Directory, form: str) -> None:
             os.setxattr(root, _OPAQUE_XATTRS[0] if os.geteuid() == 0 else _OPAQUE_XATTRS[1], b"y")
     for name, entry in directory.entries.items():
         _write_entry(root, name, entry, form)
+
+
+def put(root: bytes, path: tuple[bytes, ...], entry: Entry | None, form: str = "aufs") -> None:
+    """At ``path`` in the branch, which holds the directory, is the entry and nothing else."""
+    above = b"/".join((root, *path[:-1]))
+    place = above + b"/" + path[-1]
+    if os.path.isdir(place) and not os.path.islink(place):
+        shutil.rmtree(place)
+    for old in (place, above + b"/.wh." + path[-1]):
+        if os.path.lexists(old):
+            os.unlink(old)
+    if entry is not None:
+        _write_entry(above, path[-1], entry, form)
 
 
 def _write_entry(root: bytes, name: bytes, entry: Entry, form: str) -> None:
@@ -55,13 +70,14 @@ def read(root: bytes) -> Directory:
     """What the branch, or a directory of it, holds."""
     names = set(os.listdir(root)) - {TEMPORARY}
     xattrs = set(os.listxattr(root))
-    opaque = OPAQUE in names or b".wh.__dir_opaque" in names or bool(xattrs.intersection(_OPAQUE_XATTRS))
+    opaque = bool(names & OPAQUES) or bool(xattrs.intersection(_OPAQUE_XATTRS))
     found: dict[bytes, Entry] = {}
     for name in names:
         if not name.startswith(b".wh."):
             found[name] = _read_entry(root + b"/" + name)
-    for name in names - {OPAQUE, b".wh.__dir_opaque"}:
-        if name.startswith(b".wh."):
+    for name in names - OPAQUES:
+        # .wh..wh. begins what belongs to a union and hides nothing
+        if name.startswith(b".wh.") and not name.startswith(b".wh..wh."):
             found[name[4:]] = Whiteout("aufs", found.get(name[4:]))
     return Directory(found, opaque, stat.S_IMODE(os.stat(root).st_mode))
 

@@ -113,6 +113,17 @@ def show(seen: Seen) -> dict[bytes, Entry]:
     return found
 
 
+def whole(claims: Sequence[Claim], home: int) -> Entry:
+    """What shows, on the branch alone; a directory that lies there alone already stays as it is, marks and all."""
+    top = claims[0][1]
+    if not isinstance(top, Directory):
+        return top
+    seen = merge(claims)[0]
+    if [position for position, _ in seen] == [home]:
+        return top
+    return Directory({name: whole(says(seen, name), home) for name in show(seen)}, None, top.mode)
+
+
 def same(expected: Entry | None, got: Entry | None) -> bool:
     """Whether ``got`` is what is expected; an ``opaque`` of None is met by either."""
     if not isinstance(expected, Directory) or not isinstance(got, Directory):
@@ -218,6 +229,10 @@ class Merged:
             if self.at(position, path[:length]) is None:
                 made = Directory({}, mode=above.mode)
                 self.branches[position] = placed(self.branches[position], path[:length], made)
+        self.put_alone(position, path, entry)
+
+    def put_alone(self, position: int, path: tuple[bytes, ...], entry: Entry | None) -> None:
+        """``entry`` is at ``path`` in the branch, which holds the directory, whatever the others say."""
         self.branches[position] = placed(self.branches[position], path, entry)
 
     def at(self, position: int, path: tuple[bytes, ...]) -> Entry | None:
@@ -266,6 +281,29 @@ class Merged:
         if isinstance(entry, File | Directory):  # a link has no mode, but is copied up
             entry = entry._replace(mode=mode)
         self.put(home, place.path, entry)
+
+    def write(self, path: bytes, data: bytes) -> None:
+        """The file holds the data and nothing else; it is made where there is none."""
+        if self.place(path).shown is None:
+            self.make(path, File(data))
+        else:
+            self._change_file(path, lambda _: data)
+
+    def append(self, path: bytes, data: bytes) -> None:
+        """The data is written at the end."""
+        self._change_file(path, lambda content: content + data)
+
+    def truncate(self, path: bytes, size: int) -> None:
+        """The file has the size."""
+        self._change_file(path, lambda content: content[:size].ljust(size, b"\0"))
+
+    def _change_file(self, path: bytes, change: Callable[[bytes], bytes]) -> None:
+        place, position, entry = self.visible(path)
+        if isinstance(entry, Directory):
+            raise Refused(errno.EISDIR)
+        assert isinstance(entry, File)
+        home = position if position in self._writable else self.nearest(position)
+        self.put(home, place.path, entry._replace(content=change(entry.content)))
 
     # -- removing -----------------------------------------------------------------------------------------------
     def unlink(self, path: bytes) -> None:
@@ -318,20 +356,26 @@ class Merged:
     def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
         source, position, entry = self.visible(old)
         target = self.place(new)
+        if flags == EXCHANGE and target.shown is None:
+            raise Refused(errno.ENOENT)
+        if flags == NOREPLACE and target.shown is not None:
+            raise Refused(errno.EEXIST)
+        if old == new:
+            return
+        if target.path[: len(source.path)] == source.path:
+            raise Refused(errno.EINVAL)
         if flags == EXCHANGE:
             self._exchange(source, target)
             return
-        if flags == NOREPLACE and target.shown is not None:
-            raise Refused(errno.EEXIST)
         if target.shown is not None:
             self._check_target(entry, target)
         lowest = min([target.floor, *(at for at, _ in target.claims[:1])])
         home = position if position in self._writable and position <= lowest else self.nearest(min(position, lowest))
-        whole = self._whole(source, home)
+        mover = whole(source.claims, home)
         self.put(home, source.path, None)
         if any(at > home for at, _ in source.instances):
             self.hide(home, source)
-        self.put(home, target.path, self._cut_off(whole, target, home))
+        self.put(home, target.path, self._cut_off(mover, target, home))
         if self._delete == "all" and target.shown is not None:
             self._remove_below(target, home)
 
@@ -345,16 +389,6 @@ class Merged:
             raise Refused(errno.EISDIR)
         if isinstance(replaced, Directory) and show(target.merged):
             raise Refused(errno.ENOTEMPTY)
-
-    def _whole(self, place: Place, home: int) -> Entry:
-        """What shows at the place, as it lies on the branch when it lies there alone."""
-        assert place.shown is not None
-        entry = place.shown[1]
-        if not isinstance(entry, Directory):
-            return entry
-        if [at for at, _ in place.merged] == [home]:
-            return entry
-        return Directory(show(place.merged), None, entry.mode)
 
     @staticmethod
     def _cut_off(entry: Entry, place: Place, home: int) -> Entry:
@@ -370,11 +404,12 @@ class Merged:
                 self.put(at, target.path, None)
 
     def _exchange(self, source: Place, target: Place) -> None:
-        if target.shown is None:
-            raise Refused(errno.ENOENT)
+        if source.path[: len(target.path)] == target.path:
+            raise Refused(errno.EINVAL)
         assert source.shown is not None
+        assert target.shown is not None
         home = self.nearest(min(source.shown[0], target.shown[0]))
-        one, other = self._whole(source, home), self._whole(target, home)
+        one, other = whole(source.claims, home), whole(target.claims, home)
         self.put(home, target.path, self._cut_off(one, target, home))
         self.put(home, source.path, self._cut_off(other, source, home))
 

@@ -253,3 +253,15 @@ def test_the_old_name_is_hidden_in_the_form_that_is_written(stand, form):
     assert stat.S_ISCHR(os.lstat(stand.roots[0] / long_name).st_mode)
     assert (stand.roots[0] / ".wh.d").exists() == (form is WhiteoutForm.AUFS)
     assert stand.paths().list(b"") == [b"D", b"short"]
+
+
+def test_what_a_mark_hid_is_forgotten_once_the_directory_is_raised(stand, form):
+    stand.put(1, "d/sub/gone/x", "x")
+    stand.put(1, "d/sub/f", "f")
+    paths = stand.paths(whiteouts=form)
+    paths.unlink(b"d/sub/gone/x")
+    paths.rmdir(b"d/sub/gone")
+    paths.rename(b"d", b"D")
+    paths.mkdir(b"D/sub/gone")
+    assert os.listdir(stand.roots[0] / "D/sub/gone") == []
+    assert not any("opaque" in name for name in os.listxattr(stand.roots[0] / "D/sub/gone"))

@@ -170,3 +170,18 @@ def test_marks_of_unions_are_no_attributes(stand):
         paths.setxattr(b"f", b"user.fuseoverlayfs.opaque", b"y")
     paths.chmod(b"f", 0o600)
     assert os.listxattr(stand.roots[0] / "f") == ["user.kept"]
+
+
+@pytest.mark.parametrize("mark", ["file", "xattr"])
+def test_nothing_is_made_below_an_opaque_directory(stand_of, mark):
+    stand = stand_of("ro rw")
+    stand.put(0, "d", None)
+    if mark == "file":
+        stand.put(0, "d/.wh..wh..opq")
+    else:
+        os.setxattr(stand.roots[0] / "d", "user.overlay.opaque", b"y")
+    paths = stand.paths()
+    with pytest.raises(OSError) as error:
+        paths.write(b"d/f", b"x")
+    assert error.value.errno == errno.EROFS
+    assert stand.names(1) == []
