@@ -48,6 +48,9 @@ class Loopback:
     def open_handles(self) -> int:
         return len(self._handles) + len(self._listings)
 
+    def defer_copies(self) -> None:
+        pass
+
     # -- names --------------------------------------------------------------------------------------------------
     def lookup(self, parent: Ino, name: bytes, caller: Caller) -> Attr:
         node = self._find(parent, name)

@@ -11,17 +11,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import stat
 from typing import NamedTuple
 
 from unionfs import _sys, whiteout
 from unionfs.branch import OpenBranch
+from unionfs.longcopy import ContentCopy, copy_range, data_ranges
+from unionfs.ops import CopyPendingError
 from unionfs.ownership import Stored, can_carry, encode_stored, inode_mode
 
-_CHUNK_BYTES = 1 << 20
-_COPY_BYTES = 1 << 30
-_NOT_COPIED = frozenset((errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF))
+LONG_BYTES = 16 << 20
+"""More than this is copied while other requests are answered."""
 
 
 class Ownership(NamedTuple):
@@ -44,6 +46,9 @@ class Copier:
     def __init__(self, *, durable: bool) -> None:
         self._durable = durable
         self.store: str | None = None
+        self.defers = False
+        """Whether who asks can wait for the copy of a large file (``ops.CopyPendingError``)."""
+        self._copies: dict[tuple[int, int, OpenBranch, int | None], ContentCopy] = {}
         self._clones: dict[tuple[int, int], bool] = {}
         self._privileged = os.geteuid() == 0
 
@@ -61,15 +66,17 @@ class Copier:
         """
         fd, rest = source.at(path)
         status = os.stat(rest, dir_fd=fd, follow_symlinks=False)
-        temporary_fd, name = target.temporary()
+        if stat.S_ISREG(status.st_mode):
+            name = self._copy_file(source, path, target, size_bytes)
+            temporary_fd = target.temporary()[0]
+        else:
+            temporary_fd, name = target.temporary()
         try:
-            if stat.S_ISREG(status.st_mode):
-                self._copy_file(source, path, temporary_fd, name, size_bytes)
-            elif stat.S_ISDIR(status.st_mode):
+            if stat.S_ISDIR(status.st_mode):
                 os.mkdir(name, 0o700, dir_fd=temporary_fd)
             elif stat.S_ISLNK(status.st_mode):
                 os.symlink(os.readlink(rest, dir_fd=fd), name, dir_fd=temporary_fd)
-            else:
+            elif not stat.S_ISREG(status.st_mode):
                 os.mknod(name, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=temporary_fd)
             self._copy_metadata(source.proc_path(path), status, temporary_fd, name, ownership)
         except BaseException:
@@ -81,65 +88,91 @@ class Copier:
         self, fd: int, target: OpenBranch, ownership: Ownership = PRESERVED, size_bytes: int | None = None
     ) -> bytes:
         """As ``stage``, of the regular file behind ``fd``, which need not have a name any more."""
-        temporary_fd, name = target.temporary()
         source_fd = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._copy_open(source_fd, temporary_fd, name, size_bytes)
-            self._copy_metadata(source_fd, os.fstat(source_fd), temporary_fd, name, ownership)
-        except BaseException:
-            target.discard(name)
-            raise
+            name = self._copy_open(source_fd, target, size_bytes, defers=self.defers)
+            try:
+                self._copy_metadata(source_fd, os.fstat(source_fd), target.temporary()[0], name, ownership)
+            except BaseException:
+                target.discard(name)
+                raise
         finally:
             os.close(source_fd)
         return name
 
-    def _copy_file(
-        self, source: OpenBranch, path: bytes, temporary_fd: int, name: bytes, size_bytes: int | None
-    ) -> None:
+    def prepare(self, source: OpenBranch, path: bytes, target: OpenBranch) -> None:
+        """The content of the regular file at ``path`` is copied already, or quickly so. Raises CopyPendingError."""
+        fd, rest = source.at(path)
+        status = os.stat(rest, dir_fd=fd, follow_symlinks=False)
+        known = self._copies.get((status.st_dev, status.st_ino, target, None))
+        if stat.S_ISREG(status.st_mode) and _is_long(status, None) and (known is None or not known.finished):
+            target.discard(self._copy_file(source, path, target, None))
+
+    @property
+    def copies(self) -> tuple[ContentCopy, ...]:
+        """The copies that were begun and nobody has taken yet."""
+        return tuple(self._copies.values())
+
+    def _copy_file(self, source: OpenBranch, path: bytes, target: OpenBranch, size_bytes: int | None) -> bytes:
         fd, rest = source.at(path)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         source_fd = os.open(rest, flags, dir_fd=fd)
         try:
-            self._copy_open(source_fd, temporary_fd, name, size_bytes)
+            # what others may write to must be copied at one instant
+            return self._copy_open(source_fd, target, size_bytes, defers=self.defers and not source.writable)
         finally:
             os.close(source_fd)
 
-    def _copy_open(self, source_fd: int, temporary_fd: int, name: bytes, size_bytes: int | None) -> None:
+    def _copy_open(self, source_fd: int, target: OpenBranch, size_bytes: int | None, *, defers: bool) -> bytes:
+        """Name of a staged file with the content."""
+        status = os.fstat(source_fd)
+        key = (status.st_dev, status.st_ino, target, size_bytes)
+        copy = self._copies.get(key)
+        if copy is not None and not copy.finished:
+            raise CopyPendingError(copy)
+        taken = copy.take(source_fd) if copy is not None else None
+        if taken is not None:
+            return taken
+        temporary_fd, name = target.temporary()
         target_fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=temporary_fd)
         try:
+            if defers and _is_long(status, size_bytes) and not self._clone(source_fd, target_fd, size_bytes, status):
+                raise CopyPendingError(self._begin(source_fd, target, name, key))
             self.copy_data(source_fd, target_fd, size_bytes)
             if self._durable:
                 os.fdatasync(target_fd)
+        except CopyPendingError:
+            raise
+        except BaseException:
+            target.discard(name)
+            raise
         finally:
             os.close(target_fd)
+        return name
+
+    def _begin(
+        self, source_fd: int, target: OpenBranch, name: bytes, key: tuple[int, int, OpenBranch, int | None]
+    ) -> ContentCopy:
+        size = os.fstat(source_fd).st_size if key[3] is None else min(key[3], os.fstat(source_fd).st_size)
+        copy = ContentCopy(os.dup(source_fd), target, name, size, durable=self._durable)
+        self._copies[key] = copy
+        copy.forget = functools.partial(self._copies.pop, key, None)
+        return copy
 
     def copy_data(self, source_fd: int, target_fd: int, size_bytes: int | None = None) -> None:
         """The empty file ``target_fd`` has the content of ``source_fd``, at most ``size_bytes``, holes included."""
         status = os.fstat(source_fd)
         size = status.st_size if size_bytes is None else min(size_bytes, status.st_size)
-        if not size:
+        if not size or self._clone(source_fd, target_fd, size_bytes, status):
             return
-        if size == status.st_size and self._clone(source_fd, target_fd, status.st_dev):
-            return
-        if status.st_blocks * 512 >= status.st_size:
-            _copy_range(source_fd, target_fd, 0, size)
-            return
-        offset = 0
-        while offset < size:
-            try:
-                start = os.lseek(source_fd, offset, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break
-                raise
-            offset = min(os.lseek(source_fd, start, os.SEEK_HOLE), size)
-            if start < offset:
-                _copy_range(source_fd, target_fd, start, offset)
+        for start, end in data_ranges(source_fd, size):
+            copy_range(source_fd, target_fd, start, end)
         os.ftruncate(target_fd, size)
 
-    def _clone(self, source_fd: int, target_fd: int, source_dev: int) -> bool:
-        pair = (source_dev, os.fstat(target_fd).st_dev)
-        if self._clones.get(pair, True):
+    def _clone(self, source_fd: int, target_fd: int, size_bytes: int | None, status: os.stat_result) -> bool:
+        """Whether the two files, of which the whole source is wanted, share their blocks now."""
+        pair = (status.st_dev, os.fstat(target_fd).st_dev)
+        if (size_bytes is None or size_bytes >= status.st_size) and self._clones.get(pair, True):
             try:
                 fcntl.ioctl(target_fd, _sys.FICLONE, source_fd)
             except OSError:
@@ -201,33 +234,7 @@ def _must_be_kept(name: str) -> bool:
     return name == "security.capability" or name.startswith(("system.posix_acl_", "user."))
 
 
-def _copy_range(source_fd: int, target_fd: int, start: int, end: int) -> None:
-    offset = start
-    with contextlib.suppress(_Uncopied):
-        while offset < end:
-            offset += _copy_in_kernel(source_fd, target_fd, offset, min(end - offset, _COPY_BYTES))
-        return
-    while offset < end:
-        data = os.pread(source_fd, min(_CHUNK_BYTES, end - offset), offset)
-        if not data:
-            return
-        written = 0
-        while written < len(data):
-            written += os.pwrite(target_fd, data[written:], offset + written)
-        offset += len(data)
-
-
-class _Uncopied(Exception):  # noqa: N818 - a turn of the road, not an error
-    """The kernel does not copy between these two files."""
-
-
-def _copy_in_kernel(source_fd: int, target_fd: int, offset: int, count: int) -> int:
-    try:
-        copied = os.copy_file_range(source_fd, target_fd, count, offset, offset)
-    except OSError as error:
-        if error.errno in _NOT_COPIED:
-            raise _Uncopied from error
-        raise
-    if not copied:
-        raise _Uncopied
-    return copied
+def _is_long(status: os.stat_result, size_bytes: int | None) -> bool:
+    """Whether the copy of so much of the file takes long."""
+    size = min(status.st_size, status.st_blocks * 512)
+    return (size if size_bytes is None else min(size, size_bytes)) > LONG_BYTES

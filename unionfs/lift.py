@@ -165,6 +165,11 @@ class Lifter:
         successor.lookups += 1
         return successor
 
+    def abandon_copies(self) -> None:
+        """Copies of large files that are on their way are not used."""
+        for copy in self.copier.copies:
+            copy.drop()
+
     def materialize(self, node: FileNode) -> None:
         """Every known name of the file is a name of the writable instance."""
         tree = self._tree

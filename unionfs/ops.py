@@ -31,8 +31,32 @@ class Notifier(Protocol):
         """The kernel looks every name up again (branches changed)."""
 
 
+class LongCopy(Protocol):
+    """The content of a large file that a request needs copied, see ``CopyPendingError``."""
+
+    def run(self) -> None:
+        """The content is copied, or the request, asked again, says why not. Never raises.
+
+        Called once, in any thread.
+        """
+
+    def drop(self) -> None:
+        """No request waits for it any more: what was not used is gone, ``run`` returns soon. By the one caller."""
+
+
+class CopyPendingError(Exception):
+    """No answer yet: the same request is to be asked again once ``copy`` has run. Nothing has changed."""
+
+    def __init__(self, copy: LongCopy) -> None:
+        super().__init__("a large file is to be copied first")
+        self.copy = copy
+
+
 class FilesystemOps(Protocol):
     """A filesystem as the kernel sees it. Failure is ``OSError``."""
+
+    def defer_copies(self) -> None:
+        """From now on a request that needs a large file copied raises ``CopyPendingError``, instead of taking long."""
 
     # -- names ------------------------------------------------------------------------------------------------
     def lookup(self, parent: Ino, name: bytes, caller: Caller) -> Attr:

@@ -87,6 +87,8 @@ class Union:
     def restack(self, wanted: Sequence[Wanted], commit: Callable[[], None] | None = None) -> BranchStack:
         """As ``change_branches``, of branches that may be open already; ``commit`` comes after the last check."""
         read_only = self.options.read_only
+        # begun for the old stack; the requests that wait for them begin anew
+        self._lifter.abandon_copies()
         stack = change_stack(self._tree, self._handles, wanted, read_only=read_only, commit=commit)
         if self.notifier is not None:
             self.notifier.invalidate_all()
@@ -127,6 +129,10 @@ class Union:
             for node in self._tree.table.values():
                 self.notifier.invalidate_inode(node.ino)
             self.notifier.invalidate_all()
+
+    def defer_copies(self) -> None:
+        """From now on a request that needs a large file copied raises ``CopyPendingError``, instead of taking long."""
+        self._lifter.copier.defers = True
 
     # -- names ------------------------------------------------------------------------------------------------
     def lookup(self, parent: Ino, name: bytes, caller: Caller) -> Attr:  # noqa: ARG002 - the kernel checks permissions
@@ -415,6 +421,7 @@ class Union:
 
     def close(self) -> None:
         """Every descriptor is closed; nothing may be called afterwards. Idempotent."""
+        self._lifter.abandon_copies()
         self._handles.close()
         self._tree.table.close()
         for branch in self._tree.branches:

@@ -69,6 +69,8 @@ class Raised:
 def raise_whole(tree: Tree, lifter: Lifter, node: DirectoryNode, position: int) -> Raised:
     """``node`` with all in it lies on the branch at ``position`` alone. On failure everything is as before."""
     raised = Raised(tree, node, tree.branches[position])
+    if lifter.copier.copies:
+        _prepare_copies(tree, lifter, node, tree.branches[position])
     lifter.journal = raised.journal
     try:
         _raise_tree(tree, lifter, raised, node, position)
@@ -80,6 +82,23 @@ def raise_whole(tree: Tree, lifter: Lifter, node: DirectoryNode, position: int) 
         lifter.journal = None
     raised.opaque = True
     return raised
+
+
+def _prepare_copies(tree: Tree, lifter: Lifter, top: DirectoryNode, branch: OpenBranch) -> None:
+    """The content of every large file below ``top`` is copied already: raised at once, none is waited for in between.
+
+    Raises:
+        CopyPendingError: one is not; the others stay as they are.
+    """
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        for name in tree.index(directory).shown():
+            child = tree.find(directory, name)
+            if isinstance(child, DirectoryNode):
+                pending.append(child)
+            elif child is not None and not child.branch.writable:
+                lifter.copier.prepare(child.branch, child.path, branch)
 
 
 class _Level(NamedTuple):

@@ -19,9 +19,17 @@ class Served(Protocol):
 
     device_fd: int
 
+    @property
+    def resume_fd(self) -> int:
+        """Readable when `resume` has something to do."""
+        ...
+
     def serve(self) -> bool:
         """Waiting requests are answered; False once the mount is gone."""
         ...
+
+    def resume(self) -> None:
+        """Requests that waited for something else than the kernel go on."""
 
 
 def spins_worth_it() -> int:
@@ -42,6 +50,7 @@ class Loop:
         """``mount`` is served; ``ended`` is called once, when the kernel has let it go."""
         self._mounts[mount.device_fd] = (mount, ended)
         self._poll.register(mount.device_fd, select.EPOLLIN)
+        self.watch(mount.resume_fd, mount.resume)
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """``ready`` is called whenever ``fd`` can be read or has lost its peer, until `unwatch`."""
@@ -80,5 +89,6 @@ class Loop:
     def _serve(self, fd: int, mount: Served, ended: Callable[[], None]) -> None:
         if not mount.serve():
             self._poll.unregister(fd)
+            self.unwatch(mount.resume_fd)
             del self._mounts[fd]
             ended()

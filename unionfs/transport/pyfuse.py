@@ -23,7 +23,7 @@ import pyfuse3
 import trio
 
 from unionfs.mounting import MountError, MountOptions, has_labels, quoted
-from unionfs.ops import FilesystemOps, Notifier
+from unionfs.ops import CopyPendingError, FilesystemOps, LongCopy, Notifier
 from unionfs.transport.courier import Courier
 from unionfs.types import ROOT_INO, Attr, Caller, HandleId, Ino, SetAttr
 from unionfs.wire import Message
@@ -45,7 +45,7 @@ def _guarded(
     async def guarded(self: PyfuseOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         self.count(handler.__name__)
         try:
-            return await handler(self, *args, **kwargs)
+            return await self.copies.answer(lambda: handler(self, *args, **kwargs))
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
         except pyfuse3.FUSEError:
@@ -56,6 +56,42 @@ def _guarded(
 
     # mypy takes an async function for less than the CoroutineType that pyfuse3's signatures name
     return cast("Callable[Concatenate[PyfuseOperations, _P], CoroutineType[Any, Any, _R]]", guarded)
+
+
+class _Copies:
+    """Requests that wait for the copies of large files, which threads make."""
+
+    def __init__(self) -> None:
+        self._running: dict[LongCopy, trio.Event] = {}
+        self._users: Counter[LongCopy] = Counter()
+
+    async def answer(self, ask: Callable[[], Awaitable[_R]]) -> _R:
+        """What ``ask`` answers, asked again after each copy it needs."""
+        used: set[LongCopy] = set()
+        try:
+            while True:
+                try:
+                    return await ask()
+                except CopyPendingError as pending:
+                    if pending.copy not in used:
+                        used.add(pending.copy)
+                        self._users[pending.copy] += 1
+                    await self._copied(pending.copy)
+        finally:
+            for copy in used:
+                self._users[copy] -= 1
+                if not self._users[copy]:
+                    del self._users[copy]
+                    copy.drop()
+
+    async def _copied(self, copy: LongCopy) -> None:
+        running = self._running.get(copy)
+        if running is not None:
+            await running.wait()
+            return
+        self._running[copy] = trio.Event()
+        await trio.to_thread.run_sync(copy.run)
+        self._running.pop(copy).set()
 
 
 class PyfuseOperations(pyfuse3.Operations):
@@ -71,6 +107,8 @@ class PyfuseOperations(pyfuse3.Operations):
         self.log = log
         self.requests: Counter[str] = Counter()
         self.trace: Log | None = None
+        self.copies = _Copies()
+        ops.defer_copies()
         self._ops = ops
         self._owned = ops.entries_stay_valid()
         self._timeout = timeout_seconds

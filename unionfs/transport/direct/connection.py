@@ -5,6 +5,8 @@
     kernel → readv → header → handler of the opcode → FilesystemOps
     kernel ← write ← header + payload, or -errno ←┘
 
+A request that needs a large file copied waits for a thread that copies, and is asked again (``deferred``).
+
 Invariants: one request at a time; a handler's failure is the answer to its request and never the end of the mount;
 the filesystem is closed when the connection is.
 """
@@ -16,7 +18,8 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unionfs.ops import FilesystemOps
+from unionfs.ops import CopyPendingError, FilesystemOps
+from unionfs.transport.deferred import Deferred
 from unionfs.transport.direct.backing import Backing
 from unionfs.transport.direct.directories import DirectoryRequests
 from unionfs.transport.direct.files import FileRequests
@@ -93,6 +96,13 @@ class Connection:
         self._buffers = (self._buffer,)
         self._view = memoryview(self._buffer)
         self._closed = False
+        self._deferred = Deferred()
+        ops.defer_copies()
+
+    @property
+    def resume_fd(self) -> int:
+        """Readable when `resume` has something to do."""
+        return self._deferred.fd
 
     @property
     def agreement(self) -> Agreement | None:
@@ -126,6 +136,13 @@ class Connection:
             self._answer(size)
         return True
 
+    def resume(self) -> None:
+        """Requests that waited for the copy of a large file are answered, or wait for another one."""
+        for request in self._deferred.finished():
+            self._buffer[: len(request)] = request
+            if self._answer(len(request)):
+                self._deferred.answered(request)
+
     def close(self) -> None:
         """The mount is gone, or answers ENOTCONN; the filesystem is closed. Idempotent."""
         if self._closed:
@@ -134,11 +151,12 @@ class Connection:
         # a notification may wait for a lock whose holder waits for an answer from here
         while not self._notifier.finish(_NOTIFY_PATIENCE_SECONDS):
             self.serve()
+        self._deferred.close()
         os.close(self.device_fd)
         self._ops.close()
 
-    def _answer(self, size: int) -> None:
-        """The request of ``size`` bytes in the buffer is answered."""
+    def _answer(self, size: int) -> bool:
+        """Whether the request of ``size`` bytes in the buffer is answered; it waits for a copy otherwise."""
         _, opcode, unique, node, uid, gid, pid, _, _ = IN_HEADER.unpack_from(self._buffer)
         if opcode >= OPCODES:
             opcode = _UNKNOWN
@@ -149,6 +167,10 @@ class Connection:
             payload = self._handlers[opcode](node, self._view[_IN_BYTES:size], Caller(uid, gid, pid))
         except OSError as error:
             failure = error.errno or errno.EIO
+        except CopyPendingError as pending:
+            self._counts[opcode] -= 1
+            self._deferred.wait(pending.copy, bytes(self._view[:size]))
+            return False
         except Exception:  # noqa: BLE001  whatever a filesystem raises, the mount lives on
             failure = errno.EIO
             self._log_exception(opcode, node)
@@ -156,6 +178,7 @@ class Connection:
             self.trace(_describe(opcode, unique, node, pid, payload, failure))
         if payload is not None:
             self._reply(unique, payload, failure)
+        return True
 
     def _reply(self, unique: int, payload: bytes, failure: int) -> None:
         try:
