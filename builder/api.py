@@ -10,14 +10,16 @@ is given to an image only when the image is whole in the store.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from builder.assemble import assemble
 from builder.bases import Base
 from builder.context import BuildContext, open_context
 from builder.contexts import Contexts, are_local, open_contexts
+from builder.convert.arguments import EPOCH
+from builder.convert.epoch import EpochSource, plan_epoch
 from builder.convert.named import DIRECTORY
 from builder.dockerfile.source import Source
 from builder.events import Emit, Journal, Outcome
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.executor import StepReport
+
+
+T = TypeVar("T")
 
 
 class BuildResult(NamedTuple):
@@ -102,6 +107,9 @@ def build_or_reuse(
     with Session(root, journal.notice) as session, ExitStack() as stack:
         exports = plan_exports(options)
         plan = read_plan(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
+        asked = plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
+        if asked is not None:
+            options = _run_until_signal(lambda: date_options(asked, plan, options, session, journal))
         journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)
         preparation = None
         known, missing = find_local_bases(plan, options, session.store)
@@ -122,11 +130,22 @@ def build_or_reuse(
 
 @contextmanager
 def opened_contexts(options: BuildOptions, session: Session, journal: Journal) -> Generator[Contexts]:
-    """The contexts of ``options``, there until the block is left. Blocks its thread where they must be fetched.
+    """The contexts of ``options``, there until the block is left. On the main thread where they must be fetched.
 
     Raises:
-        BuildError: one of them makes no sense, is not there, or cannot be had.
+        BuildError: one of them makes no sense, is not there, or cannot be had; Interrupted: a signal came meanwhile.
     """
+    with fetched_directories(session) as make:
+        if are_local(options):
+            yield open_contexts(options, session.root, make)
+            return
+        become_root()
+        yield _run_until_signal(lambda: fetch_contexts(options, session, journal, make))
+
+
+@contextmanager
+def fetched_directories(session: Session) -> Generator[Callable[[], Path]]:
+    """A call that gives a new, empty directory each time; all of them are gone when the block is left."""
     with ExitStack() as stack:
 
         def make() -> Path:
@@ -134,18 +153,54 @@ def opened_contexts(options: BuildOptions, session: Session, journal: Journal) -
             stack.callback(session.snapshotter.remove, active)
             return active.path
 
-        if are_local(options):
-            yield open_contexts(options, session.root, make)
-            return
-        become_root()
-        step = journal.start("[internal] load remote build context")
-        try:
-            contexts = open_contexts(options, session.root, make)
-        except BaseException as error:
-            step.finish(Outcome.FAILED, str(error))
-            raise
-        step.finish(Outcome.DONE)
-        yield contexts
+        yield make
+
+
+async def fetch_contexts(
+    options: BuildOptions, session: Session, journal: Journal, make: Callable[[], Path]
+) -> Contexts:
+    """The contexts of ``options``, those that must be fetched in directories of ``make``. Raises BuildError."""
+    from builder import fetching
+
+    if are_local(options):
+        return open_contexts(options, session.root, make)
+    return await _told(
+        "[internal] load remote build context", journal, lambda: fetching.fetch_contexts(options, session.root, make)
+    )
+
+
+async def date_options(
+    asked: EpochSource, plan: Plan, options: BuildOptions, session: Session, journal: Journal
+) -> BuildOptions:
+    """``options`` with the seconds of what SOURCE_DATE_EPOCH names. Raises FetchError."""
+    from builder import fetching
+
+    return await _told(
+        f"[internal] resolve {EPOCH}",
+        journal,
+        lambda: fetching.date_options(asked, plan.contexts, options, session.root),
+    )
+
+
+async def _told(title: str, journal: Journal, work: Callable[[], Awaitable[T]]) -> T:
+    """What ``work`` returns, told as a step."""
+    step = journal.start(title)
+    try:
+        result = await work()
+    except BaseException as error:
+        step.finish(Outcome.FAILED, str(error))
+        raise
+    step.finish(Outcome.DONE)
+    return result
+
+
+def _run_until_signal(work: Callable[[], Awaitable[T]]) -> T:
+    """What ``work`` returns, in an event loop of its own. Raises Interrupted."""
+    import trio
+
+    from builder.stopping import until_signal
+
+    return trio.run(until_signal, work)
 
 
 def prepare(

@@ -1,15 +1,13 @@
 """The asynchronous part of a build: bases from registries, steps in sandboxes, pushes.
 
-Invariants: SIGINT and SIGTERM cancel the build, and what was begun is undone before `Interrupted` is raised; a second
-signal does not interrupt the undoing, which takes a fraction of a second.
+Invariants: a build that is cancelled has undone what it began.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +15,9 @@ import trio
 
 from builder import api
 from builder.bases import Base, find_in_layout
+from builder.convert.epoch import plan_epoch
 from builder.dockerfile.source import Source
-from builder.errors import BuildError, Interrupted
+from builder.errors import BuildError
 from builder.events import Emit, Journal, Outcome
 from builder.exchanging import export_caches, open_caches
 from builder.executor import Executor
@@ -31,10 +30,10 @@ from builder.schedule import run_graph
 from builder.session import Session
 from builder.steps import pull
 from builder.steps.run import Environment, make_scaffold
+from builder.stopping import until_signal
 
 _LEAST_JOBS = 4
 """Steps mostly wait for programs and disks, so a few run at a time on a small machine as well."""
-_TICK_SECONDS = 0.1
 
 
 class Job(NamedTuple):
@@ -53,13 +52,18 @@ async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[s
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice) as session:
         exports = plan_exports(options)
-        contexts = api.opened_contexts(options, session, journal)
-        opened = await trio.to_thread.run_sync(contexts.__enter__)
+        directories = api.fetched_directories(session)
+        make = directories.__enter__()
         try:
-            return await build_job(Job(options, read_plan(options, opened, sources), exports, session, journal))
+            contexts = await api.fetch_contexts(options, session, journal, make)
+            plan = read_plan(options, contexts, sources)
+            asked = plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
+            if asked is not None:
+                options = await api.date_options(asked, plan, options, session, journal)
+            return await build_job(Job(options, plan, exports, session, journal))
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(contexts.__exit__, None, None, None)
+                await trio.to_thread.run_sync(directories.__exit__, None, None, None)
 
 
 async def build_with_signals(job: Job, tick: Callable[[], None]) -> api.BuildResult:
@@ -68,36 +72,7 @@ async def build_with_signals(job: Job, tick: Callable[[], None]) -> api.BuildRes
     Raises:
         Interrupted: SIGINT or SIGTERM came.
     """
-    result: list[api.BuildResult] = []
-    failure: list[Exception] = []
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
-            nursery.start_soon(_tick, tick)
-            try:
-                result.append(await build_job(job))
-            except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery's group
-                failure.append(error)
-            nursery.cancel_scope.cancel()
-    if failure:
-        raise failure[0]
-    if not result:
-        # all that is left is to end: a further signal must not come between
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted
-    return result[0]
-
-
-async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _number in signals:
-        scope.cancel()
-
-
-async def _tick(tick: Callable[[], None]) -> None:
-    while True:
-        await trio.sleep(_TICK_SECONDS)
-        tick()
+    return await until_signal(lambda: build_job(job), tick)
 
 
 async def build_job(job: Job) -> api.BuildResult:

@@ -45,7 +45,15 @@ def check_dockerfile(
 
             return Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
-        contexts = open_contexts(options, "" if are_local(options) else str(make()), make)
+        if are_local(options):
+            contexts = open_contexts(options, "", make)
+        else:
+            import trio
+
+            from builder import fetching, stopping
+
+            place = str(make())
+            contexts = trio.run(stopping.until_signal, lambda: fetching.fetch_contexts(options, place, make))
         return _check(read_plan(options, contexts, sources), options, root)
 
 

@@ -27,6 +27,8 @@ from builder.paths import host_path_inside
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from builder.remote.cancellation import Cancellation
+
 STDIN = "-"
 _PREFIXES = {"docker-image://": IMAGE, "oci-layout://": LAYOUT, "target:": STAGE}
 NO_NAMES: Mapping[str, NamedContext] = {}
@@ -44,7 +46,8 @@ class Contexts(NamedTuple):
 
     ``main`` is a directory; ``dockerfile`` a path, ``-`` for stdin, or None for the usual names in ``main``; ``text``
     is the Dockerfile itself where it came as the context. ``origin`` is what main was fetched from, empty for a
-    directory of the user's; builds of one origin are builds of the same thing.
+    directory of the user's; builds of one origin are builds of the same thing. ``seconds`` is the time of what was
+    fetched (of a commit, or Last-Modified), None where it has none of its own.
     """
 
     main: str
@@ -52,32 +55,35 @@ class Contexts(NamedTuple):
     named: Mapping[str, NamedContext] = NO_NAMES
     text: Text | None = None
     origin: str = ""
+    seconds: int | None = None
 
 
-def open_contexts(options: BuildOptions, root: str, make: Callable[[], Path]) -> Contexts:
+def open_contexts(
+    options: BuildOptions, root: str, make: Callable[[], Path], cancel: Cancellation | None = None
+) -> Contexts:
     """The contexts of ``options``; ``make`` gives a new, empty directory for each that must be fetched or unpacked.
 
-    ``root`` is the store directory. May block for long; not to be called on an event loop's thread where something
-    is remote.
+    ``root`` is the store directory. May block for long where something is remote, until ``cancel`` is set.
 
     Raises:
         UsageError: a context makes no sense.
         ContextError, FetchError: it is not there or cannot be had.
+        Interrupted: ``cancel`` was set.
     """
-    named = {name: _open_named(name, value, options, root, make) for name, value in options.contexts.items()}
+    named = {name: _open_named(name, value, options, root, make, cancel) for name, value in options.contexts.items()}
     if is_directory(options.context):
         return Contexts(options.context, options.dockerfile, named)
     from builder.remote import opening
 
     if options.context == STDIN and options.dockerfile == STDIN:
         raise UsageError("stdin is to be both the context and the Dockerfile", hints=("-f PATH names a file in it",))
-    opened = opening.open_context(options.context, options, root, make)
+    opened = opening.open_context(options.context, options, root, make, cancel)
     dockerfile = options.dockerfile
     if opened.text is not None and dockerfile not in {None, STDIN}:
         raise UsageError(f"context {opened.shown} is a Dockerfile, and there is -f {dockerfile} as well")
     if dockerfile not in {None, STDIN}:
         dockerfile = host_path_inside(opened.directory, dockerfile or "")
-    return Contexts(opened.directory, dockerfile, named, opened.text, opened.shown)
+    return Contexts(opened.directory, dockerfile, named, opened.text, opened.shown, opened.seconds)
 
 
 def are_local(options: BuildOptions) -> bool:
@@ -103,7 +109,9 @@ def looks_remote(text: str) -> bool:
     return "://" in text or text.startswith("github.com/") or ("@" in text and ":" in text.partition("@")[2])
 
 
-def _open_named(name: str, value: str, options: BuildOptions, root: str, make: Callable[[], Path]) -> NamedContext:
+def _open_named(
+    name: str, value: str, options: BuildOptions, root: str, make: Callable[[], Path], cancel: Cancellation | None
+) -> NamedContext:
     for prefix, kind in _PREFIXES.items():
         if value.startswith(prefix):
             rest = value.removeprefix(prefix)
@@ -116,7 +124,7 @@ def _open_named(name: str, value: str, options: BuildOptions, root: str, make: C
         return NamedContext(DIRECTORY, value)
     from builder.remote import opening
 
-    opened = opening.open_context(value, options, root, make)
+    opened = opening.open_context(value, options, root, make, cancel)
     if opened.text is not None:
         raise ContextError(f"build context {name!r}: {opened.shown} is no archive")
-    return NamedContext(DIRECTORY, opened.directory, fetched=True)
+    return NamedContext(DIRECTORY, opened.directory, fetched=True, seconds=opened.seconds)

@@ -30,7 +30,7 @@ from builder.cli.arguments import (
 )
 from builder.cli.docker import REFUSED, add_accepted, refuse_unsupported
 from builder.cli.parser import ArgumentParser
-from builder.errors import BuildError, UsageError, render
+from builder.errors import BuildError, render
 from builder.options import BuildOptions, StepLimits
 
 if TYPE_CHECKING:
@@ -90,11 +90,14 @@ def _write_file(path: str, text: str) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> BuildOptions:
+    from builder.convert.arguments import EPOCH, is_seconds
+
     environment = dict(os.environ)
     build_args = parse_assignments(arguments.build_arg, environment)
-    epoch = build_args.get("SOURCE_DATE_EPOCH", environment.get("SOURCE_DATE_EPOCH"))
-    if epoch is not None and not epoch.isdecimal():
-        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {epoch!r}")
+    epoch = build_args.get(EPOCH, environment.get(EPOCH, ""))
+    if epoch and not is_seconds(epoch):
+        # the name of a context or stage, which the Dockerfile's reader knows
+        build_args[EPOCH] = epoch
     return BuildOptions(
         context=arguments.context,
         dockerfile=arguments.file,
@@ -118,7 +121,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         ),
         extra_hosts=tuple(arguments.add_host),
         jobs=arguments.jobs,
-        source_date_epoch=None if epoch is None else int(epoch),
+        source_date_epoch=int(epoch) if is_seconds(epoch) else None,
         explain=arguments.explain,
         secrets=dict(arguments.secret),
         agents=dict(arguments.ssh),

@@ -36,8 +36,16 @@ have docker's names and meanings where docker has them. Data is on stdout; progr
 | `XDG_DATA_HOME` | images and cache live in `pybuild` below it, else below `~/.local/share`; `--root` wins |
 | `XDG_CONFIG_HOME` | `pybuild/config.toml` below it says how registries are spoken to ([registries](registries.md)) |
 | `SOURCE_DATE_EPOCH` | seconds since 1970: no time in the image is later, and equal builds give equal images |
+| | or `context`, the name of a context, or of a stage that is one remote ADD: the time of what is fetched there |
 | `SSH_AUTH_SOCK` | the agent that `--ssh` offers to steps |
 | `NO_COLOR` | progress on a terminal has no colours |
+| `SSL_CERT_FILE`, `GIT_SSL_CAINFO` | the certificate authorities that are believed; the second by git alone |
+
+| secret (`--secret id=…`) | said as `Authorization` when |
+|---|---|
+| `HTTP_AUTH_HEADER_<host>`, `HTTP_AUTH_TOKEN_<host>` | a context or ADD fetches a file from that host |
+| `GIT_AUTH_HEADER.<host>`, `GIT_AUTH_TOKEN.<host>` | a repository of that host is fetched |
+| `GIT_AUTH_HEADER`, `GIT_AUTH_TOKEN` | a repository of any other host is fetched by HTTP |
 """
 
 

@@ -97,7 +97,7 @@ class _Build:
         last = dockerfile.stages[-1].start.name
         self._automatic = arguments.automatic_arguments(self._build_args, host(), platform, target or last)
         scope = arguments.add_global_arguments(self._automatic, dockerfile.global_args, self._build_args, rules)
-        self._epoch = arguments.source_date_epoch({**scope, **self._build_args}, epoch)
+        self._given_epoch = epoch
         self._table = StageTable(dockerfile, scope, rules, platform, contexts)
         self._single = len(dockerfile.stages) == 1 and not self._table.uses_images_beside_stages()
         self._steps = StepTable()
@@ -113,6 +113,7 @@ class _Build:
         for number in self._reachable:
             self._states[number] = self._convert_stage(self._dockerfile.stages[number])
         state = self._states[self._target]
+        epoch = arguments.source_date_epoch({**self._around.global_scope, **self._build_args}, self._given_epoch)
         warnings = (
             *self._dockerfile.warnings,
             *arguments.unused_arguments(self._dockerfile, self._build_args, self._automatic),
@@ -123,7 +124,7 @@ class _Build:
             _as_text(state.config),
             tuple(state.history),
             warnings,
-            self._epoch,
+            epoch,
             frozenset[StepId]().union(*(self._own_steps(number) for number in wanted & self._states.keys())),
         )
 
@@ -141,13 +142,17 @@ class _Build:
         return found
 
     def _instructions(self, number: int) -> tuple[Instruction, ...]:
-        """Return the instructions of a stage, those that its base triggers first."""
+        """Return the instructions of a stage, those that its base triggers first; none when a context replaces it."""
+        if number in self._table.replaced:
+            return ()
         if number not in self._triggers:
             self._triggers[number] = self._find_triggers(number)
         return self._triggers[number] + self._dockerfile.stages[number].instructions
 
     def _find_triggers(self, number: int) -> tuple[Instruction, ...]:
         base = self._table.bases[number]
+        while base.stage in self._table.replaced:
+            base = self._table.bases[base.stage]
         if base.stage is not None:
             before = self._instructions(base.stage)
             expressions = tuple(one.expression for one in before if isinstance(one, Onbuild))
@@ -161,8 +166,8 @@ class _Build:
     def _convert_stage(self, stage: Stage) -> StageState:
         base = self._table.bases[stage.number]
         state = self._start(stage)
-        triggers = len(self._triggers[stage.number])
         todo = self._instructions(stage.number)
+        triggers = len(self._triggers.get(stage.number, ()))
         state.label = "" if self._single else stage.name
         state.total = sum(isinstance(one, _COUNTED) for one in todo[triggers:]) + triggers
         if base.image is not None:

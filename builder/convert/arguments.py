@@ -15,7 +15,7 @@ from builder.dockerfile import shell
 from builder.dockerfile.instructions import Arg, Dockerfile
 from builder.dockerfile.source import Finding
 from builder.dockerfile.suggest import nearest
-from builder.errors import DockerfileError, ExpansionError, UnsupportedError
+from builder.errors import DockerfileError, ExpansionError
 from layers.platform import Platform
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -75,18 +75,19 @@ def source_date_epoch(values: Mapping[str, str], given: int | None) -> int | Non
     """Return the seconds that ``SOURCE_DATE_EPOCH`` has in ``values``, else ``given``.
 
     Raises:
-        DockerfileError: it is no number.
-        UnsupportedError: it asks for the time of a stage or of the context.
+        DockerfileError: it is no number; what it may name instead, ``epoch.plan_epoch`` knows.
     """
     text = values.get(EPOCH, "")
     if not text:
         return given
-    if text.isascii() and text.isdecimal():
-        return int(text)
-    if text.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        message = f"{EPOCH}={text} asks for the time of a source"
-        raise UnsupportedError(message, hints=(f"give {EPOCH} as seconds since 1970",))
-    raise DockerfileError(f"{EPOCH}={text!r} is not a number of seconds since 1970")
+    if not is_seconds(text):
+        raise DockerfileError(f"{EPOCH}={text!r} is not a number of seconds since 1970")
+    return int(text)
+
+
+def is_seconds(text: str) -> bool:
+    """Return whether ``text`` is a number of seconds since 1970."""
+    return text.isascii() and text.isdecimal()
 
 
 def unused_arguments(dockerfile: Dockerfile, build_args: Mapping[str, str], known: Mapping[str, str]) -> list[Finding]:

@@ -21,12 +21,14 @@ LAYOUT_PREFIX = "oci-layout://"
 class NamedContext(NamedTuple):
     """What ``--build-context NAME=…`` names: ``value`` is a directory, an image, a layout's path, or a stage.
 
-    ``fetched``: the directory is not the user's own.
+    ``fetched``: the directory is not the user's own. ``seconds`` is the time of what was fetched, None where it has
+    none of its own.
     """
 
     kind: str
     value: str
     fetched: bool = False
+    seconds: int | None = None
 
 
 class NameTable:

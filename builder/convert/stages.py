@@ -1,7 +1,8 @@
 """Which stage or image every FROM, ``COPY --from`` and mount refers to, and which stages a target needs.
 
 A stage is found by name, whatever its case, or by number; only earlier stages are found, so that there are no cycles
-among those that are.  What is no stage is an image.
+among those that are.  What is no stage is an image.  A named context takes the place of a stage of its name, whoever
+refers to it and however, the target included: what the stage says is not carried out.
 
 Invariants: pure; names in FROM are expanded with the global arguments alone.
 """
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from builder.convert.mounts import mount_source
-from builder.convert.named import DIRECTORY, LAYOUT, LAYOUT_PREFIX, STAGE, NamedContext, NameTable
+from builder.convert.named import DIRECTORY, IMAGE, LAYOUT, LAYOUT_PREFIX, STAGE, NamedContext, NameTable
 from builder.dockerfile import shell
 from builder.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
 from builder.dockerfile.source import SourceRange
@@ -62,6 +63,7 @@ class StageTable:
         self._stages = dockerfile.stages
         self._platform = platform
         self.bases: list[StageBase] = []
+        self.replaced: set[int] = set()
         for stage in dockerfile.stages:
             try:
                 self.bases.append(self._base(stage, variables, rules))
@@ -149,6 +151,8 @@ class StageTable:
             return ContextName(name)
         if context.kind == STAGE:
             return self._plain_source(context.value, stage, place)
+        if context.kind == IMAGE and context.value == SCRATCH:
+            return None
         if context.kind == LAYOUT:
             address = f"{LAYOUT_PREFIX}{context.value}"
             key = address if platform == self._platform else f"{address} ({platform})"
@@ -173,7 +177,11 @@ class StageTable:
             hint = "give the build argument a default: ARG NAME=value before the first FROM"
             raise DockerfileError(message, hints=(hint,))
         platform = self._stage_platform(start.platform, variables, rules)
-        named = self._names.find(name)
+        named = self._names.find(start.name) if start.name else None
+        if named is not None:
+            self.replaced.add(stage.number)
+        else:
+            named = self._names.find(name)
         if named is not None:
             return self._context_base(self._context(*named, stage.number, platform, start.origin.source), platform)
         earlier = self._named(name, stage.number)

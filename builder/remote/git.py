@@ -6,66 +6,34 @@
        └───── fetch ──────▶ <root>/git/<SHA-256 of the remote>    bare, fetched commits as refs/pybuild/<commit>
                                 └── checkout ──▶ the caller's directory, submodules included
 
-Invariants: a commit is in the bare repository with all its files once it has its reference; what the user's own
-configuration says of line ends, filters or hooks has no say, so that a commit gives the same files everywhere; files
-have mode 0644 or 0755 and the time of the commit; nothing is asked on a terminal; only the protocols of the remote's
-kind are spoken, whatever submodules say.
+Invariants: a commit is in the bare repository with all its files once it has its reference; it gives the same files
+everywhere, with mode 0644 or 0755 and, unless the source says otherwise, the time of the commit.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import re
 import shutil
-import signal
 import stat
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from builder import paths
 from builder.errors import FetchError
 from builder.graph import GitSource
+from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
-from builder.remote.http import shown
+from builder.remote.gitprogram import GitProgram, scheme_of, shown_remote, without_credentials
 
 DIRECTORY = "git"
 CHECKOUT = "checkout"
 """The ``mtime`` with which files keep the time at which they were checked out."""
-TOKEN_SECRET = "GIT_AUTH_TOKEN"  # noqa: S105 - the name under which a build is given one
-HEADER_SECRET = "GIT_AUTH_HEADER"  # noqa: S105 - as above
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _KEPT = "refs/pybuild/"
-_LONGEST_MESSAGE = 400
-_POLL_SECONDS = 0.2
-_SETTINGS = (
-    ("core.autocrlf", "false"),
-    ("core.hooksPath", "/dev/null"),
-    ("core.logAllRefUpdates", "false"),
-    ("core.symlinks", "true"),
-    ("advice.detachedHead", "false"),
-    ("gc.auto", "0"),
-    ("init.defaultBranch", "main"),
-    ("safe.directory", "*"),
-    ("protocol.version", "2"),
-)
-
-
-class GitAccess(NamedTuple):
-    """What a build may use to reach repositories.
-
-    ``agent`` is the socket of an SSH agent, ``token`` and ``header`` are what is said to https hosts in
-    ``Authorization``. ``local``: whether repositories on this machine may be read by path.
-    """
-
-    agent: str | None = None
-    token: str | None = None
-    header: str | None = None
-    local: bool = False
 
 
 class GitCommit(NamedTuple):
@@ -75,7 +43,14 @@ class GitCommit(NamedTuple):
     tag: str = ""
 
 
-def resolve_commit(source: GitSource, access: GitAccess, *, cancel: Cancellation) -> GitCommit:
+class Checkout(NamedTuple):
+    """Files of a commit, and when that was made, in seconds."""
+
+    directory: Path
+    seconds: int
+
+
+def resolve_commit(source: GitSource, access: Access, *, cancel: Cancellation) -> GitCommit:
     """The commit that ``source`` means now.
 
     Raises:
@@ -94,7 +69,7 @@ def resolve_commit(source: GitSource, access: GitAccess, *, cancel: Cancellation
         found = GitCommit(source.checksum)
     else:
         wanted = source.ref or "HEAD"
-        listing = _Git(access, remote, cancel).run("ls-remote", "--", remote, wanted, f"{wanted}^{{}}")
+        listing = GitProgram(access, remote, cancel).run("ls-remote", "--", remote, wanted, f"{wanted}^{{}}")
         found = plan_commit(listing, wanted)
         if not found.commit:
             hints = ("a commit is named by all of its 40 digits",) if re.fullmatch(r"[0-9a-f]{4,39}", wanted) else ()
@@ -122,35 +97,36 @@ def plan_commit(listing: str, wanted: str) -> GitCommit:
 
 
 def check_out(
-    source: GitSource, found: GitCommit, root: str, directory: Path, access: GitAccess, *, cancel: Cancellation
-) -> Path:
-    """The files of the commit, in ``directory`` (empty at first); the subdirectory that ``source`` names.
+    source: GitSource, found: GitCommit, root: str, directory: Path, access: Access, *, cancel: Cancellation
+) -> Checkout:
+    """The files of the commit, in ``directory`` (empty at first) or in the subdirectory of it that ``source`` names.
 
     Raises FetchError, Interrupted: see `resolve_commit`.
     """
     remote = _checked(source, access)
-    git = _Git(access, remote, cancel)
-    name = hashlib.sha256(remote.encode("utf-8", "surrogateescape")).hexdigest()
-    bare = Path(root) / DIRECTORY / name
-    with cancel.locked(root, f"git-{name}"):
-        _fetch(git, bare, remote, found)
+    git = GitProgram(access, remote, cancel)
+    with _fetched(git, root, remote, found, cancel) as bare:
         _populate(git, bare, remote, directory, source, found)
-    seconds = int(git.run("show", "--no-patch", "--format=%ct", "HEAD", directory=directory).strip())
+    seconds = _seconds(git, directory, "HEAD")
     if not source.keep_git_dir:
         _drop_git(directory)
     _even(directory, None if source.mtime == CHECKOUT else seconds)
-    return _subdirectory(directory, source)
+    return Checkout(_subdirectory(directory, source), seconds)
 
 
-def shown_remote(remote: str) -> str:
-    """``remote`` for people, without credentials."""
-    return shown(remote) if "://" in remote else remote
+def find_seconds(source: GitSource, root: str, access: Access, *, cancel: Cancellation) -> int:
+    """When the commit that ``source`` means now was made, in seconds. Raises FetchError, Interrupted."""
+    remote = _checked(source, access)
+    found = resolve_commit(source, access, cancel=cancel)
+    git = GitProgram(access, remote, cancel)
+    with _fetched(git, root, remote, found, cancel) as bare:
+        return _seconds(git, bare, found.commit)
 
 
-def _checked(source: GitSource, access: GitAccess) -> str:
+def _checked(source: GitSource, access: Access) -> str:
     """The remote, when it may be asked."""
     remote = source.remote
-    scheme = _scheme(remote)
+    scheme = scheme_of(remote)
     if source.ref.startswith("-") or remote.startswith("-"):
         raise FetchError(f"git repository {shown_remote(remote)}: the reference {source.ref!r} is none")
     if scheme == "file" and not access.local:
@@ -161,113 +137,21 @@ def _checked(source: GitSource, access: GitAccess) -> str:
     return remote
 
 
-def _scheme(remote: str) -> str:
-    return remote.partition("://")[0] if "://" in remote else "file" if remote.startswith("/") else "ssh"
+@contextmanager
+def _fetched(git: GitProgram, root: str, remote: str, found: GitCommit, cancel: Cancellation) -> Generator[Path]:
+    """The bare repository of ``remote`` that holds the commit, for this build alone until the block is left."""
+    name = hashlib.sha256(remote.encode("utf-8", "surrogateescape")).hexdigest()
+    bare = Path(root) / DIRECTORY / name
+    with cancel.locked(root, f"git-{name}"):
+        _fetch(git, bare, remote, found)
+        yield bare
 
 
-class _Git:
-    """Runs the ``git`` program for one remote."""
-
-    def __init__(self, access: GitAccess, remote: str, cancel: Cancellation) -> None:
-        self._remote = remote
-        self._cancel = cancel
-        self._environment = _environment(access, remote)
-
-    def run(self, *arguments: str, directory: Path | None = None, local: bool = False) -> str:
-        """What ``git arguments`` printed; ``local``: it speaks to a repository of this store alone.
-
-        Raises FetchError, Interrupted.
-        """
-        command = ["git", *(() if directory is None else ("-C", str(directory))), *arguments]
-        try:
-            process = subprocess.Popen(
-                command,
-                env={**self._environment, "GIT_ALLOW_PROTOCOL": "file"} if local else self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                umask=0o022,
-            )
-        except FileNotFoundError as error:
-            message = f"git repository {shown_remote(self._remote)}: there is no program 'git' on this machine"
-            raise FetchError(message, hints=("the package is called git",)) from error
-        with process, self._cancel.breaking(lambda: _kill(process)):
-            try:
-                output, errors = process.communicate()
-            except BaseException:
-                _kill(process)
-                raise
-        self._cancel.check()
-        if process.returncode:
-            raise FetchError(f"git repository {shown_remote(self._remote)}: {_reason(errors)}")
-        return output.decode("utf-8", "surrogateescape")
-
-    def succeeds(self, *arguments: str, directory: Path) -> bool:
-        """Whether ``git arguments`` ends well."""
-        try:
-            self.run(*arguments, directory=directory)
-        except FetchError:
-            return False
-        return True
+def _seconds(git: GitProgram, directory: Path, commit: str) -> int:
+    return int(git.run("show", "--no-patch", "--format=%ct", commit, directory=directory).strip())
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The program and those it started are gone."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _reason(errors: bytes) -> str:
-    """The line of git's complaint that says most."""
-    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
-    for prefix in ("fatal: ", "error: ", "ERROR: ", "remote: "):
-        for line in lines:
-            if line.startswith(prefix):
-                text = "".join(character for character in line.removeprefix(prefix) if character.isprintable())
-                return text[:_LONGEST_MESSAGE]
-    return lines[-1][:_LONGEST_MESSAGE] if lines else "git failed"
-
-
-def _environment(access: GitAccess, remote: str) -> dict[str, str]:
-    """What git finds around it: the way to hosts, and none of the user's settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SSH_"))}
-    settings = [*_SETTINGS, *_authorization(access, remote)]
-    local = _scheme(remote) == "file"
-    environment = {
-        **kept,
-        "LC_ALL": "C",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "true",
-        "GIT_ALLOW_PROTOCOL": "https:http:git:ssh" + (":file" if local else ""),
-        "GIT_SSH_COMMAND": "ssh -F none -o BatchMode=yes -o IdentityFile=none",
-        "GIT_CONFIG_COUNT": str(len(settings)),
-    }
-    for number, (name, value) in enumerate(settings):
-        environment[f"GIT_CONFIG_KEY_{number}"] = name
-        environment[f"GIT_CONFIG_VALUE_{number}"] = value
-    if access.agent is not None:
-        environment["SSH_AUTH_SOCK"] = access.agent
-    return environment
-
-
-def _authorization(access: GitAccess, remote: str) -> list[tuple[str, str]]:
-    """The setting that makes git say who asks, to the remote's own host."""
-    parts = urlsplit(remote)
-    if parts.scheme not in {"http", "https"}:
-        return []
-    header = access.header
-    if header is None and access.token is not None:
-        header = "basic " + base64.b64encode(f"x-access-token:{access.token}".encode()).decode()
-    if header is None:
-        return []
-    host = parts.netloc.rpartition("@")[2]
-    return [(f"http.{parts.scheme}://{host}/.extraheader", f"Authorization: {header}")]
-
-
-def _fetch(git: _Git, bare: Path, remote: str, found: GitCommit) -> None:
+def _fetch(git: GitProgram, bare: Path, remote: str, found: GitCommit) -> None:
     """The commit with all its files is in the bare repository, the tag as well.
 
     Servers differ in what they let go: a single commit is asked for first, then the reference, then everything.
@@ -300,7 +184,7 @@ def _fetch(git: _Git, bare: Path, remote: str, found: GitCommit) -> None:
     raise FetchError(f"git repository {shown_remote(remote)} does not hold the commit {found.commit}")
 
 
-def _populate(git: _Git, bare: Path, remote: str, directory: Path, source: GitSource, found: GitCommit) -> None:
+def _populate(git: GitProgram, bare: Path, remote: str, directory: Path, source: GitSource, found: GitCommit) -> None:
     """``directory`` is a repository with the commit checked out, as one that was cloned from the remote."""
     git.run("init", "--quiet", "--template=", str(directory))
     wanted = [_KEPT + found.commit, *((f"+{found.tag}:{found.tag}",) if found.tag else ())]
@@ -310,14 +194,6 @@ def _populate(git: _Git, bare: Path, remote: str, directory: Path, source: GitSo
     git.run("checkout", "--quiet", "--force", "--detach", found.commit, directory=directory)
     if source.submodules and (directory / ".gitmodules").is_file():
         git.run("submodule", "--quiet", "update", "--init", "--recursive", directory=directory)
-
-
-def without_credentials(remote: str) -> str:
-    """``remote`` as it may stand in an image."""
-    if _scheme(remote) not in {"http", "https"}:
-        return remote
-    parts = urlsplit(remote)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _drop_git(directory: Path) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Self
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3.exceptions
@@ -48,12 +48,15 @@ _WHOLE = 200
 def fetch_file(
     source: HttpSource,
     root: str,
+    authorization: str | None = None,
     *,
     cancel: Cancellation,
     tell: Tell = lambda _name, _done, _total: None,
     patience: Patience = Patience(),  # noqa: B008 - a value
 ) -> FetchedFile:
     """The file of ``source`` as the server has it now, kept in the store directory ``root``. Blocks its thread.
+
+    ``authorization`` is said to the host of the URL and to no other.
 
     Raises:
         FetchError: it can't be had, or is not what ``source.checksum`` says.
@@ -63,7 +66,7 @@ def fetch_file(
     wanted = source.checksum.removeprefix("sha256:")
     with (
         cancel.locked(root, f"download-{place.name}"),
-        _Fetcher(source.url, patience, cancel, tell) as fetcher,
+        _Fetcher(source.url, authorization, patience, cancel, tell) as fetcher,
     ):
         state = _current(source, place, fetcher)
         if wanted and state.sha256 != wanted:
@@ -77,7 +80,7 @@ def fetch_file(
 def shown(url: str) -> str:
     """``url`` for people: without credentials, and without a query, which may hold some."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return urlunsplit((parts.scheme, _host(parts), parts.path, "", ""))
 
 
 def _current(source: HttpSource, place: DownloadPlace, fetcher: _Fetcher) -> Download:
@@ -131,8 +134,11 @@ def _state(response: requests.Response, digest: str, size_bytes: int) -> Downloa
 class _Fetcher:
     """Requests for one URL, tried again where that may help; a context manager."""
 
-    def __init__(self, url: str, patience: Patience, cancel: Cancellation, tell: Tell) -> None:
+    def __init__(
+        self, url: str, authorization: str | None, patience: Patience, cancel: Cancellation, tell: Tell
+    ) -> None:
         self._url = url
+        self._authorization = authorization
         self._patience = patience
         self._cancel = cancel
         self._tell = tell
@@ -220,17 +226,20 @@ class _Fetcher:
 
     def _send(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         parts = urlsplit(url)
-        plain = url
         auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] = _leave_alone
-        if "@" in parts.netloc:
+        headers = dict(headers)
+        own = urlsplit(self._url)
+        if self._authorization is not None and (parts.scheme, _host(parts)) == (own.scheme, _host(own)):
+            headers["Authorization"] = self._authorization
+        elif "@" in parts.netloc:
             user, _, password = parts.netloc.rpartition("@")[0].partition(":")
             auth = HTTPBasicAuth(unquote(user), unquote(password))
-            plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        plain = urlunsplit(parts._replace(netloc=_host(parts)))
         if parts.scheme == "https":
             self._session.mount("https://", Adapter(self._connections, trusting_context(())))
         return self._session.get(
             plain,
-            headers=dict(headers),
+            headers=headers,
             auth=auth,
             stream=True,
             allow_redirects=False,
@@ -245,13 +254,18 @@ class _Fetcher:
             raise FetchError(f"{shown(self._url)}: {failures.host_of(url)} redirects to an address that is none")
         if (old.scheme, new.scheme) == ("https", "http"):
             raise FetchError(f"{shown(self._url)}: {failures.host_of(url)} redirects from https to http")
-        if (new.scheme, new.netloc) == (old.scheme, old.netloc.rpartition("@")[2]):
+        if (new.scheme, new.netloc) == (old.scheme, _host(old)):
             # the same host may have the same credentials
             return urlunsplit(new._replace(netloc=old.netloc))
         return target
 
     def _broken(self, error: Exception) -> FetchError:
         return FetchError(str(failures.from_exception(error, shown(self._url), self._url)))
+
+
+def _host(parts: SplitResult) -> str:
+    """Host and port, without credentials."""
+    return parts.netloc.rpartition("@")[2]
 
 
 def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -9,19 +9,19 @@ Invariants: what `Resolved` names is what `Content` holds, whatever changes at t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from builder.context import BuildContext
-from builder.errors import FetchError
 from builder.graph import Copy
-from builder.options import SecretSource
 from builder.remote import git, http
+from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
 from builder.remote.content import FILE_MODE, Content, FetchedFile, Tell
-from builder.remote.git import GitAccess, GitCommit
+from builder.remote.git import GitCommit
+from builder.remote.gitprogram import shown_remote, without_credentials
 from builder.selection import SourceTree
 from cache.framing import Value
 
@@ -41,7 +41,7 @@ class Resolved(NamedTuple):
         ]
         for number, (source, found) in enumerate(zip(self.operation.git, self.commits, strict=True)):
             # a repository that is kept tells where it is from
-            kept = (git.without_credentials(source.remote), found.tag) if source.keep_git_dir else None
+            kept = (without_credentials(source.remote), found.tag) if source.keep_git_dir else None
             parts.append((f"git commit {number}", found.commit))
             dated = (git.CHECKOUT,) if source.mtime == git.CHECKOUT else ()
             parts.append((f"git details {number}", (source.subdirectory, kept, source.submodules, *dated)))
@@ -54,17 +54,17 @@ class Resolved(NamedTuple):
         for file in self.files:
             os.close(file.descriptor)
 
-    def open(self, root: str, access: GitAccess, *, make: Callable[[], Path], cancel: Cancellation) -> Content:
+    def open(self, root: str, access: Access, *, make: Callable[[], Path], cancel: Cancellation) -> Content:
         """The files; repositories are checked out in empty directories that ``make`` gives and its owner removes."""
         trees: list[SourceTree] = []
         for source, found in zip(self.operation.git, self.commits, strict=True):
-            place = git.check_out(source, found, root, make(), access, cancel=cancel)
+            place = git.check_out(source, found, root, make(), access, cancel=cancel).directory
             # .dockerignore has no say in it
-            trees.append(BuildContext(place, title=f"the git repository {git.shown_remote(source.remote)}"))
+            trees.append(BuildContext(place, title=f"the git repository {shown_remote(source.remote)}"))
         return Content(self.files, tuple(trees))
 
 
-def resolve(operation: Copy, root: str, access: GitAccess, *, cancel: Cancellation, tell: Tell) -> Resolved:
+def resolve(operation: Copy, root: str, access: Access, *, cancel: Cancellation, tell: Tell) -> Resolved:
     """The remote sources of ``operation`` as they are now. Blocks its thread.
 
     Raises FetchError, Interrupted.
@@ -72,23 +72,9 @@ def resolve(operation: Copy, root: str, access: GitAccess, *, cancel: Cancellati
     with ExitStack() as undo:
         files: list[FetchedFile] = []
         for source in operation.http:
-            file = http.fetch_file(source, root, cancel=cancel, tell=tell)
+            file = http.fetch_file(source, root, access.for_file(source.url), cancel=cancel, tell=tell)
             undo.callback(os.close, file.descriptor)
             files.append(file)
         commits = [git.resolve_commit(source, access, cancel=cancel) for source in operation.git]
         undo.pop_all()
     return Resolved(operation, tuple(files), tuple(commits))
-
-
-def read_access(agents: Mapping[str, str], secrets: Mapping[str, SecretSource], *, local: bool = False) -> GitAccess:
-    """What the build was given to reach repositories with. Raises FetchError for a secret that can't be read."""
-
-    def read(name: str) -> str | None:
-        if name not in secrets:
-            return None
-        try:
-            return secrets[name].read().decode("utf-8", "surrogateescape").strip()
-        except (OSError, KeyError) as error:
-            raise FetchError(f"secret {name!r} cannot be read: {error}") from error
-
-    return GitAccess(agents.get("default"), read(git.TOKEN_SECRET), read(git.HEADER_SECRET), local)

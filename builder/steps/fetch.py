@@ -15,6 +15,7 @@ import trio
 from builder.events import StepJournal
 from builder.graph import Copy, Step, StepId
 from builder.options import BuildOptions
+from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
 from builder.remote.content import NOTHING, Content
 from builder.session import Session
@@ -41,7 +42,7 @@ class RemoteSources:
         """
         from builder.remote import sources
 
-        access = sources.read_access(self._options.agents, self._options.secrets)
+        access = self._access()
         token = trio.lowlevel.current_trio_token()
 
         def tell(name: str, done: int, total: int | None) -> None:
@@ -68,9 +69,7 @@ class RemoteSources:
         if resolved is None:
             yield NOTHING
             return
-        from builder.remote import sources
-
-        access = sources.read_access(self._options.agents, self._options.secrets)
+        access = self._access()
         with ExitStack() as stack:
 
             def make() -> Path:
@@ -79,3 +78,6 @@ class RemoteSources:
                 return active.path
 
             yield resolved.open(self._session.root, access, make=make, cancel=cancel)
+
+    def _access(self) -> Access:
+        return Access(self._options.agents.get("default"), self._options.secrets)

@@ -310,6 +310,13 @@ class TestNamed:
         build(damaged, "--build-context", f"nowhere.invalid/absent:1=oci-layout://{layout}", context, status=1)
         shutil.rmtree(layout)
 
+    def test_target_that_has_the_name(self, pybuild: Pybuild, context: Path, other: Path) -> None:
+        self.write(context, "FROM scratch AS files", "RUN never", "CMD [never]", "FROM files", "COPY own /")
+        build(pybuild, "--build-context", f"files={other}", "--target", "files", context)
+        assert names(pybuild) == [".dockerignore", "d/z", "x"]
+        build(pybuild, "--build-context", f"files={other}", context)
+        assert names(pybuild) == [".dockerignore", "d/z", "own", "x"]
+
     @pytest.mark.sandbox
     @pytest.mark.fuse
     def test_mounted(self, pybuild: Pybuild, context: Path, other: Path) -> None:

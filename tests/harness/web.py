@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from layers.testing.docker_registry import Certificates
 
 
 class Page(NamedTuple):
@@ -35,13 +39,23 @@ class Seen(NamedTuple):
     status: int
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """Clients may go whenever they like: that is no error of the server's."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # what the base class was given
+
+
 class Web:
     """The pages by path, and the requests that came."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificates: Certificates | None = None) -> None:
         self.pages: dict[str, Page] = {}
         self.seen: list[Seen] = []
         self.repositories: Path | None = None
+        self.silent = ""
+        """Git is not answered where the path ends so, until `resume` is set; `stalled` says that it asked."""
         self.stalled = threading.Event()
         self.resume = threading.Event()
         web = self
@@ -56,8 +70,17 @@ class Web:
             def log_message(self, *_args: object) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server = _Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        if certificates is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates.certificate, certificates.key)
+            # the handshake belongs to the thread of the request: a client may refuse the certificate
+            self.server.socket = context.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
+            self.url = f"https://127.0.0.1:{self.port}"
 
     def statuses(self) -> list[int]:
         """What the requests so far were answered with; they are forgotten."""
@@ -94,6 +117,9 @@ class Web:
 
     def _git(self, request: http.server.BaseHTTPRequestHandler) -> None:
         """git's own CGI program answers."""
+        if self.silent and urlsplit(request.path).path.endswith(self.silent):
+            self.stalled.set()
+            self.resume.wait(30)
         parts = urlsplit(request.path)
         length = int(request.headers.get("Content-Length") or 0)
         environment = {
@@ -123,9 +149,9 @@ class Web:
 
 
 @contextmanager
-def serving() -> Iterator[Web]:
-    """A server that answers until the block is left."""
-    web = Web()
+def serving(certificates: Certificates | None = None) -> Iterator[Web]:
+    """A server that answers until the block is left, by TLS when it has ``certificates``."""
+    web = Web(certificates)
     thread = threading.Thread(target=web.server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

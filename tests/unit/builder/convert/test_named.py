@@ -8,7 +8,7 @@ from builder.convert import convert, plan_bases
 from builder.convert.named import DIRECTORY, IMAGE, LAYOUT, STAGE, NamedContext, NameTable, plain_name
 from builder.dockerfile.parser import parse
 from builder.errors import UnknownStageError
-from builder.graph import BaseImage, BindMount, CacheMount, Copy, Graph, Pull, Run
+from builder.graph import BaseImage, BindMount, CacheMount, Copy, Graph, Pull, Run, Scratch, StepId
 from layers.config import ImageConfig
 from layers.platform import Platform
 
@@ -17,10 +17,10 @@ DIGEST = "sha256:" + "1" * 64
 FILES = NamedContext(DIRECTORY, "/host/files")
 
 
-def graph(text: str, **contexts: NamedContext) -> Graph:
+def graph(text: str, target: str | None = None, on_build: tuple[str, ...] = (), **contexts: NamedContext) -> Graph:
     dockerfile = parse(text, "Dockerfile")
-    arguments = {"build_args": {}, "target": None, "platform": AMD64, "contexts": contexts}
-    config = ImageConfig(env=("FROM=base",))
+    arguments = {"build_args": {}, "target": target, "platform": AMD64, "contexts": contexts}
+    config = ImageConfig(env=("FROM=base",), cmd=("/run",), on_build=on_build)
     bases = {ref.key: BaseImage(config, DIGEST) for ref in plan_bases(dockerfile, **arguments)}
     return convert(dockerfile, bases, **arguments)
 
@@ -95,6 +95,40 @@ def test_stage_takes_the_place_of_an_image() -> None:
     assert [type(step.operation) for step in steps] == [Pull, Run, Copy]
     with pytest.raises(UnknownStageError, match="need each other"):
         graph("FROM alpine\nFROM base AS own\nCOPY --from=0 a b\n", alpine=NamedContext(STAGE, "own"))
+
+
+STAGES = "FROM a AS one\nRUN make\nCMD two\nFROM one\nCOPY --from=0 x y\n"
+
+
+@pytest.mark.parametrize(
+    ("context", "kinds"),
+    [
+        (NamedContext(IMAGE, "other:2"), [Pull]),
+        (NamedContext(LAYOUT, "/layouts/x:1"), [Pull]),
+        (FILES, [Copy]),
+        (NamedContext(IMAGE, "scratch"), []),
+    ],
+)
+def test_target_that_has_the_name_of_a_context_is_the_context(context: NamedContext, kinds: list[type]) -> None:
+    result = graph(STAGES, "one", one=context)
+    assert [type(step.operation) for step in result.steps] == kinds
+    assert result.config.cmd == (("/run",) if kinds == [Pull] else ())
+    assert result.final == (len(kinds) - 1 if kinds else None)
+
+
+def test_replaced_stage_is_the_context_by_number_and_as_base() -> None:
+    steps = graph(STAGES, one=FILES).steps
+    assert [step.operation for step in steps] == [
+        Copy(("/",), "/", None, context="one"),
+        Copy(("/x",), "/y", StepId(0)),
+    ]
+    triggered = graph(STAGES, None, ("RUN hooked",), one=NamedContext(IMAGE, "other:2")).steps
+    assert [type(step.operation) for step in triggered] == [Pull, Run, Copy]
+
+
+def test_nothing_stands_for_the_empty_image() -> None:
+    steps = graph("FROM alpine\nCOPY a /\nCOPY --from=alpine b /\n", alpine=NamedContext(IMAGE, "scratch")).steps
+    assert [type(step.operation) for step in steps] == [Copy, Scratch, Copy]
 
 
 def test_layout_is_a_base_that_no_registry_is_asked_for() -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 
 from builder.errors import FetchError, Interrupted
 from builder.graph import GitSource
+from builder.options import SecretSource
+from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
-from builder.remote.git import GitAccess, GitCommit, check_out, plan_commit, resolve_commit
+from builder.remote.git import GitCommit, check_out, find_seconds, plan_commit, resolve_commit
 from harness.web import Repository, Web, serving
 
 SECONDS = 1577934245
@@ -48,7 +51,7 @@ class Checkout:
     def __init__(self, path: Path, remote: str) -> None:
         self.path = path
         self.remote = remote
-        self.access = GitAccess()
+        self.access = Access()
         self.count = 0
 
     def source(self, ref: str = "", subdirectory: str = "", *, keep: bool = False, checksum: str = "") -> GitSource:
@@ -62,7 +65,8 @@ class Checkout:
         directory = self.path / f"checkout-{self.count}"
         directory.mkdir()
         found = self.resolve(source)
-        return check_out(source, found, str(self.path / "root"), directory, self.access, cancel=Cancellation())
+        root = str(self.path / "root")
+        return check_out(source, found, root, directory, self.access, cancel=Cancellation()).directory
 
 
 @pytest.fixture
@@ -276,7 +280,7 @@ def test_errors_name_the_repository_and_the_reason(
 
 
 def test_local_repository_where_the_user_names_it(checkout: Checkout, repository: Repository) -> None:
-    checkout.access = GitAccess(local=True)
+    checkout.access = Access(local=True)
     for remote in (repository.bare.as_uri(), str(repository.bare), str(repository.work)):
         checkout.remote = remote
         assert tree(checkout(checkout.source())) == FILES
@@ -294,19 +298,74 @@ def test_settings_of_the_user_change_nothing(
     assert (place / "y.up").read_bytes() == b"low\n"
 
 
-def test_token_is_said_to_the_host_of_the_remote(checkout: Checkout, web: Web) -> None:
-    checkout.access = GitAccess(token="very-secret")
-    checkout(checkout.source())
-    said = {seen.headers.get("Authorization") for seen in web.seen}
-    assert said == {"basic eC1hY2Nlc3MtdG9rZW46dmVyeS1zZWNyZXQ="}
-    checkout.access = GitAccess(token="very-secret", header="Bearer x")
-    web.seen.clear()
-    checkout.resolve(checkout.source())
-    assert {seen.headers.get("Authorization") for seen in web.seen} == {"Bearer x"}
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"GIT_AUTH_TOKEN": "very-secret"}, "basic eC1hY2Nlc3MtdG9rZW46dmVyeS1zZWNyZXQ="),
+        ({"GIT_AUTH_TOKEN": "very-secret", "GIT_AUTH_HEADER": "Bearer x"}, "Bearer x"),
+        ({"GIT_AUTH_TOKEN.HOST": "very-secret", "GIT_AUTH_HEADER": "no"}, "basic eC1hY2Nlc3MtdG9rZW46dmVyeS1zZWNyZXQ="),
+        ({"GIT_AUTH_HEADER.HOST": "Bearer y", "GIT_AUTH_TOKEN.HOST": "no"}, "Bearer y"),
+        ({"GIT_AUTH_TOKEN.elsewhere": "very-secret"}, None),
+        ({}, None),
+    ],
+)
+def test_secrets_are_said_to_the_host_of_the_remote(
+    checkout: Checkout, web: Web, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str | None
+) -> None:
+    secrets: dict[str, SecretSource] = {}
+    for number, (name, value) in enumerate(given.items()):
+        monkeypatch.setenv(f"SECRET_{number}", value)
+        secrets[name.replace("HOST", web.url.removeprefix("http://"))] = SecretSource(None, f"SECRET_{number}")
+    checkout.access = Access(secrets=secrets)
+    assert tree(checkout(checkout.source())) == FILES
+    assert {seen.headers.get("Authorization") for seen in web.seen} == {said}
 
 
-def test_cancelled_before_and_while_it_runs(checkout: Checkout) -> None:
+def test_secret_that_cannot_be_read(checkout: Checkout) -> None:
+    checkout.access = Access(secrets={"GIT_AUTH_TOKEN": SecretSource("/no/such/file", None)})
+    with pytest.raises(FetchError, match="secret 'GIT_AUTH_TOKEN' cannot be read"):
+        checkout.resolve(checkout.source())
+
+
+def test_time_of_a_commit(checkout: Checkout, repository: Repository, tmp_path: Path) -> None:
+    repository.git("tag", "v1")
+    repository.publish("v1")
+    for ref in ("", "v1", repository.git("rev-parse", "HEAD")):
+        source = checkout.source(ref)
+        assert find_seconds(source, str(tmp_path / "root"), checkout.access, cancel=Cancellation()) == SECONDS
+
+
+def test_cancelled_before_it_runs(checkout: Checkout) -> None:
     cancel = Cancellation()
     cancel.set()
     with pytest.raises(Interrupted):
         resolve_commit(checkout.source(), checkout.access, cancel=cancel)
+
+
+@pytest.mark.parametrize("stalled", ["info/refs", "git-upload-pack"])
+def test_cancelled_while_it_runs(checkout: Checkout, web: Web, tmp_path: Path, stalled: str) -> None:
+    """The server is silent at the first question, and while a commit is fetched."""
+    cancel = Cancellation()
+    source = checkout.source()
+    found = checkout.resolve(source)
+    web.silent = stalled
+    directory = tmp_path / "cancelled"
+    directory.mkdir()
+    ended: list[type[BaseException] | None] = []
+
+    def work() -> None:
+        try:
+            check_out(source, found, str(tmp_path / "root"), directory, checkout.access, cancel=cancel)
+        except BaseException as error:
+            ended.append(type(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert web.stalled.wait(20)
+    cancel.set()
+    thread.join(20)
+    assert ended == [Interrupted]
+    assert list(directory.iterdir()) == []
+    web.silent = ""
+    web.resume.set()
+    assert tree(checkout(source)) == FILES, "what was half fetched is in nobody's way"

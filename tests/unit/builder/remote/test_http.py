@@ -11,12 +11,15 @@ import pytest
 
 from builder.errors import FetchError, Interrupted
 from builder.graph import HttpSource
+from builder.options import SecretSource
+from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
 from builder.remote.content import FetchedFile
 from builder.remote.downloads import DIRECTORY
 from builder.remote.http import fetch_file, shown
 from harness.web import Page, Web, serving, sha256
 from layers.registry.settings import Patience
+from layers.testing.docker_registry import make_certificates
 
 DATE = "Thu, 02 Jan 2020 03:04:05 GMT"
 SECONDS = 1577934245
@@ -36,9 +39,11 @@ class Client:
         self.root = root
         self.web = web
 
-    def __call__(self, path: str, name: str = "file", checksum: str = "") -> tuple[bytes, FetchedFile]:
+    def __call__(
+        self, path: str, name: str = "file", checksum: str = "", authorization: str | None = None
+    ) -> tuple[bytes, FetchedFile]:
         source = HttpSource(path if "://" in path else self.web.url + path, name, checksum)
-        file = fetch_file(source, str(self.root), cancel=Cancellation(), patience=QUICK)
+        file = fetch_file(source, str(self.root), authorization, cancel=Cancellation(), patience=QUICK)
         with open(file.descriptor, "rb") as body:
             return body.read(), file
 
@@ -190,6 +195,59 @@ def test_credentials_go_to_their_host_and_into_no_message(fetch: Client, web: We
     assert "secret" not in str(caught.value)
     assert "hidden" not in str(caught.value)
     assert shown("https://u:p@h/x?y#z") == "https://h/x"
+
+
+def test_authorization_is_said_to_the_host_of_the_url_alone(fetch: Client, web: Web) -> None:
+    web.pages["/1"] = Page(status=302, headers=(("Location", "/2"),))
+    web.pages["/2"] = Page(b"x")
+    fetch("/1", authorization="Bearer t")
+    fetch(f"{web.url.replace('://', '://me:word@')}/2", authorization="Bearer t")
+    assert [seen.headers["Authorization"] for seen in web.seen] == ["Bearer t"] * 3
+    with serving() as other:
+        other.pages["/x"] = Page(b"x")
+        web.pages["/2"] = Page(status=302, headers=(("Location", f"{other.url}/x"),))
+        fetch("/1", authorization="Bearer t")
+        assert "Authorization" not in other.seen[0].headers
+    with pytest.raises(FetchError, match="InvalidHeader") as caught:
+        fetch("/1", authorization="Bearer one\nOther: two")
+    assert "one" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"HTTP_AUTH_HEADER_h.example": "Digest x", "HTTP_AUTH_TOKEN_h.example": "t"}, "Digest x"),
+        ({"HTTP_AUTH_TOKEN_h.example": "t"}, "Bearer t"),
+        ({"HTTP_AUTH_TOKEN_other.example": "t"}, None),
+    ],
+)
+def test_secrets_by_host(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str | None) -> None:
+    for number, value in enumerate(given.values()):
+        monkeypatch.setenv(f"SECRET_{number}", f"{value}\n")
+    access = Access(secrets={name: SecretSource(None, f"SECRET_{number}") for number, name in enumerate(given)})
+    assert access.for_file("https://u:p@H.example:8443/x?y") == said
+
+
+def test_only_certificates_of_a_known_authority_are_believed(
+    fetch: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates = make_certificates(tmp_path / "certificates")
+    with serving(certificates) as web:
+        web.pages["/a"] = Page(b"content", DATE)
+        with pytest.raises(FetchError, match="certificate refused"):
+            fetch(f"{web.url}/a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+        assert fetch(f"{web.url}/a")[0] == b"content"
+        assert fetch(f"https://localhost:{web.port}/a")[0] == b"content"
+        web.pages["/down"] = Page(status=302, headers=(("Location", f"http://127.0.0.1:{web.port}/a"),))
+        with pytest.raises(FetchError, match="redirects from https to http"):
+            fetch(f"{web.url}/down")
+        with pytest.raises(FetchError, match=r"TLS failed|connection broke|closed|wrong version"):
+            fetch(f"http://127.0.0.1:{web.port}/a")
+    elsewhere = make_certificates(tmp_path / "elsewhere", host="elsewhere.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(elsewhere.authority))
+    with serving(elsewhere) as web, pytest.raises(FetchError, match=r"certificate refused: .*127\.0\.0\.1"):
+        fetch(f"{web.url}/a")
 
 
 def test_statuses_and_broken_connections_are_told(fetch: Client, web: Web) -> None:
