@@ -82,7 +82,7 @@ async def build_job(job: Job) -> api.BuildResult:
         BuildError: the build failed.
     """
     options, session, journal = job.options, job.session, job.journal
-    await trio.to_thread.run_sync(session.snapshotter.sweep)
+    await trio.to_thread.run_sync(_sweep, session)
     preparation = job.preparation or await _prepare(job)
     api.tell_findings(preparation, journal)
     environment = Environment(
@@ -104,6 +104,12 @@ async def build_job(job: Job) -> api.BuildResult:
     pushed = await push_all(session, job.exports.pushes, journal)
     await export_caches(preparation, results, session, journal)
     return result._replace(pushed=pushed)
+
+
+def _sweep(session: Session) -> None:
+    """What killed builds left in the store is gone."""
+    session.snapshotter.sweep()
+    session.store.sweep()
 
 
 async def _prepare(job: Job) -> api.Preparation:

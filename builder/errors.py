@@ -18,6 +18,7 @@ makes text for people of it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 
@@ -120,6 +121,19 @@ def describe_os_error(error: OSError) -> str:
     """Return the message of an error of the system: what it concerns, quoted, and why it was refused."""
     reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)
     return reason if error.filename is None else f"{os.fsdecode(error.filename)!r}: {reason}"
+
+
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+ROOM_HINTS = ("pybuild cache prune --all makes room, --root DIR puts the store on another disk",)
+
+
+def room_hints(error: BaseException | None) -> tuple[str, ...]:
+    """What may help when a full disk is behind ``error``; nothing when it is not."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return ROOM_HINTS
+        error = error.__cause__
+    return ()
 
 
 def render(error: BuildError, sources: Mapping[str, Source]) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import trio
 
 from builder.assemble import format_time
-from builder.errors import BuildError, ContextError, describe_os_error
+from builder.errors import BuildError, ContextError, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.exchange import RemoteCaches
 from builder.graph import Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
@@ -295,10 +295,11 @@ def _placed_at(step: Step) -> Generator[None]:
     try:
         yield
     except BuildError as error:
+        error.hints = error.hints or room_hints(error)
         raise error.at(step.source) from error.__cause__
     except (LayersError, UnionError, OSError) as error:
         message = describe_os_error(error) if isinstance(error, OSError) else str(error)
-        raise BuildError(message, source=step.source) from error
+        raise BuildError(message, source=step.source, hints=room_hints(error)) from error
 
 
 def _closing(held: ExitStack, settle: Callable[[], None] | None) -> Callable[[], None]:

@@ -16,6 +16,7 @@ _HINTS = {
     errno.EROFS: "the store is on a read-only filesystem",
     errno.EACCES: "the store belongs to somebody else",
     errno.EPERM: "the store may not be changed",
+    errno.EEXIST: "something else is there",
 }
 
 

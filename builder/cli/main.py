@@ -80,7 +80,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _report(error: Exception) -> int:
     """One message on stderr for an expected error; anything else is a defect and keeps its traceback."""
-    from builder.errors import BuildError, describe_os_error, render
+    from builder.errors import BuildError, describe_os_error, render, room_hints
 
     if isinstance(error, BuildError):
         sys.stderr.write(render(error, {}) + "\n")
@@ -89,10 +89,11 @@ def _report(error: Exception) -> int:
     from unionfs.errors import UnionError
 
     if isinstance(error, LayersError | UnionError):
-        hint = "hint: pybuild images lists what is there\n" if isinstance(error, ImageNotFoundError) else ""
-        sys.stderr.write(f"error: {error}\n{hint}")
+        absent = isinstance(error, ImageNotFoundError)
+        hints = ("pybuild images lists what is there",) if absent else room_hints(error)
+        sys.stderr.write(render(BuildError(str(error), hints=hints), {}) + "\n")
         return 1
     if isinstance(error, OSError):
-        sys.stderr.write(f"error: {describe_os_error(error)}\n")
+        sys.stderr.write(render(BuildError(describe_os_error(error), hints=room_hints(error)), {}) + "\n")
         return 1
     raise error

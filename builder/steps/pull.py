@@ -13,7 +13,7 @@ import outcome
 import trio
 
 from builder.bases import Base
-from builder.errors import BaseImageError
+from builder.errors import BaseImageError, room_hints
 from builder.events import StepJournal
 from builder.graph import BaseRef
 from builder.session import Session
@@ -23,10 +23,13 @@ from layers.errors import LayersError
 from layers.manifest import Manifest
 from layers.reference import Reference
 from layers.registry import transfer
+from layers.registry.errors import ConnectionFailedError
 from layers.registry.progress import TransferProgress
 from layers.registry.settings import RegistrySettings
 
 T = TypeVar("T")
+
+_OFFLINE_HINTS = ("pybuild images lists the images that are here, pybuild load -i FILE takes more from an archive",)
 
 
 async def resolve(ref: BaseRef, settings: RegistrySettings) -> Base:
@@ -96,7 +99,8 @@ async def _place(ref: BaseRef, call: Callable[[threading.Event], T]) -> T:
         return await call_blocking(call, threading.Event())
     except LayersError as error:
         message = f"base image {ref.reference!r}: {error}"
-        raise BaseImageError(message, source=ref.source, hints=ref.hints) from error
+        hints = ref.hints or (_OFFLINE_HINTS if isinstance(error, ConnectionFailedError) else room_hints(error))
+        raise BaseImageError(message, source=ref.source, hints=hints) from error
 
 
 Stop = TypeVar("Stop", bound=threading.Event)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import trio
 
-from builder.errors import BuildError, StepFailed, UnsupportedError
+from builder.errors import ROOM_HINTS, BuildError, StepFailed, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.identities import UnknownIdentityError
@@ -50,6 +50,7 @@ _INSECURE = "security.insecure"
 _READ_BYTES = 64 << 10
 _MIB = 1 << 20
 _TAIL_LINES = 20
+_LITTLE_ROOM_BYTES = 4 << 20
 _MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
 """The layer is made durable when it is packed; until then nothing of the branch is promised to anybody."""
 
@@ -103,7 +104,7 @@ async def run(
 
         result = await _run_in_sandbox(make_spec, root, environment, tail)
     if result.status or result.error:
-        raise _failure(step, operation, result, tail)
+        raise _failure(step, operation, result, tail, ROOM_HINTS if _is_full(root.upper) else ())
     return usage_of(result)
 
 
@@ -291,7 +292,13 @@ def usage_of(result: SandboxResult) -> Usage:
     return Usage(result.cpu_user_ns, result.cpu_system_ns, result.memory_peak_bytes, result.pids_peak)
 
 
-def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail) -> StepFailed:
+def _is_full(directory: Path) -> bool:
+    """Whether a program that writes there is likely to have met the end of the disk."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize < _LITTLE_ROOM_BYTES
+
+
+def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail, hints: tuple[str, ...]) -> StepFailed:
     command = operation.shell_text
     if result.oom is not None:
         limit, peak = (f"{number / _MIB:.0f} MiB" for number in result.oom)
@@ -303,7 +310,12 @@ def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail) -> 
     else:
         message = f"process {command!r} did not complete successfully: exit code: {result.status}"
     return StepFailed(
-        message, status=result.status or 1, source=step.source, output=tail.lines(), used=_describe_use(result)
+        message,
+        status=result.status or 1,
+        source=step.source,
+        hints=hints,
+        output=tail.lines(),
+        used=_describe_use(result),
     )
 
 

@@ -73,7 +73,12 @@ def test_build_is_stopped_in_a_run(small: Pybuild, context: Path, word: str, kil
         assert process.returncode in {130, 143}, said.decode()
     assert b"Traceback" not in said
     wait_until(lambda: not processes_with(word), "the processes of the step to end")
+    if kill == "SIGKILL":
+        # as one that was killed while it wrote an archive
+        (abandoned,) = os.listdir(small.root / "layers" / "active")
+        (small.root / "tmp" / abandoned).write_bytes(b"half an archive")
     small.run("build", "-t", "next", "--build-arg", "WAIT=no", context)
+    assert os.listdir(small.root / "layers" / "active") == os.listdir(small.root / "tmp") == []
     assert small.run("run", "next", "cat", "/first").stdout == "first\n"
 
 
