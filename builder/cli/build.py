@@ -138,6 +138,25 @@ def parser_build() -> ArgumentParser:
     parser = ArgumentParser(
         "pybuild build", "Build an image from a Dockerfile.", "pybuild -t hello --build-arg WHO=world .", REFUSED
     )
+    _add_input(parser)
+    _add_cache(parser)
+    _add_results(parser)
+    _add_surroundings(parser)
+    _add_limits(parser)
+    add_accepted(parser)
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=parse_count,
+        metavar="N",
+        help="most steps at a time; the number of processors, at least 4, when left out",
+    )
+    parser.add_root()
+    return parser
+
+
+def _add_input(parser: ArgumentParser) -> None:
+    """What is built."""
     parser.add_argument("context", metavar="CONTEXT", help=_CONTEXT_HELP)
     parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name of the result")
     parser.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile; - reads it from stdin")
@@ -150,6 +169,10 @@ def parser_build() -> ArgumentParser:
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label of the result")
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform of the bases, when not the machine's own")
+
+
+def _add_cache(parser: ArgumentParser) -> None:
+    """What is taken from elsewhere, what is made anew."""
     parser.add_argument("--no-cache", action="store_true", help="run every step, and remember the results")
     parser.add_argument(
         "--cache-from", action="append", default=[], type=parse_cache_source, metavar="type=TYPE,…",
@@ -169,6 +192,10 @@ def parser_build() -> ArgumentParser:
     )
     parser.add_argument("--check", action="store_true", help="check the Dockerfile and build nothing")
     parser.add_argument("--pull", action="store_true", help="ask the registry for newer bases")
+
+
+def _add_results(parser: ArgumentParser) -> None:
+    """Where results go and how progress is shown."""
     parser.add_argument("--push", action="store_true", help="send the result to the registries in its names")
     parser.add_argument(
         "-o", "--output", action="append", default=[], type=parse_output, metavar="type=TYPE,dest=PATH",
@@ -181,6 +208,10 @@ def parser_build() -> ArgumentParser:
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image id")
     parser.add_argument("--iidfile", metavar="FILE", help="write the image id to FILE")
     parser.add_argument("--metadata-file", metavar="FILE", help="write digests and what each step used to FILE as JSON")
+
+
+def _add_surroundings(parser: ArgumentParser) -> None:
+    """What steps are given and may do."""
     parser.add_argument(
         "--secret", action="append", default=[], type=parse_secret, metavar="id=ID,src=FILE",
         help="secret for RUN --mount=type=secret; env=NAME takes it from the environment",
@@ -199,6 +230,10 @@ def parser_build() -> ArgumentParser:
     parser.add_argument(
         "--add-host", action="append", default=[], type=parse_host, metavar="NAME:ADDRESS", help="line in /etc/hosts"
     )
+
+
+def _add_limits(parser: ArgumentParser) -> None:
+    """What steps may use."""
     parser.add_argument("-m", "--memory", type=parse_memory, metavar="SIZE", help="most memory of a RUN step")
     parser.add_argument("--memory-swap", type=parse_memory, metavar="SIZE", help="most memory and swap of a RUN step")
     parser.add_argument("--cpus", type=parse_cpus, metavar="N", help="most processors a RUN step may keep busy")
@@ -207,13 +242,3 @@ def parser_build() -> ArgumentParser:
     parser.add_argument(
         "--shm-size", type=parse_bytes, default=64 << 20, metavar="SIZE", help="size of /dev/shm, 64m when left out"
     )
-    add_accepted(parser)
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=parse_count,
-        metavar="N",
-        help="most steps at a time; the number of processors, at least 4, when left out",
-    )
-    parser.add_root()
-    return parser
