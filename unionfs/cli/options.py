@@ -338,6 +338,7 @@ _WITH_VALUE: dict[str, _Setter] = {
 _FLAGS: dict[str, _Setter] = {
     "cow": _nothing,
     "default_permissions": _nothing,
+    "nonempty": _nothing,
     "ro": _read_only,
     "rw": _read_only,
     "volatile": _volatile,
@@ -355,4 +356,10 @@ _FLAGS: dict[str, _Setter] = {
 _OPTIONS: dict[str, _Setter] = {**_WITH_VALUE, **_FLAGS}
 
 # what mount(8) hands on from /etc/fstab and the kernel never sees
-_IGNORED = frozenset({"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail"})
+_IGNORED = frozenset(
+    {
+        *("defaults", "auto", "noauto", "nofail", "_netdev", "comment"),
+        *("user", "nouser", "users", "owner", "group"),
+        *("async", "relatime", "silent", "loud"),
+    }
+)

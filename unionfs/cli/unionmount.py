@@ -15,21 +15,11 @@ from typing import NamedTuple
 from unionfs import daemon
 from unionfs.cli.options import Transport, parse_options
 from unionfs.cli.running import UsageError, run
+from unionfs.cli.usage import UNIONMOUNT
 from unionfs.daemon import DaemonCall
 from unionfs.mounting import MountError
 from unionfs.mountspec import MountSpec
 
-_USAGE = """\
-usage: unionmount dirs=BRANCH[=rw|ro|nfsro][:BRANCH…] MOUNTPOINT
-       unionmount -o OPTION[,OPTION…] MOUNTPOINT
-       unionmount SOURCE MOUNTPOINT -o OPTION[,OPTION…]
-
-  -o OPTIONS     dirs=, lowerdir=, upperdir=, delete=, copyup=, create=, ro, … (docs/unionmount.md)
-  -f             stay in the foreground
-  -d             stay in the foreground and log every request
-  -h, --help     show this
-  -V, --version  show the version
-"""
 _FLAGS = frozenset("fd")
 _SHORT = "dirs="
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
@@ -46,7 +36,7 @@ class _Words(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    return run("unionmount", _USAGE, sys.argv[1:] if arguments is None else arguments, _act)
+    return run("unionmount", UNIONMOUNT, sys.argv[1:] if arguments is None else arguments, _act)
 
 
 def _act(words: list[str]) -> None:
