@@ -1,17 +1,16 @@
-"""Paths inside an image, as text: joined and cleaned the way Go's ``path`` does.
+"""Paths inside an image as a Dockerfile has them: text, joined the way Go's ``path`` does.
 
-Invariant: a cleaned path is absolute, has no empty, ``.`` or ``..`` component, and never leaves the root.
+What a cleaned path is, `builder.paths` says; here it is absolute, as configuration and history have it.
 """
 
 from __future__ import annotations
 
-import posixpath
+from builder import paths
 
 
 def clean(path: str) -> str:
     """Return the absolute path that ``path`` is below the root; ``..`` above the root is dropped."""
-    # two leading slashes mean something of their own to POSIX, and to normpath
-    return posixpath.normpath("/" + path.lstrip("/"))
+    return "/" + paths.clean(path).decode("utf-8", "surrogateescape")
 
 
 def join(directory: str, path: str) -> str:

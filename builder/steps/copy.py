@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -27,14 +26,14 @@ from builder import paths
 from builder.errors import BuildError
 from builder.filecopy import copy_content
 from builder.graph import Copy, InlineFile
-from builder.identities import UnknownIdentityError
 from builder.modes import Mode, parse_mode
+from builder.refusals import explained
 from builder.remote.content import FILE_MODE, NOTHING, Content, FetchedFile
 from builder.rootfs import open_root
 from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
-from builder.steps.copykeys import failed_name, reason, unreadable
+from builder.steps.copykeys import unreadable
 from builder.steps.directory import resolve_owner
-from builder.trail import Attributes, ReservedNameError
+from builder.trail import Attributes
 from builder.upper import Upper
 from cache.contenthash import carried_xattr
 from layers.errors import ArchiveError
@@ -60,7 +59,9 @@ def apply(
     """
     if (len(remote.files), len(remote.trees)) != (len(operation.http), len(operation.git)):
         raise ValueError("a remote source of ADD was not fetched")
-    with _explained(operation, tree), open_root(branches) as root:
+    undone = f"cannot copy to {operation.destination!r}"
+    whole = f"cannot copy from {tree.title} to {operation.destination!r}"
+    with explained(undone, f"--chown={operation.chown}", whole), open_root(branches) as root:
         owner = resolve_owner(operation.chown, root) if operation.chown else None
         linked = operation.link or root is None
         place = paths.clean(operation.destination) if linked or root is None else root.resolve(operation.destination)
@@ -238,7 +239,10 @@ class _Copier:
             return False
         archive.seek(0)
         self._make_destination(self._place)
-        Extraction(self._layer, self._place, self._owner, self._check).extract(archive)
+        try:
+            Extraction(self._layer, self._place, self._owner, self._check).extract(archive)
+        except ArchiveError as error:
+            raise BuildError(f"cannot unpack to {self._operation.destination!r}: {error}") from error
         return True
 
 
@@ -250,24 +254,3 @@ def _xattrs(descriptor: int) -> tuple[tuple[bytes, bytes], ...]:
         # the file system has none
         return ()
     return tuple((os.fsencode(name), os.getxattr(descriptor, name)) for name in names if carried_xattr(name))
-
-
-@contextmanager
-def _explained(operation: Copy, tree: SourceTree) -> Generator[None]:
-    """What the system refuses inside the block is a BuildError that says what was to be done."""
-    destination = operation.destination
-    try:
-        yield
-    except UnknownIdentityError as error:
-        raise BuildError(f"--chown={operation.chown}: {error}") from error
-    except NotADirectoryError as error:
-        raise BuildError(f"cannot copy to {destination!r}: {error.filename!r} is not a directory") from error
-    except IsADirectoryError as error:
-        raise BuildError(f"cannot copy to {destination!r}: {error.filename!r} is a directory, not a file") from error
-    except ReservedNameError as error:
-        raise BuildError(f"cannot copy to {destination!r}: {error}") from error
-    except ArchiveError as error:
-        raise BuildError(f"cannot unpack to {destination!r}: {error}") from error
-    except OSError as error:
-        about = f" ({failed_name(error)})" if error.filename else ""
-        raise BuildError(f"cannot copy from {tree.title} to {destination!r}: {reason(error)}{about}") from error

@@ -15,6 +15,7 @@ from builder import paths
 from builder.errors import ContextError
 from builder.graph import Copy
 from builder.identities import names_identity
+from builder.refusals import failed_name, reason
 from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
 from cache.contenthash import FileMemory, TreeEntry, fingerprint
 from cache.framing import Value
@@ -100,17 +101,6 @@ def identity_digests(owner: str, branches: Sequence[str | os.PathLike[str]]) -> 
 def unreadable(tree: SourceTree, error: OSError) -> ContextError:
     """The error for a file of ``tree`` that can't be read."""
     return ContextError(f"{failed_name(error)!r} in {tree.title} can't be read: {reason(error)}")
-
-
-def failed_name(error: OSError) -> str:
-    """The file ``error`` is about, as far as it says."""
-    name = error.filename
-    return os.fsdecode(name) if isinstance(name, str | bytes) else "a file"
-
-
-def reason(error: OSError) -> str:
-    """Why the system refused, in its words."""
-    return (error.strerror or str(error)).lower()
 
 
 def _entries(tree: SourceTree, selected: Selected, operation: Copy) -> Iterator[TreeEntry]:

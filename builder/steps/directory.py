@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder import identities, paths
-from builder.errors import BuildError
 from builder.graph import MakeDirectory
-from builder.identities import UnknownIdentityError
+from builder.refusals import explained
 from builder.rootfs import RootFs, open_root
-from builder.trail import Attributes, ReservedNameError
+from builder.trail import Attributes
 from builder.upper import Upper
 
 _MODE = 0o755
@@ -24,23 +23,19 @@ def apply(operation: MakeDirectory, branches: Sequence[Path], upper: Path) -> No
     directory is there, nothing is written.
     Raises BuildError: something that is no directory is in the way, the user is unknown, the disk refuses.
     """
-    try:
-        with open_root(branches) as root:
-            owner = resolve_owner(operation.user, root)
-            place = paths.clean(operation.path) if root is None else root.resolve(operation.path)
-            there = None if root is None else root.lstat(place)
-            if there is not None and stat.S_ISDIR(there.mode):
-                return
-            with Upper(upper, root) as layer:
-                layer.directory(place, Attributes(_MODE, *owner))
-    except UnknownIdentityError as error:
-        raise BuildError(f"WORKDIR {operation.path!r}: {error}") from error
-    except NotADirectoryError as error:
-        raise BuildError(f"WORKDIR {operation.path!r}: {error.filename!r} is not a directory") from error
-    except ReservedNameError as error:
-        raise BuildError(f"WORKDIR {operation.path!r}: {error}") from error
-    except OSError as error:
-        raise BuildError(f"WORKDIR {operation.path!r} can't be made: {(error.strerror or '').lower()}") from error
+    with explained(f"WORKDIR {operation.path!r} can't be made", f"WORKDIR {operation.path!r}"):
+        _make(operation, branches, upper)
+
+
+def _make(operation: MakeDirectory, branches: Sequence[Path], upper: Path) -> None:
+    with open_root(branches) as root:
+        owner = resolve_owner(operation.user, root)
+        place = paths.clean(operation.path) if root is None else root.resolve(operation.path)
+        there = None if root is None else root.lstat(place)
+        if there is not None and stat.S_ISDIR(there.mode):
+            return
+        with Upper(upper, root) as layer:
+            layer.directory(place, Attributes(_MODE, *owner))
 
 
 def resolve_owner(text: str, root: RootFs | None) -> tuple[int, int]:

@@ -6,19 +6,17 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
 from harness.bases import made
 from harness.pybuild import ENTRY_POINT, PROJECT
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
-NOBODY = 65534
-AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "env", "-i")
 PACKAGES = (
     "unionfs",
     "layers",
@@ -43,14 +41,6 @@ IN_A_CHANGED_ROOT = """set -e
 mkdir "$1/root"; mount --rbind / "$1/root"; cd "$1/root"; shift; exec chroot . "$@"
 """
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def interpreter() -> str:
-    """One that a plain user may run."""
-    for path in (sys.executable, "/usr/bin/python3"):
-        if subprocess.run([*AS_NOBODY, path, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return path
-    pytest.fail("there is no interpreter that a plain user may run")
 
 
 @pytest.fixture
@@ -79,7 +69,7 @@ def user(place: Path, subordinate: str) -> Run:
     environment = (f"HOME={place}/home", f"PYTHONPATH={place}/lib", f"PATH={os.defpath}", "PYTHONDONTWRITEBYTECODE=1")
 
     def run(*arguments: str, status: int = 0, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        program = [*before, *AS_NOBODY, *environment, interpreter(), "-c", ENTRY_POINT, *arguments]
+        program = [*before, *AS_NOBODY, "env", "-i", *environment, plain_interpreter(), "-c", ENTRY_POINT, *arguments]
         command = ["unshare", "-m", "--propagation", "private", "sh", "-c", PREPARE, "sh", place, *program]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
         (place / "fuse").unlink()

@@ -8,10 +8,16 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 CAP_SYS_ADMIN = 21
+NOBODY = 65534
+AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
 PEERS = ("mmdebstrap", "docker-registry", "dockerd", "docker", "skopeo", "umoci", "buildah", "podman")
 
 
@@ -48,6 +54,19 @@ def missing_for_e2e() -> str | None:
     if absent:
         return f"not installed: {' '.join(absent)}"
     return missing_for_fuse() or missing_for_sandbox()
+
+
+@functools.cache
+def plain_interpreter() -> str:
+    """The interpreter that a plain user may run here: this one, else the system's.
+
+    Without one a test is skipped, unless REQUIRE names ``sandbox``: then it fails, as any other ability that is missing.
+    """
+    for path in (sys.executable, "/usr/bin/python3"):
+        if subprocess.run([*AS_NOBODY, "env", "-i", path, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return path
+    message = "no interpreter that a plain user may run"
+    return pytest.fail(message) if "sandbox" in required_markers() else pytest.skip(message)
 
 
 PROBES: dict[str, Callable[[], str | None]] = {

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,20 +13,12 @@ from typing import Any
 
 import pytest
 
+from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
+
 pytestmark = pytest.mark.sandbox
 
 CLIENT = Path(__file__).parent / "rootless_client.py"
-NOBODY = 65534
 RANGE = (200_000, 65_536)
-AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "env", "HOME=/")
-
-
-def interpreter() -> str:
-    """One that a plain user may run."""
-    for path in (sys.executable, "/usr/bin/python3"):
-        if subprocess.run([*AS_NOBODY, path, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return path
-    pytest.skip("no interpreter that a plain user may run")
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ def run_as_user(root: Path, *steps: dict[str, Any], subordinate: bool) -> tuple[
     names = root.parent / "subids"
     names.write_text(f"nobody:{RANGE[0]}:{RANGE[1]}\n" if subordinate else "")
     script = 'set -e; mount --bind "$1" /etc/subuid; mount --bind "$1" /etc/subgid; shift; exec "$@"'
-    program = [*AS_NOBODY, interpreter(), CLIENT, root, *map(json.dumps, steps)]
+    program = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), CLIENT, root, *map(json.dumps, steps)]
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", names, *program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
@@ -105,7 +96,7 @@ def test_step_without_groups_says_so(open_root: Path) -> None:
 def test_machine_without_user_namespaces(open_root: Path) -> None:
     """A chroot: user namespaces can't be made in one (user_namespaces(7)), so one clear message is all."""
     script = 'set -e; mount --rbind / "$1"; shift; exec "$@"'
-    inner = [*AS_NOBODY, interpreter(), CLIENT, open_root]
+    inner = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), CLIENT, open_root]
     place = open_root.parent / "host"
     place.mkdir()
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", place, "chroot", place, *inner]

@@ -663,10 +663,10 @@ class TestWorkdir:
     @pytest.mark.parametrize(
         ("path", "user", "message"),
         [
-            ("/file/x", "", "WORKDIR '/file/x': '/file' is not a directory"),
-            ("/file", "", "WORKDIR '/file': '/file' is not a directory"),
+            ("/file/x", "", "WORKDIR '/file/x' can't be made: '/file' is not a directory"),
+            ("/file", "", "WORKDIR '/file' can't be made: '/file' is not a directory"),
             ("/x", "nobody", "WORKDIR '/x': user 'nobody' is not in /etc/passwd of the image"),
-            ("/loop/x", "", "WORKDIR '/loop/x' can't be made: too many levels of symbolic links"),
+            ("/loop/x", "", "WORKDIR '/loop/x' can't be made: too many levels of symbolic links (/loop/x)"),
         ],
     )
     def test_refused(self, stage, path, user, message):
