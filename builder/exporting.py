@@ -7,6 +7,7 @@ when it is whole.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -133,17 +134,33 @@ def _write_archive(
             write_docker_archive(store, [(stored, names)], out)
 
 
+def _is_special(path: str) -> bool:
+    """Whether what lies at ``path`` is to be written to as it is: /dev/stdout, a device, a FIFO."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def destination(output: Output) -> Generator[IO[bytes]]:
-    """A stream that becomes the file of ``output`` when the block ends well, and leaves nothing when it does not."""
+    """A stream that becomes the file of ``output`` when the block ends well, and leaves nothing when it does not.
+
+    A link leads to the file that is replaced; what is no regular file is written to as it lies.
+    """
     if output.destination == "-":
         yield sys.stdout.buffer
         return
-    partial = f"{output.destination}.{os.getpid()}.partial"
+    target = os.path.realpath(output.destination)
+    partial = f"{target}.{os.getpid()}.partial"
     try:
+        if _is_special(output.destination):
+            with open(output.destination, "wb") as file:
+                yield file
+            return
         with open(partial, "xb") as file:
             yield file
-        os.rename(partial, output.destination)
+        os.rename(partial, target)
     except OSError as error:
         raise BuildError(f"output {output.destination!r}: {os.strerror(error.errno or 0).lower()}") from error
     finally:

@@ -14,6 +14,7 @@ from builder.options import SecretSource
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
+UNLIMITED = -1
 _LEAST_MEMORY_BYTES = 6 << 20
 _DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -53,6 +54,15 @@ def parse_memory(text: str) -> int:
     if size_bytes < _LEAST_MEMORY_BYTES:
         raise argparse.ArgumentTypeError(f"expected at least 6m, got {text!r}")
     return size_bytes
+
+
+def parse_swap(text: str) -> int:
+    """Bytes of a limit on memory and swap together; -1 for none, as docker says it.
+
+    Raises:
+        argparse.ArgumentTypeError: as `parse_memory`.
+    """
+    return UNLIMITED if text.strip() == "-1" else parse_memory(text)
 
 
 def parse_count(text: str) -> int:

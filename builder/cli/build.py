@@ -27,7 +27,9 @@ from builder.cli.arguments import (
     parse_memory,
     parse_output,
     parse_secret,
+    parse_swap,
 )
+from builder.cli.beforehand import check_beforehand
 from builder.cli.docker import REFUSED, add_accepted, refuse_unsupported
 from builder.cli.parser import ArgumentParser
 from builder.errors import BuildError, render
@@ -48,6 +50,7 @@ def command_build(words: Sequence[str]) -> int:
     """Exit status of one build; the image's id is on stdout with ``-q``."""
     arguments = parser_build().read(words)
     refuse_unsupported(arguments.platform)
+    check_beforehand(arguments)
     options = _options(arguments)
     if arguments.check:
         from builder.cli.check import check_and_print
@@ -235,7 +238,9 @@ def _add_surroundings(parser: ArgumentParser) -> None:
 def _add_limits(parser: ArgumentParser) -> None:
     """What steps may use."""
     parser.add_argument("-m", "--memory", type=parse_memory, metavar="SIZE", help="most memory of a RUN step")
-    parser.add_argument("--memory-swap", type=parse_memory, metavar="SIZE", help="most memory and swap of a RUN step")
+    parser.add_argument(
+        "--memory-swap", type=parse_swap, metavar="SIZE", help="most memory and swap of a RUN step, -1 for any swap"
+    )
     parser.add_argument("--cpus", type=parse_cpus, metavar="N", help="most processors a RUN step may keep busy")
     parser.add_argument("-c", "--cpu-shares", type=parse_count, metavar="N", help="weight of a RUN step, 1024 is usual")
     parser.add_argument("--pids-limit", type=parse_count, metavar="N", help="most processes of a RUN step")

@@ -109,7 +109,7 @@ class _Build:
         self._reachable, self.images = self._table.reachable(self._target, self._instructions)
 
     def graph(self, anew: tuple[str, ...]) -> Graph:
-        wanted = {self._table.target(name) for name in anew}
+        wanted = {self._table.target(name, "--no-cache-filter: stage") for name in anew}
         for number in self._reachable:
             self._states[number] = self._convert_stage(self._dockerfile.stages[number])
         state = self._states[self._target]

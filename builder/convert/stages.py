@@ -70,11 +70,11 @@ class StageTable:
             except BuildError as error:
                 raise error.at(stage.start.origin.source) from None
 
-    def target(self, name: str | None) -> int:
+    def target(self, name: str | None, called: str = "target stage") -> int:
         """Return the number of the stage to build: by name, by number, the last one for None.
 
         Raises:
-            UnknownStageError: there is none of that name.
+            UnknownStageError: there is none of that name; ``called`` is what the message calls it.
         """
         if not name:
             return len(self._stages) - 1
@@ -83,7 +83,7 @@ class StageTable:
             return found
         if name.isdecimal() and int(name) < len(self._stages):
             return int(name)
-        raise UnknownStageError(f"target stage {name!r} does not exist", hints=self._hints(name))
+        raise UnknownStageError(f"{called} {name!r} does not exist", hints=self._hints(name))
 
     def source(self, reference: str, stage: int, place: SourceRange) -> Source:
         """Return what ``from=reference`` in ``stage`` means: a context of the name wins over a stage and an image.
