@@ -11,7 +11,8 @@ import pytest
 
 from harness.trees import Ignored, differences, read_tree
 from harness.unions import PROJECT, mounted
-from layers.snapshotter import Snapshotter, ensure_unpacked
+from layers.ensure import ensure_unpacked
+from layers.snapshotter import Snapshotter
 from layers.store import Store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fuse]
