@@ -142,3 +142,26 @@ def test_debian_is_built_and_run(mounted: Storage, copied: Storage, context: Pat
     shown = mounted.run("buildah", "run", "--isolation", "chroot", container, "--", "bash", "-ec", inside).split("\n")
     assert shown[:2] == ["1077", "only"]
     assert "fuse.unionmount" in shown[2]
+
+
+# crun wants one hierarchy of cgroups, and neither may raise limits where the machine forbids it
+PODMAN = """\
+mount -t cgroup2 none /sys/fs/cgroup
+exec podman --runtime crun --cgroup-manager cgroupfs run --rm --cgroups disabled --network none --log-driver none \
+    --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "$@"
+"""
+INSIDE = "cat /moved/sub/file; mv /moved /again; ls /again; echo new >/again/sub/file; cat /again/sub/file; grep ' / ' /proc/mounts"
+
+
+def test_containers_of_crun_and_of_runc(mounted: Storage, context: Path) -> None:
+    mounted.run("buildah", *BUILD, "--layers=false", "-t", "busy", context)
+    container = mounted.run("buildah", "from", "--pull-never", "busy").strip()
+    by_podman = mounted.run("sh", "-euc", PODMAN, "sh", "busy", "sh", "-ec", INSIDE)
+    by_buildah = mounted.run(
+        "buildah", "run", "--isolation", "oci", "--runtime", "runc", container, "--", "sh", "-ec", INSIDE
+    )
+    for shown in (by_podman, by_buildah):
+        assert shown.splitlines()[:-1] == ["one", "sub", "new"]
+        assert "fuse.unionmount" in shown.splitlines()[-1]
+    assert mounted.run("buildah", "run", *BUILD[1:], container, "--", "cat", "/again/sub/file") == "new\n"
+    assert "unionmount" in mounted.run("podman", "info", "--format", "{{.Store.GraphStatus}} {{.Store.GraphOptions}}")
