@@ -27,7 +27,7 @@ from unionfs.branch import BranchStack
 from unionfs.control import ControlError, ControlSocket
 from unionfs.errors import UnionError, one_line
 from unionfs.mountinfo import read_mounts
-from unionfs.mounting import MountError, MountOptions, unmount_command
+from unionfs.mounting import MountError, MountOptions, nothing_left, unmount_command
 from unionfs.mountspec import MountSpec
 from unionfs.ops import Notifier
 from unionfs.owned import open_union
@@ -91,23 +91,24 @@ def start(call: DaemonCall) -> None:
     Raises:
         UnionError, OSError: nothing is mounted.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    pid = os.fork()  # noqa: TID251 - the daemon, single-threaded here
-    if pid == 0:
-        ours.close()
-        _background(call, theirs)
-    theirs.close()
-    with ours:
-        try:
-            received = wire.receive(ours)
-        except (OSError, wire.WireError):
-            received = None
-    if received is None:
-        os.waitpid(pid, 0)
-        raise DaemonError("daemon ended before the union answered")
-    if "failed" in received.message:
-        os.waitpid(pid, 0)
-        raise MountError(received.message["failed"], received.message["hint"])
+    with nothing_left(call.mount_point):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        pid = os.fork()  # noqa: TID251 - the daemon, single-threaded here
+        if pid == 0:
+            ours.close()
+            _background(call, theirs)
+        theirs.close()
+        with ours:
+            try:
+                received = wire.receive(ours)
+            except (OSError, wire.WireError):
+                received = None
+        if received is None:
+            os.waitpid(pid, 0)
+            raise DaemonError("daemon ended before the union answered")
+        if "failed" in received.message:
+            os.waitpid(pid, 0)
+            raise MountError(received.message["failed"], received.message["hint"])
 
 
 def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
@@ -117,6 +118,7 @@ def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
         UnionError, OSError: before ``ready``; nothing is mounted.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(nothing_left(call.mount_point))
         made: list[Union] = []
         branches = expand(call.spec.branches, call.snapshot_directory, call.at)
         # opened before the mount, which may lie over it

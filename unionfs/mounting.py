@@ -11,13 +11,16 @@ A detached mount is seen by nobody but the holder of its descriptor, and goes wh
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Generator
 from typing import NamedTuple
 
 from unionfs import _sys
 from unionfs.errors import UnionError
+from unionfs.mountinfo import read_mounts
 
 DEVICE = "/dev/fuse"
 _DEVICE_NUMBER = os.makedev(10, 229)
@@ -138,6 +141,31 @@ def unmount_command(mount_point: bytes) -> list[str]:
     if os.geteuid() == 0:
         return ["umount", "-l", "--", os.fsdecode(mount_point)]
     return ["fusermount3", "-u", "-z", "--", os.fsdecode(mount_point)]
+
+
+@contextlib.contextmanager
+def nothing_left(mount_point: bytes) -> Generator[None]:
+    """When the block fails, a mount that was made at ``mount_point`` meanwhile and that nobody serves is gone."""
+    before = _mounts_at(mount_point)
+    try:
+        yield
+    except BaseException:
+        if _mounts_at(mount_point) - before and _is_dead(mount_point):
+            command = unmount_command(mount_point)
+            os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
+        raise
+
+
+def _mounts_at(mount_point: bytes) -> set[int]:
+    return {mount.mount_id for mount in read_mounts() if mount.mount_point == mount_point}
+
+
+def _is_dead(mount_point: bytes) -> bool:
+    try:
+        os.statvfs(mount_point)
+    except OSError as error:
+        return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
+    return False
 
 
 def _fusermount_options(options: MountOptions) -> str:

@@ -7,11 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fuse.conftest import PROJECT, Command, attempt, mount_lines, wait_until
+from unionfs import daemon
+from unionfs.branch import Branch
+from unionfs.daemon import DaemonCall
+from unionfs.errors import UnionError
+from unionfs.mounting import MountOptions
+from unionfs.mountspec import MountSpec
 
 pytestmark = pytest.mark.fuse
 
@@ -61,9 +68,9 @@ def test_without_the_right_to_mount(place: Path, command: Command) -> None:
 
 def test_a_mount_point_whose_daemon_was_killed(place: Path) -> None:
     words = [sys.executable, "-m", "unionfs.cli.unionmount", "-f", f"dirs={place}/top", place / "m"]
-    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(PROJECT)}) as daemon:
+    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(PROJECT)}) as served:
         wait_until((place / "m/in-top").exists, "the union is mounted")
-        daemon.send_signal(signal.SIGKILL)
+        served.send_signal(signal.SIGKILL)
     done = attempt(place, "unionmount dirs=top m/dir || exit $?")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
@@ -123,3 +130,27 @@ def test_a_full_branch(transport: str, place: Path, command: Command) -> None:
 def used(root: Path) -> int:
     status = os.statvfs(root)
     return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def end_at_once(*_arguments: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(*_arguments: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("transport", ["direct", "pyfuse3"])
+@pytest.mark.parametrize(
+    ("fault", "message"), [(end_at_once, "daemon ended before the union answered"), (refuse, "too many open files")]
+)
+def test_a_daemon_that_fails_after_it_has_mounted(
+    fault: Callable[..., None], message: str, transport: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "_control", fault)
+    spec = MountSpec((Branch(os.fsencode(place / "top")),))
+    call = DaemonCall(spec, os.fsencode(place / "m"), MountOptions(), through_pyfuse3=transport == "pyfuse3")
+    with pytest.raises(UnionError, match=message):
+        daemon.start(call)
+    assert mount_lines(place) == []
+    assert os.listdir(place / "m") == []
