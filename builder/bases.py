@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from builder.convert.named import LAYOUT_PREFIX
+from builder.dockerfile.suggest import nearest
 from builder.errors import BaseImageError
 from builder.graph import BaseImage, BaseRef
 from builder.results import LayerResult, StepResult
@@ -16,7 +17,7 @@ from cache.keys import from_key
 from layers.config import ImageConfig
 from layers.descriptor import Descriptor
 from layers.manifest import Manifest
-from layers.platform import Platform
+from layers.platform import ARCHITECTURES, Platform
 from layers.reference import Reference
 from layers.store import Store
 
@@ -51,6 +52,20 @@ def find_in_store(ref: BaseRef, store: Store) -> Base | None:
     if image is None or not _fits(image.config.platform, ref.platform):
         return None
     return Base(ref, image.descriptor, image.manifest, image.config)
+
+
+def hints_about(ref: BaseRef, store: Store) -> tuple[str, ...]:
+    """What may explain that ``ref`` is not found: it is here for another platform, or no such platform is known."""
+    hints: list[str] = []
+    wanted = ref.platform.normalised()
+    if wanted.architecture not in ARCHITECTURES:
+        near = nearest(wanted.architecture, ARCHITECTURES)
+        question = f", did you mean {near}?" if near else ""
+        hints.append(f"{wanted.architecture} is no architecture that images are known for{question}")
+    image = None if ref.reference.startswith(LAYOUT_PREFIX) else store.resolve(Reference.parse(ref.reference))
+    if image is not None and not _fits(image.config.platform, wanted):
+        hints.append(f"{ref.reference} is here for {image.config.platform.normalised()}, not for {wanted}")
+    return tuple(hints)
 
 
 def find_in_layout(ref: BaseRef, store: Store) -> Base | None:

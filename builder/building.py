@@ -14,7 +14,7 @@ from typing import NamedTuple
 import trio
 
 from builder import api
-from builder.bases import Base, find_in_layout
+from builder.bases import Base, find_in_layout, hints_about
 from builder.convert.epoch import plan_epoch
 from builder.dockerfile.source import Source
 from builder.errors import BuildError
@@ -135,6 +135,7 @@ async def _resolve(ref: BaseRef, session: Session, journal: Journal) -> Base:
         if base is None:
             base = await pull.resolve(ref, session.registries)
     except BuildError as error:
+        error.hints = (*hints_about(ref, session.store), *error.hints)
         step.finish(Outcome.FAILED, error.message)
         raise
     except trio.Cancelled:

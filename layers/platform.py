@@ -24,6 +24,10 @@ _ALIASES = {
     "armv6l": ("arm", "v6"),
     "loongarch64": ("loong64", ""),
 }
+ARCHITECTURES = frozenset(
+    "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split()  # noqa: SIM905 -- a list of words
+)
+"""Those that Go compiles for (``go tool dist list``), whose words platforms are given in."""
 _DEFAULT_VARIANTS = {("amd64", "v1"), ("arm64", "v8"), ("arm64", "8")}
 _WORD = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _MOST_PARTS = 3

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
 
 _BLOCK_BYTES = 1 << 20
+_LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Connections:
@@ -54,15 +57,43 @@ def _shut(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+def addresses_of(host: str) -> tuple[str, ...]:
+    """What to connect to for ``host``: loopback for localhost, whatever resolvers say (RFC 6761, 6.3); else itself."""
+    name = host.rstrip(".").lower()
+    return _LOOPBACK if name == "localhost" or name.endswith(".localhost") else (host,)
+
+
+def _first_that_answers(connection: HTTPConnection, connect: Callable[[], socket.socket]) -> socket.socket:
+    """The socket of the first address of the connection's host that answers; the first failure when none does."""
+    # urllib3 has no other place for it
+    name = connection._dns_host  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    failures: list[Exception] = []
+    for address in addresses_of(name):
+        connection._dns_host = address  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        try:
+            return connect()
+        except NewConnectionError as error:
+            failures.append(error)
+        finally:
+            connection._dns_host = name  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    raise failures[0]
+
+
 def _pool_classes(connections: Connections) -> dict[str, type[HTTPConnectionPool]]:
     """urllib3's pools, with connections that report their sockets."""
 
     class PlainConnection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _first_that_answers(self, super()._new_conn)
+
         def connect(self) -> None:
             super().connect()
             connections.add(self.sock)
 
     class TlsConnection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _first_that_answers(self, super()._new_conn)
+
         def connect(self) -> None:
             super().connect()
             if isinstance(self.sock, socket.socket):
@@ -114,9 +145,20 @@ def speaks_tls(host: str, port: int, connect_seconds: float) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with socket.create_connection((host, port), timeout=connect_seconds) as plain:
+    with _connect(host, port, connect_seconds) as plain:
         try:
             with context.wrap_socket(plain, server_hostname=host):
                 return True
         except (ssl.SSLError, ConnectionError):
             return False
+
+
+def _connect(host: str, port: int, connect_seconds: float) -> socket.socket:
+    """A connection to the first address of ``host`` that answers. Raises OSError, the first one."""
+    failures: list[OSError] = []
+    for address in addresses_of(host):
+        try:
+            return socket.create_connection((address, port), timeout=connect_seconds)
+        except OSError as error:
+            failures.append(error)
+    raise failures[0]

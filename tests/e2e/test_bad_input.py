@@ -48,6 +48,19 @@ CASES = [
         "FROM localhost:{port}/absent:1\n",
         r"localhost:{port}.*(refused|connect)[\s\S]*hint: .*load -i",
     ),
+    Case(
+        "base of an unknown architecture",
+        "FROM --platform=linux/amd46 localhost:{port}/absent:1\n",
+        r">>> FROM --platform=linux/amd46[\s\S]*hint: amd46 is no architecture[^\n]*did you mean amd64\?",
+    ),
+    Case(
+        "base that is here for another platform",
+        "FROM busybox\nFROM --platform=linux/s390x busybox\n",
+        r">>> FROM --platform=linux/s390x[\s\S]*hint: busybox is here for linux/[a-z0-9]+, not for linux/s390x",
+    ),
+    Case(
+        "malformed platform", "FROM --platform=linux/ busybox\n", r">>> FROM --platform=linux/[\s\S]*is not of the form"
+    ),
     Case("unknown target", "FROM busybox AS one\n", r"target.*two", arguments=("--target", "two")),
     Case("RUN fails", "FROM busybox\nRUN exit 7\n", r"exit 7[\s\S]*(exit code|status):? 7", status=7),
     Case("RUN of a missing program", 'FROM busybox\nRUN ["/no/such"]\n', r"/no/such", status=127),

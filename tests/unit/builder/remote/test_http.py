@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,6 +250,28 @@ def test_only_certificates_of_a_known_authority_are_believed(
     monkeypatch.setenv("SSL_CERT_FILE", str(elsewhere.authority))
     with serving(elsewhere) as web, pytest.raises(FetchError, match=r"certificate refused: .*127\.0\.0\.1"):
         fetch(f"{web.url}/a")
+
+
+def test_localhost_is_loopback_whatever_a_resolver_says(
+    fetch: Client, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = socket.getaddrinfo
+
+    def only_addresses(host: str, *arguments: Any, **options: Any) -> Any:
+        if host not in {"127.0.0.1", "::1"}:
+            raise socket.gaierror(socket.EAI_NONAME, "nobody knows")
+        return asked(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_addresses)
+    web.pages["/a"] = Page(b"content", DATE)
+    for name in ("localhost", "LOCALHOST", "deep.localhost", "localhost."):
+        assert fetch(f"http://{name}:{web.port}/a")[0] == b"content", name
+    with pytest.raises(FetchError, match="leads to no address"):
+        fetch(f"http://localhost.example:{web.port}/a")
+    with serving() as gone:
+        pass
+    with pytest.raises(FetchError, match="connection refused"):
+        fetch(f"http://localhost:{gone.port}/a")
 
 
 def test_statuses_and_broken_connections_are_told(fetch: Client, web: Web) -> None:
