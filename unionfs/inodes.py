@@ -12,6 +12,7 @@ import os
 
 from unionfs.branch import OpenBranch
 from unionfs.handles import OpenFile
+from unionfs.links import Link
 from unionfs.resolve import Index
 from unionfs.types import ROOT_INO, Ino
 
@@ -79,6 +80,7 @@ class FileNode:
     ``parent`` and ``name`` are one of its names, ``aliases`` the other known ones; ``parent`` is None when no known
     name is left. ``extra_links`` corrects the link count of the instance for names hidden or not yet copied up.
     ``kept`` names its copied-up content among the temporary things while only names not copied up are left.
+    ``link`` is the entry of its copy in the index of ``branch``, by which it can be reached whatever its names are.
     ``successor`` is the node that took the names over when an open file stayed behind on a lower branch.
     """
 
@@ -90,6 +92,7 @@ class FileNode:
         "ghost",
         "ino",
         "kept",
+        "link",
         "link_keys",
         "lookups",
         "name",
@@ -109,11 +112,14 @@ class FileNode:
         self.extra_links = 0
         self.link_keys: set[int] | None = None
         self.kept: bytes | None = None
+        self.link: Link | None = None
         self.successor: FileNode | None = None
 
     @property
     def path(self) -> bytes:
-        """Path of one of its names in the union and in its branch; there must be one."""
+        """A path in its branch: that of its link, or of one of its names, in the union too; there must be one."""
+        if self.link is not None:
+            return self.link.path
         assert self.parent is not None  # noqa: S101 - callers have looked: a node without names has no path
         return self.parent.prefix + self.name
 
@@ -192,7 +198,8 @@ class InodeTable:
             return False
         if isinstance(node, DirectoryNode):
             return not node.children
-        return node.file is None and node.kept is None and not (node.extra_links and node.parent is not None)
+        pinned = node.extra_links and node.parent is not None and node.link is None
+        return node.file is None and node.kept is None and not pinned
 
     def _drop(self, node: Node) -> None:
         del self._nodes[node.ino]

@@ -15,6 +15,7 @@ from unionfs.branch import OpenBranch
 from unionfs.copyup import PRESERVED, Copier, Ownership
 from unionfs.inodes import DirectoryNode, FileNode
 from unionfs.journal import Journal
+from unionfs.links import Link, add_link, change_link, link_key
 from unionfs.ops import Notifier
 from unionfs.origins import write_origin
 from unionfs.policy import plan_copyup, read_only_error
@@ -41,7 +42,7 @@ class Lifter:
         All known names of the file lead to the writable instance on the branch too. Raises EROFS.
         """
         if node.branch.writable:
-            if node.aliases:
+            if node.aliases or node.link is not None:
                 self.materialize(node)
             return node
         position = plan_copyup(self._tree.writable, node.branch.position, node.branch.position)
@@ -88,12 +89,14 @@ class Lifter:
         directory, name = node.parent, node.name
         branch = self.directory(directory, position)
         before = tree.stat(node)
-        shown_links = before.st_nlink + node.extra_links
+        shown_links = tree.links(node, before)
         staged = self.copier.stage(node.branch, node.path, branch, self._ownership(caller), size_bytes)
         self._sign(branch, staged, before)
+        link = self._add_link(node, before, branch, staged, shown_links - 1)
         self.publish(branch, staged, directory, name)
         fd, rest = branch.at(directory.prefix + name)
         after = os.stat(rest, dir_fd=fd, follow_symlinks=False)
+        node.link = link
         tree.origins[tree.identity(after)] = tree.shown_ino(before)
         tree.enter(directory, name, position, Kind.FILE)
         moved = self._hand_over(node, branch)
@@ -105,6 +108,33 @@ class Lifter:
             moved.extra_links = shown_links - 1
             self.materialize(moved)
         return moved
+
+    def _add_link(
+        self, node: FileNode, before: os.stat_result, branch: OpenBranch, staged: bytes, left: int
+    ) -> Link | None:
+        """The staged copy is in the index of ``branch`` when the lower file has other names and numbers are to last."""
+        if left <= 0 or not self._options.stable_inodes or node.branch.writable:
+            return None
+        key = link_key(node.branch, before)
+        return Link(branch, key, left) if add_link(branch, staged, key, left) else None
+
+    def links_changed(self, node: FileNode) -> None:
+        """The index knows how many names of ``node`` are not copied up; when none is, it forgets the file."""
+        if node.link is not None and node.link.left != node.extra_links:
+            node.link = change_link(node.link, node.extra_links)
+
+    def name(self, node: FileNode, directory: DirectoryNode, name: bytes) -> None:
+        """``name``, one of those of ``node``, which lies on a writable branch, is copied up as a link."""
+        position = node.branch.position
+        if self._tree.index(directory).codes.get(name, 0) >> CODE_SHIFT <= position:
+            return
+        branch = self.directory(directory, position)
+        source_fd, source = branch.at(node.path)
+        temporary_fd, staged = branch.temporary()
+        os.link(source, staged, src_dir_fd=source_fd, dst_dir_fd=temporary_fd, follow_symlinks=False)
+        self.publish(branch, staged, directory, name)
+        self._tree.enter(directory, name, position, Kind.FILE)
+        node.extra_links -= 1
 
     def _unnamed(self, node: FileNode, branch: OpenBranch, caller: Caller | None, size_bytes: int | None) -> FileNode:
         """``node``, which has lost its last name, on ``branch``, where it has none either."""
@@ -159,6 +189,7 @@ class Lifter:
             table.know_link(successor, key)
         node.link_keys = None
         successor.extra_links, node.extra_links = node.extra_links, 0
+        successor.link, node.link = node.link, None
         node.parent = None
         node.successor = successor
         # the node that answers for another one stays as long as that one
@@ -172,21 +203,17 @@ class Lifter:
 
     def materialize(self, node: FileNode) -> None:
         """Every known name of the file is a name of the writable instance."""
-        tree = self._tree
-        for directory, name in tuple(node.aliases or ()):
-            position = node.branch.position
-            if tree.index(directory).codes.get(name, 0) >> CODE_SHIFT <= position:
-                continue
-            branch = self.directory(directory, position)
-            source_fd, source = branch.at(node.path)
-            temporary_fd, staged = branch.temporary()
-            os.link(source, staged, src_dir_fd=source_fd, dst_dir_fd=temporary_fd, follow_symlinks=False)
-            self.publish(branch, staged, directory, name)
-            tree.enter(directory, name, position, Kind.FILE)
-            node.extra_links -= 1
+        names = set(node.aliases or ())
+        if node.parent is not None:
+            names.add((node.parent, node.name))
+        for directory, name in names:
+            self.name(node, directory, name)
+        self.links_changed(node)
 
     def keep(self, node: FileNode, status: os.stat_result) -> None:
         """The content of ``node``, about to lose its last copied-up name, is kept for the names not yet copied up."""
+        if node.link is not None:
+            return
         if node.aliases:
             self.materialize(node)
         if node.extra_links <= 0 or status.st_nlink > 1 or node.aliases or not node.branch.writable:

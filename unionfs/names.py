@@ -320,6 +320,7 @@ class Names:
         if isinstance(node, FileNode):
             if not (Remove(position) in actions and position == node.branch.position):
                 node.extra_links -= 1
+                self._lifter.links_changed(node)
             if status.st_nlink + node.extra_links <= 1 and node.kept is None:
                 tree.table.unlink_keys(node)
         tree.detach(node, directory, name)

@@ -150,6 +150,9 @@ class Renamer:
         if isinstance(node, FileNode):
             if node.branch.position != position:
                 node = self._lifter.file(node, position)
+            elif node.extra_links > 0:
+                # the name may be one that was not copied up when the file was
+                self._lifter.materialize(node)
             return Raised(tree, node, tree.branches[position])
         tree.index(node)
         if node.branches == (tree.branches[position],):
@@ -187,6 +190,7 @@ class Renamer:
         if isinstance(target, FileNode):
             if not physical:
                 target.extra_links -= 1
+                self._lifter.links_changed(target)
             if before.st_nlink + target.extra_links <= 1 and target.kept is None:
                 self._tree.table.unlink_keys(target)
         self._tree.detach(target, new.directory, new.name)

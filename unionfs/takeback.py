@@ -23,10 +23,12 @@ from unionfs import listing, whiteout
 from unionfs.branch import OpenBranch
 from unionfs.inodes import DirectoryNode
 from unionfs.journal import Deed, Fingerprint, Journal, take_fingerprint
+from unionfs.links import change_link, read_link
 from unionfs.resolve import Kind, resolve
 from unionfs.tree import Tree
 
 _CHUNK_BYTES = 1 << 20
+_NAME_AND_LINK = 2
 
 
 def recover(tree: Tree) -> None:
@@ -141,33 +143,39 @@ class _Takeback:
         if status.st_ino != fingerprint.number:
             return
         is_directory = stat.S_ISDIR(status.st_mode)
-        if not self._equal(path, fingerprint, status) or (not is_directory and status.st_nlink > max(1, names)):
+        link = None if is_directory else read_link(self._branch, path, status)
+        below = self._shown_below(path, status)
+        known = is_directory or status.st_nlink <= max(1, names) + (link is not None)
+        if below is None or not known or not (self._trusted or self._unchanged(path, fingerprint, below)):
             self._left.append(path)
             return
-        parent = path.rpartition(b"/")[0]
-        with self._branch.times_kept(parent):
+        # with the last name goes the entry in the index, if it holds nothing but what shows from below
+        useless = link is not None and status.st_nlink == _NAME_AND_LINK and _same_content(self._branch, below, path)
+        with self._branch.times_kept(path.rpartition(b"/")[0]):
             fd, rest = self._branch.at(path)
             (os.rmdir if is_directory else os.unlink)(rest, dir_fd=fd)
+        if link is not None:
+            change_link(link, 0 if useless else link.left + 1)
 
-    def _equal(self, path: bytes, fingerprint: Fingerprint, status: os.stat_result) -> bool:
-        """Whether the same shows from below once the copy at ``path`` is gone, which nobody has changed."""
+    def _shown_below(self, path: bytes, status: os.stat_result) -> OpenBranch | None:
+        """The branch from which something of the same type shows at ``path`` once the copy is gone."""
         parent_path, _, name = path.rpartition(b"/")
         parent = self._node(parent_path)
         if parent is None:
-            return False
+            return None
         below = self._below(tuple(branch.position for branch in parent.branches))
         shown = resolve(tuple(listing.probe(below, parent.prefix, name)), parent.floor)
-        kind = Kind.DIRECTORY if stat.S_ISDIR(status.st_mode) else Kind.FILE
-        if shown.kind is not kind:
-            return False
-        host_path = self._branch.proc_path(path)
-        if kind is Kind.DIRECTORY and os.listdir(host_path):
-            return False
-        if self._trusted:
-            return True
-        if take_fingerprint(host_path) != fingerprint:
-            return False
-        return kind is Kind.DIRECTORY or _same_content(self._branch, self._tree.branches[shown.positions[0]], path)
+        if shown.kind is not (Kind.DIRECTORY if stat.S_ISDIR(status.st_mode) else Kind.FILE):
+            return None
+        if shown.kind is Kind.DIRECTORY and os.listdir(self._branch.proc_path(path)):
+            return None
+        return self._tree.branches[shown.positions[0]]
+
+    def _unchanged(self, path: bytes, fingerprint: Fingerprint, below: OpenBranch) -> bool:
+        """Whether the copy at ``path`` is as it was made."""
+        return take_fingerprint(self._branch.proc_path(path)) == fingerprint and _same_content(
+            self._branch, below, path
+        )
 
 
 def _same_content(branch: OpenBranch, other: OpenBranch, path: bytes) -> bool:

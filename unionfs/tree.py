@@ -17,6 +17,7 @@ from typing import NoReturn
 from unionfs import listing, origins, whiteout
 from unionfs.branch import BranchStack, OpenBranch
 from unionfs.inodes import DirectoryNode, FileNode, InodeTable, Node
+from unionfs.links import find_link, read_again, read_link
 from unionfs.resolve import CODE_KIND, CODE_SHADOWS, CODE_SHIFT, SHOWN, Extent, Index, Kind, Resolution, encode, resolve
 from unionfs.types import ROOT_INO, Attr, Ino, UnionOptions
 
@@ -209,11 +210,18 @@ class Tree:
         kind = Kind.DIRECTORY if isinstance(known, DirectoryNode) else Kind.FILE
         if kind == code & CODE_KIND and (kind is Kind.DIRECTORY or known.branch.position == code >> CODE_SHIFT):
             return True
+        if isinstance(known, FileNode) and kind == code & CODE_KIND and self._uncopied(known, code):
+            return True
         if kind is Kind.FILE and code & CODE_KIND == Kind.FILE and known.parent is directory:
             known.branch = self.branches[code >> CODE_SHIFT]
             return True
         self.detach(known, directory, known.name)
         return False
+
+    @staticmethod
+    def _uncopied(node: FileNode, code: int) -> bool:
+        """Whether a name with ``code`` may be one of ``node`` that was not copied up, though the file was."""
+        return node.branch.position < code >> CODE_SHIFT and (node.extra_links > 0 or node.link is not None)
 
     def _linked(
         self, directory: DirectoryNode, name: bytes, branch: OpenBranch, status: os.stat_result
@@ -221,14 +229,39 @@ class Tree:
         """A file with several names has one node for all of them."""
         key = self.identity(status)
         node = self.table.by_link.get(key)
-        if node is None or not (node.branch is branch or node.extra_links > 0 or node.kept is not None):
-            node = self.table.add_file(directory, name, branch)
-            self.table.know_link(node, key)
-            return node, status
+        if node is None or not (
+            node.branch is branch or node.extra_links > 0 or node.kept is not None or node.link is not None
+        ):
+            return self._first_linked(directory, name, branch, status)
         if node.kept is not None:
             self.restore_kept(node, directory, name)
         self.add_name(node, directory, name)
         return node, self.stat(node)
+
+    def _first_linked(
+        self, directory: DirectoryNode, name: bytes, branch: OpenBranch, status: os.stat_result
+    ) -> tuple[FileNode, os.stat_result]:
+        """As ``_linked``, where no node is known by this instance; one may be by its copy."""
+        key = self.identity(status)
+        link = None
+        if self._stable:
+            link = find_link(self.branches[: branch.position], branch, status)
+            if link is not None:
+                status = os.stat(link.path, dir_fd=link.branch.fd, follow_symlinks=False)
+                known = self.table.by_link.get(self.identity(status))
+                if known is not None and known.link is not None and known.branch is link.branch:
+                    self.table.know_link(known, key)
+                    self.add_name(known, directory, name)
+                    return known, self.stat(known)
+                self._recall(link.branch, link.path, status)
+            else:
+                link = read_link(branch, directory.prefix + name, status)
+        node = self.table.add_file(directory, name, branch if link is None else link.branch)
+        if link is not None:
+            node.link, node.extra_links = link, link.left
+            self.table.know_link(node, self.identity(status))
+        self.table.know_link(node, key)
+        return node, status
 
     def add_name(self, node: FileNode, directory: DirectoryNode, name: bytes) -> None:
         """``node`` is known by one more name."""
@@ -319,6 +352,11 @@ class Tree:
         """``node`` lies on ``branch`` now; its open handles read from there unless the kernel does it by itself."""
         if node.branch is branch or node.parent is not directory or node.name != name:
             return
+        link = None if node.link is None else read_again(node.link)
+        if link is not None and link.branch.position < branch.position:
+            node.link, node.extra_links = link, link.left
+            return
+        node.link = None
         node.branch = branch
         node.extra_links = 0
         if node.file is not None and not node.file.passes:
@@ -369,10 +407,7 @@ class Tree:
 
     def attr(self, node: Node, status: os.stat_result) -> Attr:
         """Attributes of ``node``, whose shown instance is in the state ``status``."""
-        if isinstance(node, FileNode):
-            nlink = status.st_nlink + node.extra_links
-        else:
-            nlink = self._directory_nlink(node, status)
+        nlink = self.links(node, status) if isinstance(node, FileNode) else self._directory_nlink(node, status)
         shown = self.identity(status)
         if self._stable and shown not in self._asked and (node.parent is not None or node is self.root):
             self._recall(node.branch, node.path, status)
@@ -393,6 +428,11 @@ class Tree:
             status.st_mtime_ns,
             status.st_ctime_ns,
         )
+
+    @staticmethod
+    def links(node: FileNode, status: os.stat_result) -> int:
+        """The number of names of the file, whose shown instance is in the state ``status``."""
+        return status.st_nlink + node.extra_links - (node.link is not None)
 
     def _directory_nlink(self, node: DirectoryNode, status: os.stat_result) -> int:
         """Two and the number of directories in it, as plain filesystems have it.
