@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from measure import ROOT, Contender
 
 from harness.bases import made
-from harness.dockerd import DockerdError, running_dockerd
+from harness.dockerd import Dockerd, DockerdError, running_dockerd
 
 
 def _quietly(*command: str | Path, env: dict[str, str] | None = None) -> None:
@@ -23,14 +24,30 @@ def _quietly(*command: str | Path, env: dict[str, str] | None = None) -> None:
         sys.exit(f"{command[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
 
 
-class Builders(NamedTuple):
-    """Each entry of ``build`` is (name, function of context and further flags); ``absent`` names those not here."""
+def _attempt(*command: str | Path) -> None:
+    subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
 
-    build: dict[str, Callable[..., None]]
+
+class Builder(NamedTuple):
+    """``build`` takes a context and further flags; after ``forget`` the next build finds nothing of earlier ones."""
+
+    build: Callable[..., None]
+    forget: Callable[[], None]
+
+
+class Builders(NamedTuple):
+    """The builders that are here, by name; ``absent`` names the others."""
+
+    here: dict[str, Builder]
     absent: list[str]
 
     def contenders(self, context: Path, *flags: str) -> list[Contender]:
-        return [Contender(name, lambda build=build: build(context, *flags)) for name, build in self.build.items()]
+        """Builds with what earlier ones left."""
+        return [Contender(name, lambda one=one: one.build(context, *flags)) for name, one in self.here.items()]
+
+    def newcomers(self, context: Path, *flags: str) -> list[Contender]:
+        """Builds that find nothing."""
+        return [one._replace(prepare=self.here[one.name].forget) for one in self.contenders(context, *flags)]
 
 
 def pybuild_command() -> str:
@@ -38,7 +55,7 @@ def pybuild_command() -> str:
     return str(Path(sys.executable).parent / "pybuild")
 
 
-def _pybuild(directory: Path) -> Callable[..., None]:
+def _pybuild(directory: Path) -> Builder:
     root = str(directory / "pybuild")
     for base in ("busybox", "debian"):
         _quietly(pybuild_command(), "load", "--root", root, "-i", made(base))
@@ -46,10 +63,14 @@ def _pybuild(directory: Path) -> Callable[..., None]:
     def build(context: Path, *flags: str) -> None:
         _quietly(pybuild_command(), "build", "--root", root, "-t", "bench", *flags, context)
 
-    return build
+    def forget() -> None:
+        _attempt(pybuild_command(), "rmi", "--root", root, "bench")
+        _quietly(pybuild_command(), "cache", "prune", "--root", root, "--all")
+
+    return Builder(build, forget)
 
 
-def _buildah(directory: Path) -> Callable[..., None]:
+def _buildah(directory: Path) -> Builder:
     base = ["buildah", "--root", f"{directory}/buildah", "--runroot", f"{directory}/buildah-run"]
     for name, tag in (("busybox", "busybox:latest"), ("debian", "debian:bookworm")):
         _quietly(*base, "pull", "--quiet", f"docker-archive:{made(name)}:{tag}")
@@ -61,17 +82,30 @@ def _buildah(directory: Path) -> Callable[..., None]:
         command = ["build", "--layers", "--isolation", "chroot", "--pull-never", "-t", "bench"]
         _quietly(*base, *command, *flags, context, env=env)
 
-    return build
+    def forget() -> None:
+        _attempt(*base, "rmi", "--force", "bench")
+        _quietly(*base, "rmi", "--prune", "--force")
+
+    return Builder(build, forget)
+
+
+def _dockerd(daemon: Dockerd) -> Builder:
+    def forget() -> None:
+        with contextlib.suppress(pytest.fail.Exception):
+            daemon.run("rmi", "--force", "bench")
+        daemon.run("builder", "prune", "--all", "--force")
+
+    return Builder(lambda context, *flags: daemon.build(context, "bench", *flags), forget)
 
 
 @contextlib.contextmanager
 def builders(directory: Path) -> Iterator[Builders]:
     """Every builder that is here, ready, with both bases; what they stored is gone at the end."""
-    build: dict[str, Callable[..., None]] = {"pybuild": _pybuild(directory)}
+    here = {"pybuild": _pybuild(directory)}
     absent = []
     with contextlib.ExitStack() as stack:
         if shutil.which("buildah"):
-            build["buildah"] = _buildah(directory)
+            here["buildah"] = _buildah(directory)
             stack.callback(
                 subprocess.run,
                 ["buildah", "--root", f"{directory}/buildah", "--runroot", f"{directory}/buildah-run", "rm", "--all"],
@@ -82,10 +116,10 @@ def builders(directory: Path) -> Iterator[Builders]:
             absent.append("buildah")
         try:
             daemon = stack.enter_context(running_dockerd())
-            build["BuildKit (dockerd)"] = lambda context, *flags: daemon.build(context, "bench", *flags)
+            here["BuildKit (dockerd)"] = _dockerd(daemon)
         except (DockerdError, FileNotFoundError):
             absent.append("BuildKit (dockerd)")
-        yield Builders(build, absent)
+        yield Builders(here, absent)
 
 
 def example(name: str) -> Path:

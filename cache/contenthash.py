@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import NamedTuple, Protocol
@@ -106,8 +107,8 @@ class FileMemory(Protocol):
         """What is known of files that are still in the given state."""
         ...
 
-    def learn(self, found: dict[FileState, KnownFile]) -> None:
-        """The given files are known, as far as they can be trusted."""
+    def learn(self, found: dict[FileState, KnownFile], read_since_ns: int) -> None:
+        """The given files are known, as far as they can be trusted; none was read before ``read_since_ns``."""
         ...
 
 
@@ -203,12 +204,13 @@ def _contents(group: list[TreeEntry], memory: FileMemory | None, check: Callable
             unread.append(position)
         contents.append(known)
     steady: dict[FileState, KnownFile] = {}
+    read_since_ns = time.time_ns()
     for position, (known, state) in zip(unread, _read_all([group[at] for at in unread], check), strict=True):
         contents[position] = known
         if state is not None:
             steady[state] = known
     if memory is not None and steady:
-        memory.learn(steady)
+        memory.learn(steady, read_since_ns)
     return contents
 
 

@@ -1,8 +1,9 @@
 """What files of this machine were found to hold, so that unchanged ones are not read again.
 
 Invariants: an answer is given only for exactly the state it was learned in (device, inode, size, mtime, ctime); a
-file that changed less than two seconds before it was learned is not learned, since a further change within the same
-tick of the file system's clock would leave no trace (git's "racy" entries).
+file that changed less than two seconds before it was read is not learned, since a further change within the same
+tick of the file system's clock would leave no trace (git's "racy" entries). The time of learning would not do: a large
+file, or the thousand around a small one, may take longer to read than that.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ class FileDigests:
                 found.update(self._ask(device, chunk))
         return found
 
-    def learn(self, found: dict[FileState, KnownFile]) -> None:
-        """The given files are known, except those that changed just now."""
+    def learn(self, found: dict[FileState, KnownFile], read_since_ns: int) -> None:
+        """The given files are known, except those that changed just before they were read."""
         now_ns = time.time_ns()
-        before_ns = now_ns - RACY_NS
+        before_ns = min(now_ns, read_since_ns) - RACY_NS
         rows = [
             (*_signed(state), known.sha256, known.xattrs, now_ns)
             for state, known in found.items()

@@ -17,18 +17,19 @@ def cache(tmp_path):
 
 
 KNOWN = KnownFile(b"d" * 32, b"x")
+NOW_NS = time.time_ns()
 
 
 def test_learned_states_are_recalled(cache, tmp_path):
     states = [FileState(2**63 + 1, 2**64 - number - 1, number, 5, 6) for number in range(1200)]
-    cache.files.learn(dict.fromkeys(states, KNOWN))
+    cache.files.learn(dict.fromkeys(states, KNOWN), NOW_NS)
     assert cache.files.recall(states) == dict.fromkeys(states, KNOWN)
 
 
 @pytest.mark.parametrize("field", FileState._fields)
 def test_any_other_state_is_unknown(cache, tmp_path, field):
     state = FileState(1, 2, 3, 4, 5)
-    cache.files.learn({state: KNOWN})
+    cache.files.learn({state: KNOWN}, NOW_NS)
     assert cache.files.recall([state._replace(**{field: 9})]) == {}
     assert cache.files.recall([state]) == {state: KNOWN}
 
@@ -36,21 +37,31 @@ def test_any_other_state_is_unknown(cache, tmp_path, field):
 @pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns"])
 def test_a_file_that_changed_just_now_is_not_learned(cache, field):
     old = FileState(1, 2, 3, 4, 5)
-    cache.files.learn({old._replace(**{field: time.time_ns() - 10**9}): KNOWN})
-    cache.files.learn({old._replace(**{field: time.time_ns() + 10**12}): KNOWN})
+    cache.files.learn({old._replace(**{field: time.time_ns() - 10**9}): KNOWN}, NOW_NS)
+    cache.files.learn({old._replace(**{field: time.time_ns() + 10**12}): KNOWN}, NOW_NS)
     assert cache._database.query("SELECT count(*) FROM file_digest") == [(0,)]
+
+
+def test_a_file_that_changed_just_before_it_was_read_is_not_learned(cache):
+    """However long ago that is: what took long to read may have changed right after its part was read."""
+    changed_ns = time.time_ns() - 60 * 10**9
+    state = FileState(1, 2, 3, changed_ns, changed_ns)
+    cache.files.learn({state: KNOWN}, changed_ns + 10**9)
+    assert cache.files.recall([state]) == {}
+    cache.files.learn({state: KNOWN}, changed_ns + 3 * 10**9)
+    assert cache.files.recall([state]) == {state: KNOWN}
 
 
 def test_the_last_state_of_a_file_counts(cache):
     one, two = FileState(1, 2, 3, 4, 5), FileState(1, 2, 3, 4, 6)
-    cache.files.learn({one: KNOWN})
-    cache.files.learn({two: KNOWN})
+    cache.files.learn({one: KNOWN}, NOW_NS)
+    cache.files.learn({two: KNOWN}, NOW_NS)
     assert cache.files.recall([one, two]) == {two: KNOWN}
 
 
 def test_forget_older(cache):
     state = FileState(1, 2, 3, 4, 5)
-    cache.files.learn({state: KNOWN})
+    cache.files.learn({state: KNOWN}, NOW_NS)
     cache.files.forget_older(0)
     assert cache.files.recall([state])
     cache.files.forget_older(time.time_ns() + 1)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
@@ -176,7 +177,7 @@ class TestExplain:
 
 def test_prune_forgets_files(cache):
     state = FileState(1, 2, 3, 4, 5)
-    cache.files.learn({state: KnownFile(b"d" * 32, b"")})
+    cache.files.learn({state: KnownFile(b"d" * 32, b"")}, time.time_ns())
     cache.prune(everything=True, dry_run=True)
     cache.prune()
     assert cache.files.recall([state])
