@@ -79,8 +79,8 @@ class RootEntry:
 
     @property
     def state(self) -> FileState | None:
-        """None: which file lies below is known to the union alone."""
-        return None
+        """What changes with every change of the file; None where the branches may change."""
+        return None if self._root is None else self._root.file_state(self.location, self.attr)
 
     def readlink(self) -> bytes:
         """Target of a symbolic link."""

@@ -17,9 +17,10 @@ from threading import RLock
 from typing import TYPE_CHECKING, Self
 
 from builder import identities, paths
+from builder.backing import Backing
 from builder.identities import ResolvedUser
 from builder.rootentry import RootEntry
-from cache.contenthash import carried_xattr
+from cache.contenthash import FileState, carried_xattr
 from cache.hosttree import Visit, descend
 from unionfs.types import ROOT_INO, Attr, Caller, Ino
 
@@ -34,10 +35,14 @@ GROUP = b"etc/group"
 
 
 class RootFs:
-    """Files of the merged view ``union``, which stays the caller's. Paths follow ``builder.paths``."""
+    """Files of the merged view ``union``, which stays the caller's. Paths follow ``builder.paths``.
 
-    def __init__(self, union: FilesystemOps) -> None:
+    ``backing`` are its branches when they never change, as those of committed layers: it spares reading known files.
+    """
+
+    def __init__(self, union: FilesystemOps, backing: Backing | None = None) -> None:
         self._union = union
+        self._backing = backing
         self._lock = RLock()
         self._trail: list[tuple[bytes, Ino]] = []
 
@@ -143,6 +148,10 @@ class RootFs:
             finally:
                 union.release(handle)
 
+    def file_state(self, path: bytes, attr: Attr) -> FileState | None:
+        """What tells the regular file at ``path`` (with ``attr``) from every other content; None: nothing does."""
+        return None if self._backing is None else self._backing.state(path, attr)
+
     def _identities(self) -> tuple[tuple[identities.PasswdEntry, ...], tuple[identities.GroupEntry, ...]]:
         passwd = identities.parse_passwd(self.read_file(PASSWD) or b"")
         return passwd, identities.parse_group(self.read_file(GROUP) or b"")
@@ -215,7 +224,7 @@ def open_root(branches: Sequence[Path]) -> Generator[RootFs | None]:
     stack = BranchStack(tuple(Branch(os.fsencode(path), Access.RO) for path in branches))
     union = Union(stack, UnionOptions(read_only=True))
     try:
-        with RootFs(union) as root:
+        with RootFs(union, Backing(branches)) as root:
             yield root
     finally:
         union.close()

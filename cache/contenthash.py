@@ -238,8 +238,8 @@ def _read(entry: TreeEntry, check: Callable[[], None]) -> tuple[KnownFile, FileS
     finally:
         os.close(descriptor)
     state = entry.state
-    same = state is not None and state[2:] == (now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-    return known, state if same else None
+    read = FileState(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    return known, read if read == state else None
 
 
 def _batches(entries: Iterable[TreeEntry], size: int) -> Iterator[list[TreeEntry]]:

@@ -1,5 +1,6 @@
 """An image's files, merged from branches in this process."""
 
+import contextlib
 import os
 import stat
 
@@ -7,6 +8,9 @@ import pytest
 
 from builder.identities import ResolvedUser, UnknownIdentityError
 from builder.rootfs import RootFs, open_root
+from cache import filedigests
+from cache.contenthash import fingerprint
+from cache.records import BuildCache
 from unionfs.branch import Branch, BranchStack
 from unionfs.errors import BranchMissingError
 from unionfs.types import Access
@@ -183,3 +187,49 @@ def test_nothing_is_written(branches, root):
     root.read_file("/lib/a")
     root.resolve("/new/file")
     assert sorted(path for branch in branches for path in branch.rglob("*")) == before
+
+
+class TestStates:
+    """Which file on disk is shown: what was read of it once need not be read again."""
+
+    def states(self, root):
+        return {
+            entry.path: entry.state and (entry.state.device, entry.state.inode)
+            for entry in root.walk(b"")
+            if stat.S_ISREG(entry.mode)
+        }
+
+    def test_the_file_that_shows_is_named(self, root, branches):
+        top, bottom = branches
+        shown = {"etc/passwd": bottom, "etc/group": bottom, "usr/lib/a": top, "usr/lib/b": top}
+        found = {path: os.stat(branch / path) for path, branch in shown.items()}
+        assert self.states(root) == {path.encode(): (status.st_dev, status.st_ino) for path, status in found.items()}
+
+    @pytest.mark.parametrize("mark", [".wh..wh..opq", ".wh.a"])
+    def test_no_mark_hides_the_wrong_file(self, tmp_path, branches, mark):
+        middle = make(tmp_path / "middle", {f"usr/lib/{mark}": b""})
+        upper = make(tmp_path / "upper", {"usr/lib/a": b"newest"})
+        with open_root([upper, middle, *branches]) as root:
+            status = os.stat(upper / "usr/lib/a")
+            assert self.states(root)[b"usr/lib/a"] == (status.st_dev, status.st_ino)
+
+    def test_a_directory_that_was_a_link_below(self, tmp_path, branches):
+        upper = make(tmp_path / "upper", {"lib/a": b"of the directory"})
+        with open_root([upper, *branches]) as root:
+            status = os.stat(upper / "lib/a")
+            assert self.states(root)[b"lib/a"] == (status.st_dev, status.st_ino)
+
+    def test_a_second_hash_reads_nothing(self, root, branches, tmp_path, monkeypatch):
+        for branch in branches:
+            for path in branch.rglob("*"):
+                os.utime(path, (1, 1), follow_symlinks=False)
+        monkeypatch.setattr(filedigests, "RACY_NS", 0)
+        with BuildCache(tmp_path / "store", warn=pytest.fail) as cache:
+            one = fingerprint(root.walk(b""), cache.files)
+            monkeypatch.setattr(RootFs, "open_file", lambda *_: pytest.fail("a file was read"))
+            assert fingerprint(root.walk(b""), cache.files) == one
+
+    def test_a_root_that_may_change_tells_nothing(self, branches):
+        union = Union(BranchStack(tuple(Branch(os.fsencode(path), Access.RO) for path in branches)))
+        with contextlib.closing(union), RootFs(union) as root:
+            assert set(self.states(root).values()) == {None}
