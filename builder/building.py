@@ -94,7 +94,17 @@ async def build_job(job: Job) -> api.BuildResult:
         allowed=options.allowed,
     )
     elsewhere = await open_caches(options, job.plan.platform, session, journal)
-    executor = Executor(session, preparation.lookup, journal, environment, options, preparation.graph.anew, elsewhere)
+    graph = preparation.graph
+    executor = Executor(
+        session,
+        preparation.lookup,
+        journal,
+        environment,
+        options,
+        graph.anew,
+        elsewhere,
+        frozenset() if job.exports.need_root else graph.leaves,
+    )
     jobs = options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
     for step_id in preparation.known:
         executor.tell_cached(preparation.graph.steps[step_id])

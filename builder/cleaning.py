@@ -44,8 +44,15 @@ def collect_garbage(session: Session, *, dry_run: bool = False, forgotten: froze
 
     Records of the results ``forgotten`` (chain ids) count as gone already.
     """
-    live = [result.chain_id for result in session.cache.results() if result.chain_id not in forgotten]
-    return collect(session.store, live_chains=[ChainId(Digest(chain)) for chain in live], dry_run=dry_run)
+    kept = [result for result in session.cache.results() if result.chain_id not in forgotten]
+    # a result need not be unpacked itself, but what it stands on may be
+    chains = {chain for result in kept for chain in (result.chain_id, result.parent_chain_id) if chain}
+    return collect(
+        session.store,
+        live_chains=[ChainId(Digest(chain)) for chain in chains],
+        live_digests=[Digest(result.digest) for result in kept],
+        dry_run=dry_run,
+    )
 
 
 def prune(

@@ -27,7 +27,7 @@ from builder.results import EMPTY, LayerResult, StepResult
 from builder.schedule import Finished
 from builder.selection import SourceTree
 from builder.session import Session
-from builder.steps import copy, directory, pull, run
+from builder.steps import copy, directory, packing, pull, run
 from builder.steps.fetch import RemoteSources
 from builder.steps.keys import StepKeys
 from builder.steps.mounts import MountSources
@@ -58,7 +58,10 @@ class _Obtained(NamedTuple):
 
 
 class Executor:
-    """Executes the steps of one build; its tasks run on one trio thread."""
+    """Executes the steps of one build; its tasks run on one trio thread.
+
+    ``anew`` are not taken from the cache; of ``leaves`` nobody needs a directory.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Executor:
         options: BuildOptions,
         anew: frozenset[StepId] = frozenset(),
         elsewhere: RemoteCaches | None = None,
+        leaves: frozenset[StepId] = frozenset(),
     ) -> None:
         self._session = session
         self._lookup = lookup
@@ -77,6 +81,7 @@ class Executor:
         self._options = options
         self._anew = anew
         self._elsewhere = elsewhere
+        self._leaves = leaves
         self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
 
@@ -187,20 +192,8 @@ class Executor:
         self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys, journal: StepJournal
     ) -> _Obtained:
         parent = EMPTY if step.base is None else results[step.base]
-        chain = None if parent.chain_id is None else ChainId(Digest(parent.chain_id))
-        snapshotter = self._session.snapshotter
         started_ns = time.time_ns()
-        active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, chain)
-        try:
-            lower = () if chain is None else snapshotter.view(chain)
-            usage = await self._perform(step, run.Root(active.path, lower), results, journal)
-            if isinstance(step.operation, Copy) and step.operation.from_step is None:
-                await trio.to_thread.run_sync(self._check_context, step, results, keys)
-            packed = await trio.to_thread.run_sync(self._pack, active)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(snapshotter.remove, active)
-            raise
+        packed, usage = await self._make_layer(step, parent, results, keys, journal)
         layer = packed.layer
         for note in layer.notes:
             self._journal.notice(f"{step.title}: {note}")
@@ -221,6 +214,37 @@ class Executor:
             content = keys.content()
             records.append(record._replace(key=content.digest, kind=content.domain, parts=content.parts))
         self._session.cache.add(*records)
+
+    async def _make_layer(
+        self,
+        step: Step,
+        parent: StepResult,
+        results: Mapping[StepId, StepResult],
+        keys: StepKeys,
+        journal: StepJournal,
+    ) -> tuple[PackedLayer, Usage | None]:
+        """The layer that ``step`` adds to ``parent``, and what the work used."""
+        operation = step.operation
+        chain = None if parent.chain_id is None else ChainId(Digest(parent.chain_id))
+        await trio.to_thread.run_sync(self._session.ensure_unpacked, parent.layers)
+        lower = () if chain is None else self._session.snapshotter.view(chain)
+        if step.id in self._leaves and isinstance(operation, Copy) and packing.is_packable(operation):
+            drafted = packing.Drafted(operation, chain, lower, lambda: self._check_context(step, results, keys))
+            packed = await trio.to_thread.run_sync(
+                lambda: packing.pack(drafted, self._session, self._lookup, results, trio.from_thread.check_cancelled)
+            )
+            if packed is not None:
+                return packed, None
+        snapshotter = self._session.snapshotter
+        active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, chain)
+        try:
+            usage = await self._perform(step, run.Root(active.path, lower), results, journal)
+            await trio.to_thread.run_sync(self._check_context, step, results, keys)
+            return await trio.to_thread.run_sync(self._pack, active), usage
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(snapshotter.remove, active)
+            raise
 
     async def _perform(
         self, step: Step, root: run.Root, results: Mapping[StepId, StepResult], journal: StepJournal
@@ -261,6 +285,8 @@ class Executor:
 
     def _check_context(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
         """Raises ContextError when files changed since they were hashed: the key would name what was not copied."""
+        if not isinstance(step.operation, Copy) or step.operation.from_step is not None:
+            return
         if self._lookup.fresh_keys(step, results).definition != keys.definition:
             raise ContextError("the build context changed while it was copied")
 

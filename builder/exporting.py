@@ -42,6 +42,11 @@ class Exports(NamedTuple):
     pushes: tuple[Reference, ...]
 
     @property
+    def need_root(self) -> bool:
+        """Whether files of the image are looked at."""
+        return any(output.kind in {"local", "tar"} for output in self.outputs)
+
+    @property
     def need_network(self) -> bool:
         """Whether a registry takes part."""
         return bool(self.pushes)
@@ -109,9 +114,10 @@ def _write(session: Session, image: AssembledImage, descriptor: Descriptor, expo
 
 def _write_root(session: Session, image: AssembledImage, output: Output) -> None:
     from builder.rootexport import write_directory, write_tar
+    from layers.ensure import ensure_unpacked
 
-    chains = image.config.rootfs.chain_ids
-    branches = session.snapshotter.view(chains[-1]) if chains else ()
+    chain = ensure_unpacked(session.store, image.manifest, image.config)
+    branches = () if chain is None else session.snapshotter.view(chain)
     if output.kind == "local":
         write_directory(branches, output.destination)
     else:

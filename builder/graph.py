@@ -272,6 +272,16 @@ class Graph(NamedTuple):
     anew: frozenset[StepId] = frozenset()
 
     @property
+    def leaves(self) -> frozenset[StepId]:
+        """The steps whose files no other step looks at."""
+        read = {step_id for step in self.steps for step_id in step.inputs}
+        linked = (isinstance(step.operation, Copy) and step.operation.link for step in self.steps)
+        read |= {
+            step.base for step, apart in zip(self.steps, linked, strict=True) if step.base is not None and not apart
+        }
+        return frozenset(step.id for step in self.steps if step.id not in read)
+
+    @property
     def final_chain(self) -> tuple[Step, ...]:
         """The steps whose layers, bottom first, make the image."""
         chain: list[Step] = []

@@ -1,8 +1,9 @@
 """Keys of steps, and results that are there already.
 
 On the cached-build path; synchronous.  Invariants: a result is a hit only when its layer lies on the very root the
-step would run on (the chain id is derived from the step's own parent, never taken from a record), and both the
-unpacked layer and its blob are in the store; a hit by content is remembered under the definition key as well.
+step would run on (the chain id is derived from the step's own parent, never taken from a record), and its blob is in
+the store, of which ``Session.ensure_unpacked`` makes the directory that a later step may need; a hit by content is
+remembered under the definition key as well.
 """
 
 from __future__ import annotations
@@ -155,8 +156,7 @@ class Lookup:
         return here and (result.chain_id is None or self._session.snapshotter.has(ChainId(Digest(result.chain_id))))
 
     def _has_layer(self, layer: LayerResult) -> bool:
-        blob = self._session.store.blobs.size(layer.descriptor.digest)
-        return blob is not None and self._session.snapshotter.has(ChainId(Digest(layer.chain_id)))
+        return self._session.store.blobs.size(layer.descriptor.digest) == layer.descriptor.size
 
 
 def _name(plan: Plan) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from builder.results import LayerResult
 from cache.records import BuildCache
+from layers.digest import ChainId, Digest
 from layers.snapshotter import Snapshotter
 from layers.store import Store
 
@@ -59,6 +61,17 @@ class Session:
         """No step will run any more: servers that run are ending, which `close` waits for."""
         if self._servers is not None:
             self._servers.end()
+
+    def ensure_unpacked(self, layers: Sequence[LayerResult]) -> None:
+        """The directories of ``layers``, bottom first, are there. Raises LayersError where a blob is gone or damaged.
+
+        A layer that no step looked at has none so far.
+        """
+        if not layers or self.snapshotter.has(ChainId(Digest(layers[-1].chain_id))):
+            return
+        from layers.ensure import ensure_layers
+
+        ensure_layers(self.store, [(layer.descriptor, Digest(layer.diff_id)) for layer in layers])
 
     def close(self) -> None:
         """Nothing is open and no server runs. Idempotent."""

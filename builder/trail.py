@@ -113,7 +113,7 @@ class Trail:
             return self._make(parent, name, below, missing)
         except OSError as error:
             if error.errno in {errno.ENOTDIR, errno.ELOOP}:
-                raise _not_a_directory(path) from None
+                raise not_a_directory(path) from None
             raise
         return OpenDirectory(path, fd, below=stat.S_ISDIR(below) and path not in self.replaced)
 
@@ -121,13 +121,13 @@ class Trail:
         """The directory is new in the branch: brought up from below, or made with the attributes ``missing``."""
         path = paths.join(parent.path, name)
         if below and not stat.S_ISDIR(below):
-            raise _not_a_directory(path)
+            raise not_a_directory(path)
         if not below and missing is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), paths.shown(path))
         os.mkdir(name, 0o700, dir_fd=parent.fd)
         directory = OpenDirectory(path, os.open(name, _DIRECTORY_FLAGS, dir_fd=parent.fd), below=bool(below))
         if below:
-            attributes = self.attributes_below(path)
+            attributes = attributes_below(self.view, path)
             directory.restore_ns = attributes.times_ns or directory.restore_ns
             apply(directory.fd, attributes)
             return directory
@@ -148,15 +148,6 @@ class Trail:
                 os.close(fd)
             fd = deeper
         return fd
-
-    def attributes_below(self, path: bytes) -> Attributes:
-        """Metadata of what lies below at ``path``, with every attribute. Raises FileNotFoundError."""
-        view = self.view
-        found = view.lstat(path) if view is not None else None
-        if view is None or found is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), paths.shown(path))
-        times_ns = (found.atime_ns, found.mtime_ns)
-        return Attributes(stat.S_IMODE(found.mode), found.uid, found.gid, times_ns, view.every_xattr(path))
 
     def _leave(self) -> None:
         """The deepest open directory has its metadata and is closed."""
@@ -189,6 +180,21 @@ def check_name(path: bytes) -> None:
         raise ReservedNameError(f"name {paths.shown(path)!r} is reserved: the prefix '.wh.' marks whiteouts")
 
 
+def refuse_mark(path: bytes, kind: int, rdev: int) -> None:
+    """Raises ReservedNameError for the character device 0:0, which is a whiteout."""
+    if kind == stat.S_IFCHR and rdev == 0:
+        raise ReservedNameError(f"character device 0:0 {paths.shown(path)!r} is a mark of union file systems")
+
+
+def attributes_below(view: RootFs | None, path: bytes) -> Attributes:
+    """Metadata of what lies at ``path`` in ``view``, with every attribute. Raises FileNotFoundError."""
+    found = view.lstat(path) if view is not None else None
+    if view is None or found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), paths.shown(path))
+    times_ns = (found.atime_ns, found.mtime_ns)
+    return Attributes(stat.S_IMODE(found.mode), found.uid, found.gid, times_ns, view.every_xattr(path))
+
+
 def apply(descriptor: int, attributes: Attributes) -> None:
     """Metadata of an open directory."""
     os.fchown(descriptor, attributes.uid, attributes.gid)
@@ -213,5 +219,6 @@ def set_xattrs(file: int | bytes, xattrs: tuple[tuple[bytes, bytes], ...]) -> No
                 raise
 
 
-def _not_a_directory(path: bytes) -> NotADirectoryError:
+def not_a_directory(path: bytes) -> NotADirectoryError:
+    """The exception for something else on the way to ``path``."""
     return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), paths.shown(path))

@@ -16,15 +16,31 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from builder import paths
 from builder.filecopy import copy_content
 from builder.rootfs import RootFs
-from builder.trail import Attributes, OpenDirectory, ReservedNameError, Trail, check_name, set_xattrs
+from builder.trail import (
+    Attributes,
+    OpenDirectory,
+    Trail,
+    attributes_below,
+    check_name,
+    refuse_mark,
+    set_xattrs,
+)
+
+if TYPE_CHECKING:
+    from cache.contenthash import TreeEntry
 
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class UnreadableError(Exception):
+    """A source can't be opened; the cause says why."""
 
 
 class Upper:
@@ -104,6 +120,34 @@ class Upper:
         if attributes.times_ns is not None:
             os.utime(descriptor, ns=attributes.times_ns)
 
+    def copy_file(
+        self, path: bytes, entry: TreeEntry, attributes: Callable[[int | None], Attributes], check: Callable[[], None]
+    ) -> None:
+        """A copy of the regular file ``entry`` lies at ``path``; ``attributes`` is asked with its open descriptor.
+
+        ``check`` is called now and then and ends the work by raising. Raises UnreadableError and as ``put_file``.
+        """
+        try:
+            source = entry.open()
+        except OSError as error:
+            raise UnreadableError from error
+        try:
+            target = self.put_file(path)
+            try:
+                copy_content(source, target, os.fstat(source), check)
+                self.finish_file(target, attributes(source))
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def put_content(self, path: bytes, content: bytes, attributes: Attributes) -> None:
+        """A file with ``content`` and ``attributes`` lies at ``path``; see ``put_file``."""
+        with open(self.put_file(path), "wb") as file:
+            file.write(content)
+            file.flush()
+            self.finish_file(file.fileno(), attributes)
+
     def put_symlink(self, path: bytes, target: bytes, attributes: Attributes) -> None:
         """A symbolic link lies at ``path``; see ``put_file``."""
         directory, name = self._place(path)
@@ -119,8 +163,7 @@ class Upper:
 
         Raises ReservedNameError for the character device 0:0, which is a whiteout.
         """
-        if kind == stat.S_IFCHR and rdev == 0:
-            raise ReservedNameError(f"character device 0:0 {paths.shown(path)!r} is a mark of union file systems")
+        refuse_mark(path, kind, rdev)
         directory, name = self._place(path)
         try:
             os.mknod(name, kind | 0o600, rdev, dir_fd=directory.fd)
@@ -177,7 +220,7 @@ class Upper:
                 raise
         else:
             return
-        attributes = self._trail.attributes_below(path)
+        attributes = attributes_below(view, path)
         if stat.S_ISLNK(found.mode):
             self.put_symlink(path, view.readlink(path), attributes)
         elif not stat.S_ISREG(found.mode):

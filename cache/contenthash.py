@@ -18,6 +18,8 @@ from typing import NamedTuple, Protocol
 
 READ_BYTES = 1 << 20
 _SYMLINK_MODE = stat.S_IFLNK | 0o777
+_LEARNED_AT_ONCE = 20_000
+"""Files in one transaction of the index: each may have to wait for the disk."""
 _LARGE_BYTES = 4 << 20
 """Files from this size on are worth a thread: SHA-256 runs outside the interpreter lock."""
 
@@ -134,9 +136,10 @@ def fingerprint(
     total = sha256(b"pybuild.contenthash/1\0")
     names: dict[tuple[int, int], bytes] = {}
     count = size = 0
+    reader = _Reader(memory, check)
     for group in _batches(entries, batch):
         check()
-        known = _contents(group, memory, check)
+        known = reader.contents(group)
         pieces: list[bytes] = []
         for entry, content in zip(group, known, strict=True):
             pieces.append(_frame_entry(entry, content, names))
@@ -144,6 +147,7 @@ def fingerprint(
                 size += entry.size
         total.update(b"".join(pieces))
         count += len(group)
+    reader.learn()
     total.update(b"end%d" % count)
     return Fingerprint(total.hexdigest(), count, size)
 
@@ -192,26 +196,44 @@ def _frame_entry(entry: TreeEntry, content: KnownFile | None, names: dict[tuple[
     )
 
 
-def _contents(group: list[TreeEntry], memory: FileMemory | None, check: Callable[[], None]) -> list[KnownFile | None]:
-    """For each entry what its file holds, None for what is no regular file; only unknown files are read."""
-    states = [entry.state if entry.mode & 0o170000 == stat.S_IFREG else None for entry in group]
-    recalled = memory.recall([state for state in states if state is not None]) if memory is not None else {}
-    contents: list[KnownFile | None] = []
-    unread: list[int] = []
-    for position, (entry, state) in enumerate(zip(group, states, strict=True)):
-        known = recalled.get(state) if state is not None else None
-        if known is None and entry.mode & 0o170000 == stat.S_IFREG:
-            unread.append(position)
-        contents.append(known)
-    steady: dict[FileState, KnownFile] = {}
-    read_since_ns = time.time_ns()
-    for position, (known, state) in zip(unread, _read_all([group[at] for at in unread], check), strict=True):
-        contents[position] = known
-        if state is not None:
-            steady[state] = known
-    if memory is not None and steady:
-        memory.learn(steady, read_since_ns)
-    return contents
+class _Reader:
+    """What files hold, of ``memory`` or by reading them; what was read is learned in large groups."""
+
+    def __init__(self, memory: FileMemory | None, check: Callable[[], None]) -> None:
+        self._memory = memory
+        self._check = check
+        self._learned: dict[FileState, KnownFile] = {}
+        self._since_ns = 0
+
+    def contents(self, group: list[TreeEntry]) -> list[KnownFile | None]:
+        """For each entry what its file holds, None for what is no regular file; only unknown files are read."""
+        states = [entry.state if entry.mode & 0o170000 == stat.S_IFREG else None for entry in group]
+        wanted = [state for state in states if state is not None]
+        recalled = self._memory.recall(wanted) if self._memory is not None else {}
+        contents: list[KnownFile | None] = []
+        unread: list[int] = []
+        for position, (entry, state) in enumerate(zip(group, states, strict=True)):
+            known = recalled.get(state) if state is not None else None
+            if known is None and entry.mode & 0o170000 == stat.S_IFREG:
+                unread.append(position)
+            contents.append(known)
+        if unread:
+            self._since_ns = self._since_ns or time.time_ns()
+            found = _read_all([group[at] for at in unread], self._check)
+            for position, (known, state) in zip(unread, found, strict=True):
+                contents[position] = known
+                if state is not None:
+                    self._learned[state] = known
+            if len(self._learned) >= _LEARNED_AT_ONCE:
+                self.learn()
+        return contents
+
+    def learn(self) -> None:
+        """All that was read is known."""
+        if self._memory is not None and self._learned:
+            self._memory.learn(self._learned, self._since_ns)
+        self._learned = {}
+        self._since_ns = 0
 
 
 def _read_all(entries: list[TreeEntry], check: Callable[[], None]) -> Iterable[tuple[KnownFile, FileState | None]]:

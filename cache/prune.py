@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 
 class Result(NamedTuple):
-    """All records of one result of a step, as pruning sees them."""
+    """All records of one result of a step, as pruning sees them. ``digest`` is that of the layer's blob."""
 
     chain_id: str
     parent_chain_id: str
+    digest: str
     size_bytes: int
     created_ns: int
     last_used_ns: int

@@ -183,7 +183,7 @@ class BuildCache:
         from cache.prune import Result
 
         rows = self._database.query(
-            "SELECT chain_id, max(parent_chain_id), max(size_bytes), max(created_ns), max(last_used_ns),"
+            "SELECT chain_id, max(parent_chain_id), max(digest), max(size_bytes), max(created_ns), max(last_used_ns),"
             " max(description) FROM record GROUP BY chain_id ORDER BY chain_id"
         )
         return tuple(Result(*row) for row in rows)

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 
 from layers.digest import Digest, from_hex
 from layers.errors import PackError
-from unionfs.delta import Change, iter_changes
+from unionfs.delta import iter_changes
 from unionfs.errors import UnionError
-from unionfs.tar.stream import RootAttributes, TarError, TarStream
+from unionfs.tar.stream import Packable, RootAttributes, TarError, TarStream
 
 __all__ = ["PackResult", "RootAttributes", "Sink", "write_changes", "write_layer"]
 
@@ -69,7 +69,7 @@ def write_layer(
         raise PackError(f"layer: {error}") from error
 
 
-def write_changes(changes: Iterable[Change], out: Sink | None, *, epoch: int | None = None) -> PackResult:
+def write_changes(changes: Iterable[Packable], out: Sink | None, *, epoch: int | None = None) -> PackResult:
     """As ``write_layer``, of changes that somebody else selects; the root is left out."""
     try:
         return _pack(changes, out, epoch, None)
@@ -93,7 +93,7 @@ class _Hashed:
 
 
 def _pack(
-    changes: Iterable[Change], out: Sink | None, epoch: int | None, root_before: RootAttributes | None
+    changes: Iterable[Packable], out: Sink | None, epoch: int | None, root_before: RootAttributes | None
 ) -> PackResult:
     hashed = _Hashed(out)
     latest_ns = None if epoch is None else epoch * _SECOND_NS

@@ -12,21 +12,26 @@ it; who dies in between leaves a temporary file, which is swept, and a directory
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from layers import media
 from layers.blobs import BlobWriter
 from layers.descriptor import Descriptor
-from layers.digest import ChainId, Digest
-from layers.pack import write_layer
+from layers.digest import ChainId, Digest, chain_id
+from layers.pack import write_changes, write_layer
 from layers.snapshotter import Active, Snapshotter
 
 if TYPE_CHECKING:
     from layers.store import Store
+    from unionfs.tar.stream import Packable
 
 
 class CommittedLayer(NamedTuple):
-    """A layer that is unpacked in its place. ``notes`` say what was left out of its archive and why."""
+    """A layer that is unpacked in its place, unless it was made of changes (`pack_changes`).
+
+    ``notes`` say what was left out of its archive and why.
+    """
 
     chain_id: ChainId
     diff_id: Digest
@@ -41,6 +46,11 @@ class PackedLayer(NamedTuple):
     layer: CommittedLayer
     unsettled: BlobWriter | None
     """The archive; None when the store had it."""
+
+    def discard(self) -> None:
+        """The archive is given up. Idempotent."""
+        if self.unsettled is not None:
+            self.unsettled.discard()
 
     def settle(self) -> None:
         """The archive is in the store, durable. Raises StoreError when the disk is full and the like."""
@@ -71,6 +81,28 @@ def pack_layer(store: Store, active: Active, parent: ChainId | None = None, epoc
         writer.discard()
     descriptor = Descriptor(media.OCI_LAYER, packed.diff_id, packed.size)
     committed = CommittedLayer(layer.chain_id, packed.diff_id, descriptor, packed.entries, packed.notes)
+    return PackedLayer(committed, None if is_there else writer)
+
+
+def pack_changes(
+    store: Store, changes: Iterable[Packable], parent: ChainId | None = None, epoch: int | None = None
+) -> PackedLayer:
+    """The changes are the layer on ``parent``, as an archive only: ``layers.ensure`` unpacks it for who needs it.
+
+    ``epoch`` and exceptions: as `pack_layer`.
+    """
+    writer = store.blobs.writer(hashing=False)
+    try:
+        packed = write_changes(changes, writer, epoch=epoch)
+        is_there = store.blobs.refresh(packed.diff_id, packed.size)
+    except BaseException:
+        writer.discard()
+        raise
+    if is_there:
+        writer.discard()
+    descriptor = Descriptor(media.OCI_LAYER, packed.diff_id, packed.size)
+    chain = chain_id(parent, packed.diff_id)
+    committed = CommittedLayer(chain, packed.diff_id, descriptor, packed.entries, packed.notes)
     return PackedLayer(committed, None if is_there else writer)
 
 

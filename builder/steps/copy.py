@@ -18,23 +18,25 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from builder import paths
+from builder.draft import Draft
 from builder.errors import BuildError
 from builder.filecopy import copy_content
 from builder.graph import Copy, InlineFile
 from builder.modes import Mode, parse_mode
 from builder.refusals import explained
 from builder.remote.content import FILE_MODE, NOTHING, Content, FetchedFile
-from builder.rootfs import open_root
+from builder.rootfs import RootFs, open_root
 from builder.selection import Selected, SourceEntry, SourceTree, entries_below, kept_directories, select
 from builder.steps.copykeys import unreadable
 from builder.steps.directory import resolve_owner
 from builder.trail import Attributes
-from builder.upper import Upper
+from builder.upper import UnreadableError, Upper
 from cache.contenthash import carried_xattr
 from layers.errors import ArchiveError
 
@@ -59,22 +61,57 @@ def apply(
     """
     if (len(remote.files), len(remote.trees)) != (len(operation.http), len(operation.git)):
         raise ValueError("a remote source of ADD was not fetched")
-    undone = f"cannot copy to {operation.destination!r}"
-    whole = f"cannot copy from {tree.title} to {operation.destination!r}"
-    with explained(undone, f"--chown={operation.chown}", whole), open_root(branches) as root:
-        owner = resolve_owner(operation.chown, root) if operation.chown else None
-        linked = operation.link or root is None
-        place = paths.clean(operation.destination) if linked or root is None else root.resolve(operation.destination)
-        with Upper(upper, None if operation.link else root) as layer:
-            copier = _Copier(operation, tree, layer, place, owner, check)
-            for selected in select(tree, operation):
-                copier.copy(selected)
-            for inline in operation.inline:
-                copier.write(inline)
-            for file in remote.files:
-                copier.put_fetched(file)
-            for fetched in remote.trees:
-                _Copier(operation, fetched, layer, place, owner, check).copy_tree()
+    with (
+        _refusals(operation, tree),
+        open_root(branches) as root,
+        Upper(upper, None if operation.link else root) as layer,
+    ):
+        copier = _create_copier(operation, tree, layer, root, check)
+        copier.copy_all()
+        for file in remote.files:
+            copier.put_fetched(file, layer)
+        for fetched in remote.trees:
+            _create_copier(operation, fetched, layer, root, check).copy_tree()
+
+
+def is_draftable(operation: Copy) -> bool:
+    """Whether what ``operation`` adds can be told without a branch: archives and what is remote need one."""
+    return not (operation.unpack or operation.is_remote)
+
+
+@contextmanager
+def draft(
+    operation: Copy, tree: SourceTree, branches: Sequence[Path], *, check: Callable[[], None] = lambda: None
+) -> Generator[Draft]:
+    """What `apply` would put into a fresh branch, to be packed inside the block.
+
+    Raises: as `apply`; TooManyEntriesError.
+    """
+    with _refusals(operation, tree), open_root(branches) as root:
+        layer = Draft(None if operation.link else root, lambda error: unreadable(tree, error))
+        _create_copier(operation, tree, layer, root, check).copy_all()
+        yield layer
+
+
+Target: TypeAlias = Upper | Draft
+"""Where files are put: a fresh branch, or the draft of a layer that is packed without one."""
+
+
+def _create_copier(
+    operation: Copy, tree: SourceTree, layer: Target, root: RootFs | None, check: Callable[[], None]
+) -> _Copier:
+    """The operation ready to put files into ``layer`` above ``root``."""
+    owner = resolve_owner(operation.chown, root) if operation.chown else None
+    linked = operation.link or root is None
+    place = paths.clean(operation.destination) if linked or root is None else root.resolve(operation.destination)
+    return _Copier(operation, tree, layer, place, owner, check)
+
+
+def _refusals(operation: Copy, tree: SourceTree) -> AbstractContextManager[None]:
+    """What the system refuses inside the block is a BuildError that says what was to be done."""
+    destination = operation.destination
+    whole = f"cannot copy from {tree.title} to {destination!r}"
+    return explained(f"cannot copy to {destination!r}", f"--chown={operation.chown}", whole)
 
 
 class _Copier:
@@ -84,7 +121,7 @@ class _Copier:
         self,
         operation: Copy,
         tree: SourceTree,
-        layer: Upper,
+        layer: Target,
         place: bytes,
         owner: tuple[int, int] | None,
         check: Callable[[], None],
@@ -98,6 +135,13 @@ class _Copier:
         self._mode: Mode | None = parse_mode(operation.chmod) if operation.chmod else None
         self._made = Attributes(_DIRECTORY_MODE, *(owner or (0, 0)))
         self._names: dict[tuple[int, int], bytes] = {}
+
+    def copy_all(self) -> None:
+        """All that the operation selects in its tree, and its here-documents, are in their place."""
+        for selected in select(self._tree, self._operation):
+            self.copy(selected)
+        for inline in self._operation.inline:
+            self.write(inline)
 
     def copy(self, selected: Selected) -> None:
         """``selected`` is in its place."""
@@ -115,13 +159,10 @@ class _Copier:
         attributes = self._made._replace(mode=_INLINE_MODE)
         if self._mode is not None:
             attributes = attributes._replace(mode=self._mode.apply(_INLINE_MODE, directory=False))
-        descriptor = self._layer.put_file(self._file_place(os.fsencode(inline.name)))
-        with open(descriptor, "wb") as file:
-            file.write(inline.content.encode("utf-8", "surrogateescape"))
-            file.flush()
-            self._layer.finish_file(file.fileno(), attributes)
+        content = inline.content.encode("utf-8", "surrogateescape")
+        self._layer.put_content(self._file_place(os.fsencode(inline.name)), content, attributes)
 
-    def put_fetched(self, file: FetchedFile) -> None:
+    def put_fetched(self, file: FetchedFile, layer: Upper) -> None:
         """The downloaded file is in its place, or what is in it where it is an archive that is to be unpacked."""
         with open(os.dup(file.descriptor), "rb", buffering=0) as source:
             source.seek(0)
@@ -130,10 +171,10 @@ class _Copier:
             source.seek(0)
             mode = FILE_MODE if self._mode is None else self._mode.apply(FILE_MODE, directory=False)
             time_ns = file.mtime * _SECOND_NS
-            target = self._layer.put_file(self._file_place(os.fsencode(file.name)))
+            target = layer.put_file(self._file_place(os.fsencode(file.name)))
             try:
                 copy_content(source.fileno(), target, os.fstat(source.fileno()), self._check)
-                self._layer.finish_file(target, self._made._replace(mode=mode, times_ns=(time_ns, time_ns)))
+                layer.finish_file(target, self._made._replace(mode=mode, times_ns=(time_ns, time_ns)))
             finally:
                 os.close(target)
 
@@ -187,11 +228,7 @@ class _Copier:
             self._layer.put_symlink(place, entry.readlink(), self._attributes(entry))
         elif kind == stat.S_IFSOCK:
             # a socket without its process is an empty file, as in other builders
-            descriptor = self._layer.put_file(place)
-            try:
-                self._layer.finish_file(descriptor, self._attributes(entry))
-            finally:
-                os.close(descriptor)
+            self._layer.put_content(place, b"", self._attributes(entry))
         else:
             self._layer.put_node(place, kind, entry.rdev, self._attributes(entry))
 
@@ -202,18 +239,11 @@ class _Copier:
                 self._layer.put_link(place, first)
                 return
         try:
-            source = entry.open()
-        except OSError as error:
-            raise unreadable(self._tree, error) from error
-        try:
-            target = self._layer.put_file(place)
-            try:
-                copy_content(source, target, os.fstat(source), self._check)
-                self._layer.finish_file(target, self._attributes(entry, source))
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
+            self._layer.copy_file(place, entry, lambda descriptor: self._attributes(entry, descriptor), self._check)
+        except UnreadableError as error:
+            if isinstance(error.__cause__, OSError):
+                raise unreadable(self._tree, error.__cause__) from error.__cause__
+            raise
 
     def _attributes(self, entry: SourceEntry, descriptor: int | None = None) -> Attributes:
         """Metadata the copy of ``entry`` gets; ``descriptor`` is the open file, which is quicker to ask."""
@@ -235,7 +265,8 @@ class _Copier:
         """The content of ``archive``, at its beginning, is below the destination; False when it is no archive."""
         from builder.steps.extract import Extraction, is_archive
 
-        if not is_archive(archive):
+        # an operation that unpacks has a branch
+        if not isinstance(self._layer, Upper) or not is_archive(archive):
             return False
         archive.seek(0)
         self._make_destination(self._place)

@@ -178,7 +178,10 @@ def _copy(
     below = (
         None if parent.chain_id is None or not copykeys.looks_at_target(operation) else ChainId(Digest(parent.chain_id))
     )
-    branches = () if below is None else inputs.session.snapshotter.directories(below)
+    branches: tuple[str, ...] = ()
+    if below is not None:
+        inputs.session.ensure_unpacked(parent.layers)
+        branches = inputs.session.snapshotter.directories(below)
 
     def make(strength: str, sources: Sequence[KeyedSource | StepInput]) -> CacheKey:
         return copykeys.key(
@@ -215,5 +218,6 @@ def open_source(operation: Copy, results: Mapping[StepId, StepResult], inputs: K
 
 
 def branches_of(result: StepResult, session: Session) -> tuple[Path, ...]:
-    """The branch directories of a step's root, top first."""
+    """The branch directories of a step's root, top first. Raises LayersError where they can't be made."""
+    session.ensure_unpacked(result.layers)
     return () if result.chain_id is None else session.snapshotter.view(ChainId(Digest(result.chain_id)))

@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from unionfs.delta import Change, ChangeKind
+from unionfs.delta import ChangeKind
 from unionfs.errors import UnionError
 from unionfs.tar import entry as tar
 from unionfs.tar.entry import NO_XATTRS, Entry, padding
@@ -52,9 +52,94 @@ class RootAttributes(NamedTuple):
     gid: int = 0
 
     @classmethod
-    def of(cls, status: os.stat_result) -> RootAttributes:
+    def of(cls, status: Status) -> RootAttributes:
         """The attributes of a directory."""
         return cls(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
+class Status(Protocol):
+    """Of ``os.stat_result`` what a tar wants to know."""
+
+    @property
+    def st_mode(self) -> int:
+        """Type and permission bits."""
+        ...
+
+    @property
+    def st_uid(self) -> int:
+        """Owner."""
+        ...
+
+    @property
+    def st_gid(self) -> int:
+        """Group."""
+        ...
+
+    @property
+    def st_mtime_ns(self) -> int:
+        """Last change of the content."""
+        ...
+
+    @property
+    def st_size(self) -> int:
+        """Bytes of a regular file."""
+        ...
+
+    @property
+    def st_rdev(self) -> int:
+        """Number of a device."""
+        ...
+
+    @property
+    def st_nlink(self) -> int:
+        """Names of the file."""
+        ...
+
+    @property
+    def st_dev(self) -> int:
+        """With `st_ino`, what two names of one file have in common."""
+        ...
+
+    @property
+    def st_ino(self) -> int:
+        """See `st_dev`."""
+        ...
+
+
+class Packable(Protocol):
+    """One entry of a layer: a ``unionfs.delta.Change``, or what another source of layers has in its place."""
+
+    @property
+    def path(self) -> bytes:
+        """Below the root of the layer; ``b""`` for the root itself."""
+        ...
+
+    @property
+    def kind(self) -> ChangeKind:
+        """What the entry says about its path."""
+        ...
+
+    @property
+    def stat(self) -> Status:
+        """Of the entry itself."""
+        ...
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the entry is a directory, opaque or not."""
+        ...
+
+    def open(self) -> int:
+        """A descriptor of the regular file, for reading; the caller closes it."""
+        ...
+
+    def link_target(self) -> bytes:
+        """Target of the symbolic link."""
+        ...
+
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Extended attributes by name, sorted, without marks of unions."""
+        ...
 
 
 class TarStream:
@@ -75,7 +160,7 @@ class TarStream:
         self.notes: list[str] = []
         """What was left out and why."""
 
-    def add(self, change: Change) -> None:
+    def add(self, change: Packable) -> None:
         """The change is in the tar.
 
         Raises:
@@ -92,7 +177,7 @@ class TarStream:
         self._write(END)
         self._flush()
 
-    def _change(self, change: Change) -> None:
+    def _change(self, change: Packable) -> None:
         kind = change.kind
         if kind is ChangeKind.WHITEOUT:
             directory, slash, name = change.path.rpartition(b"/")
@@ -106,7 +191,7 @@ class TarStream:
         if kind is ChangeKind.OPAQUE_DIRECTORY:
             self._entry(Entry(change.path + b"/" + OPAQUE_NAME if change.path else OPAQUE_NAME, mode=0))
 
-    def _named(self, change: Change, name: bytes) -> None:
+    def _named(self, change: Packable, name: bytes) -> None:
         """An entry of that name, and its content when it is a file's first name."""
         status = change.stat
         kind = change.kind
@@ -127,7 +212,7 @@ class TarStream:
             entry = entry._replace(major=os.major(status.st_rdev), minor=os.minor(status.st_rdev))
         self._entry(entry)
 
-    def _described(self, entry: Entry, status: os.stat_result, xattrs: Mapping[bytes, bytes]) -> Entry:
+    def _described(self, entry: Entry, status: Status, xattrs: Mapping[bytes, bytes]) -> Entry:
         mtime_ns = status.st_mtime_ns
         if self._latest_ns is not None and mtime_ns > self._latest_ns:
             mtime_ns = self._latest_ns
@@ -143,7 +228,7 @@ class TarStream:
             xattrs=xattrs,
         )
 
-    def _file(self, change: Change, entry: Entry) -> None:
+    def _file(self, change: Packable, entry: Entry) -> None:
         size = change.stat.st_size
         self._entry(entry._replace(size=size))
         if not size:

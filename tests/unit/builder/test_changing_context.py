@@ -3,6 +3,7 @@
 import pytest
 
 from builder.api import build_or_reuse
+from builder.draft import Draft
 from builder.errors import ContextError
 from builder.options import BuildOptions
 from builder.steps import copy
@@ -23,20 +24,49 @@ def build(context, store):
     )
 
 
-def test_a_change_meanwhile_ends_the_build(context, tmp_path, monkeypatch):
-    apply = copy.apply
+CHANGES = {
+    "as long": lambda file: file.write_bytes(b"two"),
+    "longer": lambda file: file.write_bytes(b"longer"),
+    "shorter": lambda file: file.write_bytes(b""),
+    "gone": lambda file: file.unlink(),
+    "another": lambda file: (file.rename(file.with_name("old")), file.write_bytes(b"two")),
+    "mode": lambda file: file.chmod(0o600),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(("way", "after"), [("apply", "WORKDIR /w\n"), ("draft", "")])
+def test_a_change_meanwhile_ends_the_build(context, tmp_path, monkeypatch, change, way, after):
+    """Whether the layer is made by way of a branch, since something stands on it, or without one."""
+    (context / "Dockerfile").write_text(f"FROM scratch\nCOPY file /\n{after}")
+    copied = getattr(copy, way)
 
     def changing(*arguments, **options):
-        (context / "file").write_bytes(b"two")
-        apply(*arguments, **options)
+        change(context / "file")
+        return copied(*arguments, **options)
 
-    monkeypatch.setattr(copy, "apply", changing)
-    with pytest.raises(ContextError, match="the build context changed while it was copied"):
+    monkeypatch.setattr(copy, way, changing)
+    with pytest.raises(ContextError, match=r"changed while it was copied|does not exist in|can't be read"):
         build(context, tmp_path / "store")
     monkeypatch.undo()
     (context / "file").write_bytes(b"one")
+    (context / "file").chmod(0o644)
     again = build(context, tmp_path / "store")
     assert again.image_id == build(context, tmp_path / "fresh").image_id
+
+
+def test_a_change_while_it_is_packed_ends_the_build(context, tmp_path, monkeypatch):
+    changes = Draft.changes
+
+    def changing(*arguments):
+        (context / "file").write_bytes(b"longer")
+        return changes(*arguments)
+
+    monkeypatch.setattr(Draft, "changes", changing)
+    with pytest.raises(ContextError, match="the build context changed while it was copied"):
+        build(context, tmp_path / "store")
+    monkeypatch.undo()
+    assert build(context, tmp_path / "store").image_id == build(context, tmp_path / "fresh").image_id
 
 
 def test_two_builds_give_one_image(context, tmp_path):

@@ -20,6 +20,7 @@ from builder.rootfs import open_root
 from builder.stagefiles import StageFiles
 from builder.steps import copy, copykeys, directory
 from cache.keys import CONTENT, DEFINITION, StepInput
+from layers.pack import write_changes, write_layer
 
 OLD_NS = 1_000_000_000_123_456_789
 
@@ -67,6 +68,42 @@ def operation(*sources, to="/dest/", **options):
     return Copy(sources=tuple(f"/{source}" for source in sources), destination=to, from_step=None, **options)
 
 
+def both(copied, tree, branches, upper):
+    """The operation is applied to the fresh branch ``upper``; packed without a branch it gives the same layer."""
+    drafted = outcome(lambda: packed(copied, tree, branches)) if copy.is_draftable(copied) else None
+    fresh = not os.listdir(upper)
+    applied = outcome(lambda: copy.apply(copied, tree, branches, upper))
+    if drafted is not None and fresh:
+        assert drafted == (applied or write_layer(upper, None, epoch=0)[:3])
+    if applied is not None:
+        raise applied.error
+
+
+class Failure:
+    """How an operation failed; equal when its kind and words are."""
+
+    def __init__(self, error):
+        self.error = error
+        self.words = (type(error), str(error))
+
+    def __eq__(self, other):
+        return isinstance(other, Failure) and other.words == self.words
+
+    __hash__ = None
+
+
+def outcome(work):
+    try:
+        return work()
+    except (BuildError, ContextError) as error:
+        return Failure(error)
+
+
+def packed(copied, tree, branches):
+    with copy.draft(copied, tree, branches) as layer:
+        return write_changes(layer.changes(), None, epoch=0)[:3]
+
+
 class Stage:
     """A context, the branches below and the fresh one."""
 
@@ -77,7 +114,7 @@ class Stage:
         self.upper.mkdir()
 
     def run(self, *sources, **options):
-        copy.apply(operation(*sources, **options), BuildContext(self.context), [self.base], self.upper)
+        both(operation(*sources, **options), BuildContext(self.context), [self.base], self.upper)
         return files(self.upper)
 
     def stat(self, path):
@@ -347,13 +384,13 @@ class TestKinds:
 def test_what_a_lower_whiteout_hides_stays_hidden(stage, tmp_path):
     make(stage.base, {"app/secret": b"s", "app/sub/secret": b"s"})
     middle = make(tmp_path / "middle", {".wh.app": b""})
-    copy.apply(operation("d", to="/app"), BuildContext(stage.context), [middle, stage.base], stage.upper)
+    both(operation("d", to="/app"), BuildContext(stage.context), [middle, stage.base], stage.upper)
     with open_root([stage.upper, middle, stage.base]) as root:
         assert [entry.path for entry in root.walk(b"app")] == [b"l", b"sub", b"sub/y", b"x"]
 
 
 def test_on_scratch(stage):
-    copy.apply(operation("d", "a", to="/x/"), BuildContext(stage.context), [], stage.upper)
+    both(operation("d", "a", to="/x/"), BuildContext(stage.context), [], stage.upper)
     assert files(stage.upper) == {**under("x", D), "x/a": "A"}
 
 
@@ -416,7 +453,7 @@ def test_remote_sources_must_have_been_fetched(stage):
 class TestFromAnotherStep:
     def run(self, stage, *sources, **options):
         with open_root([stage.context]) as root:
-            copy.apply(operation(*sources, **options), StageFiles(root), [stage.base], stage.upper)
+            both(operation(*sources, **options), StageFiles(root), [stage.base], stage.upper)
         return files(stage.upper)
 
     def test_content_owners_times_links(self, stage):
@@ -456,13 +493,13 @@ class TestFromAnotherStep:
     def test_whiteouts_of_the_source_hide(self, stage, tmp_path):
         top = make(tmp_path / "top", {"d/.wh.x": b"", "d/new": b"N"})
         with open_root([top, stage.context]) as root:
-            copy.apply(operation("d"), StageFiles(root), [], stage.upper)
+            both(operation("d"), StageFiles(root), [], stage.upper)
         assert files(stage.upper) == {"dest/l": "-> x", "dest/new": "N", "dest/sub/y": "Y"}
 
     def test_an_empty_stage(self, stage):
         with pytest.raises(ContextError, match="'a' does not exist"):
-            copy.apply(operation("a"), StageFiles(None), [], stage.upper)
-        copy.apply(operation(""), StageFiles(None), [], stage.upper)
+            both(operation("a"), StageFiles(None), [], stage.upper)
+        both(operation(""), StageFiles(None), [], stage.upper)
         assert tree(stage.upper) == {"dest": "/"}
         assert copykeys.keyed_sources(operation(""), StageFiles(None)) == copykeys.keyed_sources(
             operation("e"), BuildContext(make(stage.context, {"e": None}))

@@ -11,7 +11,7 @@ from cache.prune import Result, plan_prune
 
 
 def result(name, parent, used):
-    return Result(name, parent, 10, 0, used, name)
+    return Result(name, parent, f"blob of {name}", 10, 0, used, name)
 
 
 FOREST = [

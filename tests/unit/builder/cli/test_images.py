@@ -169,5 +169,6 @@ def test_cache_ls_du_and_prune(call: Call) -> None:
     assert "would be freed" in call("cache", "prune", "--all", "--dry-run")
     assert len(call("cache", "ls").splitlines()) == 3
     call("rmi", "hello")
-    assert call("cache", "prune", "--all").startswith("2 results, 2 layers, ")
+    # the last layer may have no directory
+    assert re.match(r"2 results, [12] layers, ", call("cache", "prune", "--all"))
     assert call("cache", "ls").splitlines() == ["RESULT   SIZE   LAST USED   STEP"]
