@@ -249,6 +249,9 @@ class Laboratory:
             return build_or_reuse(options, root=str(self.top / store), emit=lambda _event: None, sources={})
         except BuildError as error:
             self.counts[f"refused: {type(error).__name__}"] += 1
+            if "server" in error.message:
+                # of these no project is the cause
+                raise
             return None
 
     def _renew(self) -> None:
@@ -271,7 +274,9 @@ def _memory() -> str | None:
 def laboratory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
     monkeypatch.setattr(filedigests, "RACY_NS", TICK_NS)
     shared = servers.Servers()
-    close, shared.close = shared.close, lambda: None  # type: ignore[method-assign]
+    close = shared.close
+    for name in ("end", "close"):
+        monkeypatch.setattr(shared, name, lambda: None)
     monkeypatch.setattr(servers, "Servers", lambda: shared)
     made_here = Laboratory()
     try:
