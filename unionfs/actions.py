@@ -128,7 +128,7 @@ class Actions:
         if not names:
             head = self._line.head()
             if head is None or head.below is None:
-                raise SnapshotError("there is no snapshot to compare with")
+                raise SnapshotError("union: there is no snapshot to compare with")
             names = [head.below]
         return {"states": [encode_branches(self._state(name)) for name in [*names, None][:2]]}
 

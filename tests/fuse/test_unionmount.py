@@ -97,6 +97,7 @@ REFUSALS = {
         1,
         "option 'delte' is unknown, did you mean 'delete'",
     ),
+    "remount": (["none", "{0}/m", "-o", "remount,ro"], 1, "option 'remount': unionctl changes a union"),
     "bad value": (
         ["-o", "delete=some,dirs={0}/top", "{0}/m"],
         1,

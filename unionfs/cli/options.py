@@ -109,6 +109,8 @@ def _apply(chosen: _Chosen, option: str) -> None:
     if setter is None:
         if key in _IGNORED or key.startswith("x-"):
             return
+        if key in _REFUSED:
+            raise OptionError(f"option {key!r}: {_REFUSED[key]}")
         raise OptionError(f"option {key!r} is unknown{_suggestion(key)}")
     needs_value = key in _WITH_VALUE
     if needs_value and not value:
@@ -354,6 +356,10 @@ _FLAGS: dict[str, _Setter] = {
     "noatime": _mount_flag("noatime", on=True),
 }
 _OPTIONS: dict[str, _Setter] = {**_WITH_VALUE, **_FLAGS}
+
+_REFUSED = {
+    "remount": "unionctl changes a union that is mounted; for flags of the mount: mount -i -o remount,ro",
+}
 
 # what mount(8) hands on from /etc/fstab and the kernel never sees
 _IGNORED = frozenset(

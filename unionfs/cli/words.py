@@ -111,10 +111,12 @@ def sort(arguments: list[str], actions: Mapping[str, Action]) -> Words:
 
 
 def _checked(action: str, known: Action, positional: list[str], values: dict[str, str], flags: set[str]) -> Words:
-    least, most = 1 + known.least, 1 + known.most
-    if not least <= len(positional) <= most:
-        wanted = f"{least}" if least == most else f"{least} to {most}"
-        raise UsageError(f"{action}: expected {wanted} words beside it, got {len(positional)}")
+    if not positional:
+        raise UsageError(f"{action}: expected UNION, the mount point or a path in it")
+    beside = len(positional) - 1
+    if not known.least <= beside <= known.most:
+        wanted = f"{known.least}" if known.least == known.most else f"{known.least} to {known.most}"
+        raise UsageError(f"{action}: expected {wanted} word{'s' * (wanted != '1')} beside UNION, got {beside}")
     if action != "--add" and values:
         raise UsageError(f"option {next(iter(values))!r} belongs to --add")
     for flag in flags:
