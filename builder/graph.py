@@ -274,11 +274,7 @@ class Graph(NamedTuple):
     @property
     def leaves(self) -> frozenset[StepId]:
         """The steps whose files no other step looks at."""
-        read = {step_id for step in self.steps for step_id in step.inputs}
-        linked = (isinstance(step.operation, Copy) and step.operation.link for step in self.steps)
-        read |= {
-            step.base for step, apart in zip(self.steps, linked, strict=True) if step.base is not None and not apart
-        }
+        read = {step_id for step in self.steps for step_id in (step.base, *step.inputs)}
         return frozenset(step.id for step in self.steps if step.id not in read)
 
     @property
