@@ -136,6 +136,10 @@ class InodeTable:
         self._next = ROOT_INO + 1
         self.by_link: dict[int, FileNode] = {}
         """Nodes of files with several names, by what ``Tree.identity`` says about their instances."""
+        self.origins: dict[int, int] = {}
+        """Identity of an instance made by copy-up → the number its file is shown with."""
+        self._gone: dict[int, int] = {}
+        """Numbers of nodes whose instance has no name any more → its identity in ``origins``."""
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -178,6 +182,14 @@ class InodeTable:
             node.link_keys = set()
         node.link_keys.add(key)
 
+    def lose_instance(self, node: Node, key: int) -> None:
+        """The instance of ``node`` has lost its last name; once it is gone too, its identity may be another's."""
+        if key in self.origins:
+            if node.ghost is None and (isinstance(node, DirectoryNode) or node.file is None):
+                del self.origins[key]
+            else:
+                self._gone[node.ino] = key
+
     def forget(self, ino: int, count: int) -> None:
         """``count`` references fewer; nodes that nobody needs are gone. Never raises."""
         node = self._nodes.get(ino)
@@ -203,6 +215,8 @@ class InodeTable:
 
     def _drop(self, node: Node) -> None:
         del self._nodes[node.ino]
+        if node.ino in self._gone:
+            self.origins.pop(self._gone.pop(node.ino), None)
         if node.parent is not None:
             if node.parent.children.get(node.name) is node:
                 del node.parent.children[node.name]

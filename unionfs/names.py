@@ -317,8 +317,11 @@ class Names:
             self._perform(directory, name, action, actions)
         for action in actions:
             self.show_change(directory, tree.branches[action.position])
+        removed = Remove(position) in actions and position == node.branch.position
+        if removed:
+            tree.lose_instance(node, status)
         if isinstance(node, FileNode):
-            if not (Remove(position) in actions and position == node.branch.position):
+            if not removed:
                 node.extra_links -= 1
                 self._lifter.links_changed(node)
             if status.st_nlink + node.extra_links <= 1 and node.kept is None:

@@ -187,6 +187,8 @@ class Renamer:
 
     def _lose(self, new: Place, target: Node, before: os.stat_result, *, physical: bool) -> None:
         """``target`` has lost the name to what was renamed over it."""
+        if physical:
+            self._tree.lose_instance(target, before)
         if isinstance(target, FileNode):
             if not physical:
                 target.extra_links -= 1

@@ -50,8 +50,7 @@ class Tree:
         self.table = InodeTable(DirectoryNode(ROOT_INO, None, b"", branches, len(branches) - 1))
         self.root = self.table.root
         self.root.lookups = 1
-        self.origins: dict[int, int] = {}
-        """Identity of an instance made by copy-up → the number its file is shown with."""
+        self.origins = self.table.origins
         self.restore_kept: Callable[[FileNode, DirectoryNode, bytes], None] = _nothing_kept
         """Puts the kept content of a node where one of its names is; who copies up sets it."""
         self.log: Callable[[str], None] = _ignore
@@ -391,6 +390,15 @@ class Tree:
             key = (status.st_dev, number)
             return self._large.setdefault(key, (1 << 63) + len(self._large))
         return number | device
+
+    def lose_instance(self, node: Node, status: os.stat_result) -> None:
+        """The name of ``node``'s instance was removed when it was in the state ``status``."""
+        if isinstance(node, FileNode) and (status.st_nlink > 1 or node.kept is not None or node.link is not None):
+            return
+        if self.origins or self._asked:
+            key = self.identity(status)
+            self._asked.discard(key)
+            self.table.lose_instance(node, key)
 
     def shown_ino(self, status: os.stat_result) -> int:
         """The inode number ``stat(2)`` shows for the instance."""

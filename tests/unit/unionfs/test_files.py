@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from harness.paths import ROOT
+from harness.paths import ROOT, UnionPaths
 from unionfs import _sys
-from unionfs.types import ROOT_INO, Caller, Passthrough, SetAttr
+from unionfs.types import ROOT_INO, Caller, DeleteMode, Passthrough, SetAttr
 
 USER = Caller(1000, 1000, 1)
 RD, RW = os.O_RDONLY, os.O_RDWR
@@ -373,6 +373,30 @@ def test_names_that_come_and_go_leave_no_memory_behind(stand):
     assert list(union.readdir(paths, 0, attributes=False)) == []
     union.releasedir(paths)
     assert union._tree.index(union._tree.root).codes == {}
+
+
+def test_copies_that_come_and_go_leave_no_memory_behind(stand):
+    for name in ("a", "b", "d/x"):
+        stand.put(1, name, "lower")
+    union = stand.union(delete=DeleteMode.FIRST, volatile=True)
+    paths = UnionPaths(union)
+    known = len(union._tree.origins)
+    for _ in range(3):
+        paths.append(b"a", b"copied")
+        number = paths.ino(b"a")
+        with paths.node(b"a") as attr, paths.open(b"a") as handle:
+            paths.unlink(b"a")
+            assert union.getattr(attr.ino, handle).visible_ino == number
+        paths.append(b"b", b"copied")
+        paths.write(b"new", b"")
+        paths.rename(b"new", b"b")
+        paths.unlink(b"b")
+        paths.chmod(b"d", 0o700)
+        paths.rename(b"d/x", b"x")
+        paths.unlink(b"x")
+        (stand.roots[0] / "d/.wh.x").unlink()
+        union.refresh()
+    assert len(union._tree.origins) == known + 1, "the directory is a copy still"
 
 
 def test_five_hundred_branches(tmp_path, stand_of):
