@@ -103,9 +103,9 @@ class Lifter:
         if self._notifier is not None and _rights(before) != _rights(after):
             # copyup=, or a mounter who may not give files away: the kernel trusts what it knew of the lower file
             self._notifier.invalidate_attributes(moved.ino)
+        moved.extra_links = shown_links - 1
         if shown_links > 1:
             tree.table.know_link(moved, tree.identity(after))
-            moved.extra_links = shown_links - 1
             self.materialize(moved)
         return moved
 

@@ -131,13 +131,15 @@ class Renamer:
                 self._lifter.keep(target, replaced)
             if target is not None and (isinstance(target, DirectoryNode) or not target.aliases):
                 tree.keep_ghost(target)
+            # keeping may have copied the name up
+            claimed = tree.index(new.directory).codes.get(new.name, 0) >> CODE_SHIFT
             self._rename_on(branch, old, new, is_directory=isinstance(mover, DirectoryNode), leaves_whiteout=leaves)
         except BaseException:
             raised.undo()
             raise
         raised.settle(old.path, new.path)
         if target is not None and replaced is not None:
-            self._lose(new, target, replaced, physical=target.branch.position == claim >> CODE_SHIFT == position)
+            self._lose(new, target, replaced, physical=target.branch.position == claimed == position)
             if tree.options.delete is DeleteMode.ALL:
                 self._remove_below(new, position)
         self._follow(old, mover, new, branch, opaque=raised.opaque)

@@ -35,11 +35,15 @@ class DaemonDiedError(Exception):
 class Mortal(Actor):
     """An actor whose operations are one change each; ``pending`` is the one that nobody knows the end of."""
 
-    def __init__(self, union: Path, plain: Path, seed: int, *, links: bool) -> None:
-        """``links``: names of one file stay together over a remount, since only one branch is written to."""
+    def __init__(self, union: Path, plain: Path, seed: int, *, links: bool, counts: bool) -> None:
+        """``links``: names of one file stay together over a remount, since only one branch is written to.
+
+        ``counts``: so do the numbers of links, since no lower file has several names.
+        """
         super().__init__(union, plain, seed)
         left_out = ["_create", "_open_file", "_use_open", "_close_file", "_sync", "_unnamed"]
         left_out += [] if links else ["_link"]
+        left_out += [] if counts else ["_look"]
         self.operations = [one for one in self.operations if one.__name__ not in left_out]
         self.pending: Callable[[str], object] | None = None
 
@@ -99,20 +103,45 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def add_names(root: Path) -> None:
+    """Some files below ``root`` have several names, here and there."""
+    found = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    for number, path in enumerate(found[::2]):
+        for parent in {root, path.parent}:
+            os.link(path, parent / f"name {number}")
+
+
 @pytest.mark.parametrize(
     ("options", "writable"),
-    [("whiteouts=aufs", 1), ("whiteouts=overlay,passthrough=off", 1), ("delete=all,create=top", 2), ("volatile", 2)],
+    [
+        ("whiteouts=aufs", 1),
+        ("whiteouts=overlay,passthrough=off", 1),
+        ("delete=all,create=top", 2),
+        ("volatile", 2),
+        ("inodes=stable", 1),
+    ],
 )
 def test_daemon_is_killed(options: str, writable: int, place: Path) -> None:
     chance = random.Random(options)
     branches, root = [place / name for name in BRANCHES], place / "root"
+    named = "stable" in options
+    if named:
+        for number in range(ACTORS):
+            add_names(place / "bottom" / str(number))
+            add_names(place / "plain" / str(number))
     actors: list[Mortal] = []
     for death in range(KILLS):
         with killed_at_the_end(start(branches, root, options, writable=writable), root) as daemon:
             for actor in actors:
                 actor.assert_old_or_new()
             actors = [
-                Mortal(root / str(one), place / "plain" / str(one), death * ACTORS + one, links=writable == 1)
+                Mortal(
+                    root / str(one),
+                    place / "plain" / str(one),
+                    death * ACTORS + one,
+                    links=writable == 1,
+                    counts=not named,
+                )
                 for one in range(ACTORS)
             ]
             killer = threading.Timer(chance.uniform(0.005, 0.15), daemon.kill)

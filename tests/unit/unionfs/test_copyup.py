@@ -235,3 +235,14 @@ def test_content_kept_for_a_name_nobody_asks_for_goes_with_the_union(stand):
     paths.unlink(b"a")
     paths.ops.close()
     assert stand.names(0) == [".wh.a"]
+
+
+def test_a_copy_whose_other_names_are_removed_has_one_link(stand, form):
+    stand.put(1, "a", "x")
+    os.link(stand.roots[1] / "a", stand.roots[1] / "b")
+    paths = stand.paths(whiteouts=form)
+    with paths.node(b"a"):
+        paths.unlink(b"b")
+        assert paths.stat(b"a").nlink == 1
+        paths.chmod(b"a", 0o600)
+        assert paths.stat(b"a").nlink == 1

@@ -96,6 +96,20 @@ def test_what_a_killed_union_left_beside_a_whiteout_stays_hidden(stand, form, ki
     assert paths.stat(b"D").mtime_ns == 2_000_000_002
 
 
+def test_a_name_of_a_copied_file_is_replaced(stand, form):
+    stand.put(1, "a", "x")
+    stand.put(1, "other", "o")
+    os.link(stand.roots[1] / "a", stand.roots[1] / "b")
+    paths = stand.paths(whiteouts=form)
+    with paths.node(b"a") as attr:
+        paths.chmod(b"a", 0o600)
+        with paths.node(b"b") as same:
+            assert same.ino == attr.ino
+            paths.rename(b"other", b"b")
+        assert paths.stat(b"a").nlink == 1
+    assert (paths.read(b"a"), paths.read(b"b")) == (b"x", b"o")
+
+
 def test_renaming_back_and_forth(stand, form):
     stand.put(1, "d/f", "x")
     stand.put(1, "e", None)
