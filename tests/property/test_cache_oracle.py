@@ -39,6 +39,8 @@ SECONDS = float(os.environ.get("CACHE_ORACLE_SECONDS", "inf"))
 SEED = int(os.environ.get("CACHE_ORACLE_SEED", "0"))
 STORE_LIFE = 200
 """Histories that share a store: what an earlier one left must not be taken for another's."""
+TOLD = 250
+"""Histories after which a long run says how far it is (``pytest -s``)."""
 TICK_NS = 20_000_000
 """No file system here has a coarser clock; the two seconds of life would keep all files of a test from being known."""
 
@@ -197,11 +199,17 @@ class Laboratory:
     def close(self) -> None:
         shutil.rmtree(self.top)
 
+    def told(self) -> str:
+        """What was done so far."""
+        return ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
+
     def check(self, history: list[Revision]) -> None:
         """Every state of ``history`` gives the same image with the cache and without."""
         if time.monotonic() > self.deadline:
             return
         self.counts["histories"] += 1
+        if self.counts["histories"] % TOLD == 0:
+            print(self.told(), flush=True)
         if self.counts["histories"] % STORE_LIFE == 0:
             self._renew()
         for name in ("context", "other"):
@@ -281,7 +289,7 @@ def laboratory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
     made_here = Laboratory()
     try:
         yield made_here
-        print("\n" + ", ".join(f"{name} {count}" for name, count in sorted(made_here.counts.items())))
+        print(f"\n{made_here.told()}")
     finally:
         made_here.close()
         close()
