@@ -60,8 +60,6 @@ def key(
     details: list[tuple[str, Value]] = [("inline files", tuple((file.name, file.content) for file in operation.inline))]
     if by_step:
         details += [("source patterns", operation.sources), ("excludes", operation.excludes)]
-    if operation.parents:
-        details.append(("kept paths", operation.sources))
     flags = [name for name in ("link", "parents", "unpack", "unpack_remote") if getattr(operation, name)]
     return copy_key(
         strength,

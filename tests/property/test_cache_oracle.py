@@ -124,6 +124,8 @@ class State(NamedTuple):
 
     def dockerfile(self) -> str:
         one, two, final = self.stages
+        # a stage can't take files from itself
+        one = tuple(line.replace("from=one", "from=base") for line in one)
         lines = ["ARG BASE=one", "FROM busybox AS base", f"FROM {self.base} AS one", *one, f"FROM {self.base} AS two"]
         return "\n".join([*lines, *two, f"FROM {self.base}", *final, self.last, ""])
 
@@ -257,8 +259,8 @@ class Laboratory:
             return build_or_reuse(options, root=str(self.top / store), emit=lambda _event: None, sources={})
         except BuildError as error:
             self.counts[f"refused: {type(error).__name__}"] += 1
-            if "server" in error.message:
-                # of these no project is the cause
+            if "union server is closed" in error.message:
+                # no project is the cause of that
                 raise
             return None
 
