@@ -1,4 +1,4 @@
-"""The system calls a sandbox needs and Python 3.11 lacks.
+"""The system calls a sandbox needs and Python 3.11 lacks; those a union needs too come from ``unionfs._sys``.
 
 Invariants: every function is one system call, prepared at import so that a forked child does no more than make it; a
 failure is an ``OSError`` with the errno and nothing else. The library is entered with the interpreter lock held
@@ -11,6 +11,19 @@ import ctypes  # noqa: TID251  (this module is where the sandbox's system calls 
 import os
 import signal
 import struct
+
+from unionfs._sys import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    fsconfig,
+    fsconfig_create,
+    fsmount,
+    fsopen,
+)
+
+__all__ = ["MOUNT_ATTR_NODEV", "MOUNT_ATTR_NOEXEC", "MOUNT_ATTR_NOSUID", "MOUNT_ATTR_RDONLY"]
 
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWCGROUP = 0x0200_0000
@@ -33,11 +46,6 @@ OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
-MOUNT_ATTR_RDONLY = 0x1
-MOUNT_ATTR_NOSUID = 0x2
-MOUNT_ATTR_NODEV = 0x4
-MOUNT_ATTR_NOEXEC = 0x8
-
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
@@ -48,9 +56,6 @@ PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 
 _PR_SET_NAME = 15
-_FSCONFIG_SET_FLAG = 0
-_FSCONFIG_SET_STRING = 1
-_FSCONFIG_CMD_CREATE = 6
 _SECCOMP_SET_MODE_FILTER = 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _BPF_PROG_LOAD = 5
@@ -63,9 +68,6 @@ _LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
 # from 424 on the numbers are the same everywhere (asm-generic/unistd.h)
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
-_FSOPEN = 430
-_FSCONFIG = 431
-_FSMOUNT = 432
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 _NUMBERS = {
@@ -171,19 +173,18 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
     _call(_MOVE_MOUNT, mount_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
-def new_mount(kind: bytes, options: tuple[tuple[bytes, bytes | None], ...], attributes: int) -> int:
+def new_mount(kind: str, options: tuple[tuple[str, str | None], ...], attributes: int) -> int:
     """A detached mount of a new ``kind`` filesystem; the caller closes it.
 
     fsopen(2), fsconfig(2), fsmount(2).
     """
-    context = _call(_FSOPEN, kind, 1)
+    context = fsopen(kind)
     try:
         # else tables of mounts call it "none"
-        for name, value in ((b"source", kind), *options):
-            set_kind = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
-            _call(_FSCONFIG, context, set_kind, name, value, 0)
-        _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
-        return _call(_FSMOUNT, context, 1, attributes)
+        for name, value in (("source", kind), *options):
+            fsconfig(context, name, value)
+        fsconfig_create(context)
+        return fsmount(context, attributes)
     finally:
         os.close(context)
 

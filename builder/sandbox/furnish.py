@@ -109,7 +109,7 @@ class Root:
         devices = [mount for mount in mounts if isinstance(mount, Devices)]
         nodes = _host_devices() if any(mount.bound for mount in devices) else {}
         with Stage("staging on", _STAGING):
-            _attach(_sys.new_mount(b"tmpfs", (), HARDENED & ~_sys.MOUNT_ATTR_NOEXEC), _STAGING)
+            _attach(_sys.new_mount("tmpfs", (), HARDENED & ~_sys.MOUNT_ATTR_NOEXEC), _STAGING)
             for target in ("/root", "/etc", *BASE_TARGETS):
                 os.mkdir(_STAGING + target)
         for mount in mounts:
@@ -306,7 +306,7 @@ def _cover(cover: Mask | ReadOnly | Seal) -> None:
     elif isinstance(cover, ReadOnly):
         _attach_tree(_sys.open_tree(path.encode(), recursive=True), _READ_ONLY, path)
     elif _is_directory(target):
-        _attach_tree(_sys.new_mount(b"tmpfs", ((b"mode", b"755"),), HARDENED), _READ_ONLY, path)
+        _attach_tree(_sys.new_mount("tmpfs", (("mode", "755"),), HARDENED), _READ_ONLY, path)
     else:
         null = _sys.open_tree(f"{_STAGING}/dev/null".encode(), recursive=False)
         _attach_tree(null, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC, path)
@@ -336,10 +336,9 @@ def _confinement(target: str) -> int:
 
 
 def _new_filesystem(mount: Filesystem) -> int:
-    options = tuple((name.encode(), None if value is None else value.encode()) for name, value in mount.options)
     try:
-        return _sys.new_mount(mount.kind.encode(), options, mount.attributes)
+        return _sys.new_mount(mount.kind, mount.options, mount.attributes)
     except OSError as error:
         if not (mount.last_is_optional and error.errno == errno.EINVAL):
             raise
-        return _sys.new_mount(mount.kind.encode(), options[:-1], mount.attributes)
+        return _sys.new_mount(mount.kind, mount.options[:-1], mount.attributes)
