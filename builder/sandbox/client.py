@@ -57,7 +57,7 @@ class Running:
         return self._socket.fileno()
 
     def result(self) -> SandboxResult:
-        """How the step ended; waits until it has. Every process of the step is dead then.
+        """How the step ended; waits until it has. Every process it started is dead then.
 
         Raises:
             SandboxError: the server went away, and the step with it.

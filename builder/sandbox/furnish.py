@@ -189,11 +189,6 @@ class Root:
             with Stage("changing", "root"):
                 _sys.mount_setattr(self._root, attributes, recursive=False)
 
-    @property
-    def has_made_points(self) -> bool:
-        """Whether there is anything for `restore` to do."""
-        return bool(self._made)
-
     def restore(self) -> None:
         """Mount points that were made, and are as they were made, are gone; their directories have their times back."""
         for point in reversed(self._made):
@@ -203,6 +198,22 @@ class Root:
             # where the step has put something there, or moved it, it is the step's
             with contextlib.suppress(OSError):
                 _remove(point)
+
+    def leave(self) -> None:
+        """Nothing of this process holds the root: the kernel lets it go now, not when the process has ended.
+
+        From here on the root of this process is what was /proc. Mounts that must stay together (mount_namespaces(7))
+        stay until the end of the process, as all would without this.
+        """
+        for point in self._made:
+            os.close(point.parent)
+        self._made.clear()
+        with contextlib.suppress(OSError):
+            elsewhere = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            _sys.umount(b"/", _sys.MNT_DETACH)
+            os.fchdir(elsewhere)
+            os.chroot(".")
+            os.close(self._root)
 
     def _attach_inside(self, mount_fd: int, target: str, *, is_directory: bool) -> None:
         target_fd = self._resolve(target, is_directory=is_directory)

@@ -84,9 +84,9 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     for fd in {*stdio, *received.fds} - {fds.root}:
         os.close(fd)
     ended = _reap_until(to_command[1])
-    if root.has_made_points:
-        _end_all_others()
-        root.restore()
+    _end_all_others()
+    root.restore()
+    root.leave()
     wire.send(report, {"event": protocol.EXITED, "wait_status": ended})
 
 

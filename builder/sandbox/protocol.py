@@ -13,9 +13,10 @@
       │◀──────────── console {} + fd ── (tty only) ──────────────┤                            │
       │                            │◀─ failed {stage} ───────────┴────────────────────────────┤ (only if it fails)
       │ signal ───────────────────▶│ ── pidfd ──────────────────▶│ ── kill ──────────────────▶│ exec
-      │                            │◀─ exited {status} ──────────┤ reaps until the command ends
-      │                            │ waits for init: all dead    ┘
-      │◀────────────── result {} ──┤ counts, removes the groups
+      │                            │                             │ reaps until the command ends, kills and reaps
+      │                            │                             │ all others, lets the root go
+      │◀────────────── result {} ──┤◀─ exited {status} ──────────┤
+      │   counted by the groups    │ removes the groups          ┘ takes the namespaces down
       │ (closes the step socket: everything of the step is killed)
       │ spawn {argv, fds} ────────▶│ a program in the server's user and mount namespace, for a builder that is not root
       │ (closes the control socket: everything of every step is killed, the server ends)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from builder.sandbox import _sys, caps, init, mounts, network, protocol, seccomp
 from builder.sandbox.cgroup import needed_controllers
 from builder.sandbox.command import SETUP_FAILED, Confinement
+from builder.sandbox.group import Usage
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SandboxSpec
 from unionfs import wire
@@ -170,6 +171,18 @@ class Child:
         """Every process of the step is dying: a pid namespace ends with its first process. pid_namespaces(7)."""
         self.signal(signal.SIGKILL)
 
+    def early_result(self) -> SandboxResult | None:
+        """The result of a step whose processes have ended but the first, which only takes its namespaces down.
+
+        None where nothing is known yet, or where the end of the first process is needed to know what was used.
+        """
+        if self._wait_status is None or self._failure is not None:
+            return None
+        used = self._group.usage()
+        if used.cpu_user_ns is None or used.cpu_system_ns is None:
+            return None
+        return self._result(self._wait_status, used, used.cpu_user_ns, used.cpu_system_ns)
+
     def finish(self) -> SandboxResult:
         """The result of a step whose first process has ended; the groups are still to be closed."""
         _pid, status, usage = os.wait4(self.pid, 0)
@@ -177,13 +190,18 @@ class Child:
         self._drain()
         self.report.close()
         used = self._group.usage()
-        number, status = self._status(status)
+        user_ns = round(usage.ru_utime * 1e9) if used.cpu_user_ns is None else used.cpu_user_ns
+        system_ns = round(usage.ru_stime * 1e9) if used.cpu_system_ns is None else used.cpu_system_ns
+        return self._result(status, used, user_ns, system_ns)
+
+    def _result(self, init_status: int, used: Usage, user_ns: int, system_ns: int) -> SandboxResult:
+        number, status = self._status(init_status)
         return SandboxResult(
             status=status,
             signal=number,
             oom=used.oom,
-            cpu_user_ns=round(usage.ru_utime * 1e9) if used.cpu_user_ns is None else used.cpu_user_ns,
-            cpu_system_ns=round(usage.ru_stime * 1e9) if used.cpu_system_ns is None else used.cpu_system_ns,
+            cpu_user_ns=user_ns,
+            cpu_system_ns=system_ns,
             memory_peak_bytes=used.memory_peak_bytes,
             pids_peak=used.pids_peak,
             read_bytes=used.read_bytes,

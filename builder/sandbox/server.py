@@ -166,6 +166,10 @@ class Server:
             more = False
         if not more:
             self._unwatch(child.report.fileno())
+        client = self._children.get(child)
+        result = None if client is None else child.early_result()
+        if client is not None and result is not None:
+            self._conclude(child, client, result)
 
     def _on_client(self, child: Child, client: socket.socket) -> None:
         received = _receive(client)
@@ -182,7 +186,7 @@ class Server:
     def _on_end(self, child: Child) -> None:
         self._unwatch(child.pidfd)
         self._unwatch(child.report.fileno())
-        client = self._children.pop(child)
+        client = self._children[child]
         if child is self._spare:
             # it failed before it was needed: the next step makes its own, and its failure is told
             self._spare = None
@@ -190,9 +194,15 @@ class Server:
         if not child.close_group():
             self._lingering.append(child)
         if client is not None:
-            self._unwatch(client.fileno())
-            _tell(client, result)
-            client.close()
+            self._conclude(child, client, result)
+        del self._children[child]
+
+    def _conclude(self, child: Child, client: socket.socket, result: SandboxResult) -> None:
+        """The client knows the end of its step; nothing is expected from it any more."""
+        self._children[child] = None
+        self._unwatch(client.fileno())
+        _tell(client, result)
+        client.close()
 
 
 def _receive(sock: socket.socket) -> wire.Received | None:
