@@ -270,7 +270,7 @@ def finish(
 ) -> BuildResult:
     """The image is in the store, has its names, and lies where ``-o`` says."""
     image = assemble(preparation.graph, results, preparation.options.labels)
-    if any(fields["type"] == "inline" for fields in preparation.options.cache_to):
+    if preparation.options.inline_cache:
         from builder.exchange import inline
 
         records = preparation.lookup.records(preparation.graph.final_chain, results)

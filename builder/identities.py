@@ -88,11 +88,13 @@ def resolve_user(text: str, passwd: tuple[PasswdEntry, ...], group: tuple[GroupE
 
 
 def resolve_owner(text: str, passwd: tuple[PasswdEntry, ...], group: tuple[GroupEntry, ...]) -> tuple[int, int]:
-    """User and group that ``--chown=text`` gives files; empty is root. Raises UnknownIdentityError."""
-    if not text:
-        return (0, 0)
-    user_text, colon, group_text = text.partition(":")
-    number = _number(user_text)
+    """User and group that ``--chown=text`` gives files; what is empty is root. Raises UnknownIdentityError.
+
+    A number is itself, and ``root`` is 0, whatever the files say. Source: ``llb.WithUser`` of BuildKit, where what is
+    unknown is taken for root without a word.
+    """
+    user_text, _, group_text = text.partition(":")
+    number = _owner_number(user_text)
     if number is not None:
         uid = gid = number
     else:
@@ -100,12 +102,15 @@ def resolve_owner(text: str, passwd: tuple[PasswdEntry, ...], group: tuple[Group
         if entry is None:
             raise UnknownIdentityError(f"user {user_text!r} is not in /etc/passwd of the image")
         uid, gid = entry.uid, entry.gid
-    return (uid, _group_id(group_text, group) if colon and group_text else gid)
+    if not group_text:
+        return (uid, gid)
+    number = _owner_number(group_text)
+    return (uid, _group_id(group_text, group) if number is None else number)
 
 
 def names_identity(text: str) -> bool:
     """Whether ``text`` (``user[:group]``) holds a name, so that the image's files decide what it means."""
-    return any(part and _number(part) is None for part in text.split(":", 1))
+    return any(_owner_number(part) is None for part in text.split(":", 1))
 
 
 def _group_id(text: str, group: tuple[GroupEntry, ...]) -> int:
@@ -114,6 +119,11 @@ def _group_id(text: str, group: tuple[GroupEntry, ...]) -> int:
     if found is None:
         raise UnknownIdentityError(f"group {text!r} is not in /etc/group of the image")
     return found
+
+
+def _owner_number(text: str) -> int | None:
+    """As `_number`, of an owner of files: what is empty or ``root`` is 0."""
+    return 0 if text in {"", "root"} else _number(text)
 
 
 def _number(text: str) -> int | None:

@@ -67,6 +67,12 @@ class BuildOptions(NamedTuple):
     cache_from: tuple[Mapping[str, str], ...] = ()
     cache_to: tuple[Mapping[str, str], ...] = ()
 
+    @property
+    def inline_cache(self) -> bool:
+        """Whether the image is to tell of its cache: ``type=inline``, or the build argument that asks for it."""
+        asked = self.build_args.get("BUILDKIT_INLINE_CACHE", "") in {"1", "t", "T", "true", "TRUE", "True"}
+        return asked or any(fields["type"] == "inline" for fields in self.cache_to)
+
 
 def default_root(environment: Mapping[str, str]) -> str:
     """Where images, layers and cache live: ``$XDG_DATA_HOME/pybuild``."""

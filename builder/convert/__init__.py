@@ -116,6 +116,7 @@ class _Build:
         epoch = arguments.source_date_epoch({**self._around.global_scope, **self._build_args}, self._given_epoch)
         warnings = (
             *self._dockerfile.warnings,
+            *arguments.special_findings(self._build_args),
             *arguments.unused_arguments(self._dockerfile, self._build_args, self._automatic),
         )
         return Graph(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from builder.dockerfile import shell
 from builder.dockerfile.instructions import Arg, Dockerfile
+from builder.dockerfile.parser import is_dockerfile_syntax
 from builder.dockerfile.source import Finding
 from builder.dockerfile.suggest import nearest
 from builder.errors import DockerfileError, ExpansionError
@@ -88,6 +89,18 @@ def source_date_epoch(values: Mapping[str, str], given: int | None) -> int | Non
 def is_seconds(text: str) -> bool:
     """Return whether ``text`` is a number of seconds since 1970."""
     return text.isascii() and text.isdecimal()
+
+
+def special_findings(build_args: Mapping[str, str]) -> list[Finding]:
+    """Return one finding for each argument that means something to other builders and nothing to this one."""
+    findings: list[Finding] = []
+    syntax = build_args.get("BUILDKIT_SYNTAX", "")
+    if syntax and not is_dockerfile_syntax(syntax):
+        message = f"BUILDKIT_SYNTAX asks for the syntax {syntax!r}, the built-in Dockerfile syntax is used"
+        findings.append(Finding("ForeignSyntax", message))
+    if build_args.get("BUILDKIT_MULTI_PLATFORM"):
+        findings.append(Finding("NoEffect", "BUILDKIT_MULTI_PLATFORM has no effect: an image is for one platform"))
+    return findings
 
 
 def unused_arguments(dockerfile: Dockerfile, build_args: Mapping[str, str], known: Mapping[str, str]) -> list[Finding]:

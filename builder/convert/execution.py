@@ -19,6 +19,7 @@ PIPES = "/dev/pipes"
 
 _HIDDEN = "****"
 _HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+_CACHE_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
 
 
 def convert_run(state: StageState, instruction: instructions.Run) -> None:
@@ -92,8 +93,9 @@ def _mounts(state: StageState, instruction: instructions.Run) -> tuple[Mount, ..
     def origin_of(reference: str) -> Origin:
         return state.around.origin_of(reference, state.number, place)
 
+    namespace = state.around.build_args.get(_CACHE_NAMESPACE, "")
     mounts: list[Mount] = []
     for text in instruction.mounts:
         agents = sum(isinstance(mount, SshMount) for mount in mounts)
-        mounts.append(parse_mount(text, state.expand, Context(state.cwd, origin_of, agents)))
+        mounts.append(parse_mount(text, state.expand, Context(state.cwd, origin_of, agents, namespace)))
     return tuple(mounts)

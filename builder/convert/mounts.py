@@ -37,11 +37,15 @@ _LARGEST_MODE = 0o7777
 
 
 class Context(NamedTuple):
-    """What a mount's fields refer to: the working directory, what ``from`` means, the number of ssh mounts so far."""
+    """What a mount's fields refer to: the working directory, what ``from`` means, the number of ssh mounts so far.
+
+    ``namespace`` keeps the caches of builds apart that use the same ids; the empty one is that of all others.
+    """
 
     cwd: str
     origin: Callable[[str], Origin]
     ssh_count: int
+    namespace: str = ""
 
 
 def mount_source(text: str) -> str:
@@ -179,10 +183,11 @@ def _cache(fields: _Fields, context: Context) -> Mount:
     sharing = fields.text("sharing", "shared").lower()
     if sharing not in _SHARING:
         raise DockerfileError(f"--mount: unknown sharing {sharing!r}", hints=did_you_mean(sharing, _SHARING))
+    # the id is the target as written, so that a relative one is shared by all working directories
+    identity = fields.text("id") or posixpath.normpath(fields.text("target"))
     return CacheMount(
         fields.target(context),
-        # the id is the target as written, so that a relative one is shared by all working directories
-        fields.text("id") or posixpath.normpath(fields.text("target")),
+        f"{context.namespace}/{identity}" if context.namespace else identity,
         sharing,
         fields.read_only(default=False),
         paths.clean(fields.text("source")),

@@ -101,7 +101,7 @@ def _parse_file(source: str, rest: str, flags: GitFlags) -> HttpSource:
     from urllib.parse import unquote
 
     _, _, path = rest.partition("/")
-    return HttpSource(source, posixpath.basename(unquote(path)) or UNNAMED, flags.checksum)
+    return HttpSource(source, posixpath.basename(unquote(path).rstrip("/")) or UNNAMED, flags.checksum)
 
 
 def _parse_repository(source: str, found: re.Match[str], flags: GitFlags) -> GitSource:

@@ -15,6 +15,7 @@ from builder.dockerfile.source import Finding, Source, SourceRange
 from builder.errors import DockerfileError
 
 _KNOWN_SYNTAX = r"(docker\.io/)?(docker|moby|library)/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?\Z"
+_OTHER_SYNTAX = r"//[ \t]*syntax[ \t]*=[ \t]*(\S+)|\{\s*\"syntax\"\s*:\s*\"([^\"]*)\""
 
 
 def parse(text: bytes | str, name: str) -> Dockerfile:
@@ -24,6 +25,7 @@ def parse(text: bytes | str, name: str) -> Dockerfile:
         DockerfileError: the text is no Dockerfile; the error knows the lines.
     """
     source = Source(name, decode(text))
+    _refuse_other_languages(source)
     directives, statements, warnings = lex(source)
     if not statements:
         raise DockerfileError(f"{name} holds no instructions", hints=("a Dockerfile begins with FROM",))
@@ -70,9 +72,27 @@ def parse_trigger(expression: str, place: SourceRange) -> Instruction:
     return instruction
 
 
+def is_dockerfile_syntax(reference: str) -> bool:
+    """Return whether ``reference`` names a frontend of Dockerfiles, whose language this is."""
+    return re.match(_KNOWN_SYNTAX, reference) is not None
+
+
+def _refuse_other_languages(source: Source) -> None:
+    """Return when the text is not in the comments or the JSON of another language that asks for its own frontend."""
+    first, _, rest = source.text.partition("\n")
+    number, text = (2, rest) if first.startswith("#!") else (1, source.text)
+    found = re.match(_OTHER_SYNTAX, text) if text.startswith(("//", "{")) else None
+    if found is None:
+        return
+    reference = found.group(1) or found.group(2)
+    message = f"{source.name} is not in the Dockerfile language: it asks for the syntax {reference!r}"
+    hint = "only the Dockerfile language is built in: # syntax=docker/dockerfile:1"
+    raise DockerfileError(message, source=SourceRange(source.name, number, number), hints=(hint,))
+
+
 def _check_syntax(syntax: str, name: str) -> tuple[Finding, ...]:
     reference = syntax.partition(" ")[0]
-    if not reference or re.match(_KNOWN_SYNTAX, reference):
+    if not reference or is_dockerfile_syntax(reference):
         return ()
     message = f"{name} asks for the syntax {reference!r}, the built-in Dockerfile syntax is used"
     return (Finding("ForeignSyntax", message, SourceRange(name, 1, 1)),)

@@ -93,6 +93,11 @@ class TestElsewhere:
         self, pybuild: Pybuild, other: Pybuild, context: Path, docker_registry: str
     ) -> None:
         name = f"{docker_registry}/results/image:1"
+        asked = ("--build-arg", "BUILDKIT_INLINE_CACHE=1")
+        pybuild.run("build", "-t", name, "--push", *asked, "--target", "two", context)
+        found = outcomes(other, "--cache-from", name, "--target", "two", "-t", name, context)
+        assert set(found.values()) == {"CACHED"}
+        name, other = f"{name}-2", Pybuild(other.root.parent / "another")
         pybuild.run("build", "-t", name, "--push", "--cache-to", "type=inline", "--target", "two", context)
         found = outcomes(other, "--cache-from", name, "--target", "two", "-t", name, context)
         assert set(found.values()) == {"CACHED"}

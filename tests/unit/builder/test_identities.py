@@ -94,7 +94,17 @@ def test_owner(text, expected):
     assert resolve_owner(text, PASSWD, GROUP) == expected
 
 
-@pytest.mark.parametrize("text", ["nobody", "app:nogroup", ":wheel"])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", (0, 0)), (":wheel", (0, 10)), ("root", (0, 0)), ("1:60", (1, 60)), ("1:root", (1, 0))]
+)
+def test_root_and_numbers_need_no_file(text, expected):
+    assert resolve_owner(text, PASSWD, GROUP) == expected
+    assert names_identity(text) == ("wheel" in text)
+    if "wheel" not in text:
+        assert resolve_owner(text, (), ()) == expected
+
+
+@pytest.mark.parametrize("text", ["nobody", "app:nogroup", ":nogroup"])
 def test_unknown_owners(text):
     with pytest.raises(UnknownIdentityError):
         resolve_owner(text, PASSWD, GROUP)

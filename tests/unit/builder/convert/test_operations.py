@@ -116,6 +116,23 @@ def test_mounts(text: str, mount: Mount) -> None:
     assert [(type(one), one) for one in run.mounts] == [(type(mount), mount)]
 
 
+def test_caches_of_a_namespace_are_its_own() -> None:
+    for text, identity in ("id=c,target=/x", "ns/c"), ("target=/x/../y", "ns//y"):
+        run = last_run(f"RUN --mount=type=cache,{text} x", build_args={"BUILDKIT_CACHE_MOUNT_NS": "ns"})
+        (mount,) = run.mounts
+        assert isinstance(mount, CacheMount)
+        assert mount.id == identity
+
+
+def test_arguments_that_mean_nothing_here_are_told() -> None:
+    dockerfile = parse("FROM scratch\n", "Dockerfile")
+    given = {"BUILDKIT_SYNTAX": "other/frontend:1", "BUILDKIT_MULTI_PLATFORM": "1"}
+    told = convert(dockerfile, {}, build_args=given, target=None, platform=AMD64).warnings
+    assert [finding.rule for finding in told] == ["ForeignSyntax", "NoEffect"]
+    given = {"BUILDKIT_SYNTAX": "docker/dockerfile:1.7", "BUILDKIT_INLINE_CACHE": "1", "BUILDKIT_BUILD_NAME": "x"}
+    assert convert(dockerfile, {}, build_args=given, target=None, platform=AMD64).warnings == ()
+
+
 def test_mounts_of_stages_and_images_are_inputs() -> None:
     found = steps(
         "FROM a AS b\nRUN x\nFROM c\n"
@@ -224,7 +241,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
         ("git@h:r.git?subdir=/s#v1", GitSource("git@h:r.git", "v1", "/s", False, "")),
         ("https://u:p@h/r.git", GitSource("https://u:p@h/r.git", "", "", False, "")),
         ("https://h/r.git.txt", HttpSource("https://h/r.git.txt", "r.git.txt", "")),
-        ("https://h/r.git/", HttpSource("https://h/r.git/", "__unnamed__", "")),
+        ("https://h/r.git/", HttpSource("https://h/r.git/", "r.git", "")),
     ],
 )
 def test_remote_sources(source: str, expected: HttpSource | GitSource) -> None:

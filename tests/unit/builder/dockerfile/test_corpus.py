@@ -61,6 +61,16 @@ def test_refused(case: dict[str, Any]) -> None:
         assert case["hint"] in error.hints
 
 
+def test_a_line_has_less_than_64_kib() -> None:
+    longest = "FROM a\nLABEL a=" + "x" * (65_535 - len("LABEL a=") - 1)
+    assert parse(longest, "Dockerfile").stages
+    for text in (longest + "x", longest[:-1] + "é"):
+        with pytest.raises(BuildError, match="the line is longer than 65535 bytes") as raised:
+            parse(text, "Dockerfile")
+        assert raised.value.source is not None
+        assert raised.value.source.start == 2
+
+
 @pytest.mark.parametrize("case", load("ignore")["case"], ids=lambda case: case["name"])
 def test_ignore(case: dict[str, Any]) -> None:
     matcher = Matcher(parse_ignore_file(case["text"]))
