@@ -148,7 +148,7 @@ def _overlay(lowers: Sequence[Path], *command: str) -> Mount:
     """A program that takes the options of overlayfs."""
     # short relative paths: mount(2) takes one page of options
     parent = lowers[0].parent
-    names = ":".join(str(lower.relative_to(parent)) for lower in lowers)
+    names = ":".join(os.path.relpath(lower, parent) for lower in lowers)
 
     def mount(upper: Path, work: Path, root: Path) -> None:
         options = f"lowerdir={names},upperdir={upper},workdir={work}"

@@ -23,7 +23,7 @@ def made(name: str, *options: str) -> Path:
     return Path(done.stdout.strip())
 
 
-def _unpacked(name: str) -> Path:
+def unpacked(name: str) -> Path:
     """The root of a base as a directory, unpacked once by GNU tar (root keeps owners and devices)."""
     tar = made(name, "--tar")
     root = CACHE / f"{tar.name.removesuffix('.rootfs.tar')}.root"
@@ -46,7 +46,7 @@ def base_archive() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def busybox_root() -> Path:
     """A busybox root filesystem as a directory. Tests read it, or stack a branch above it; they never write there."""
-    return _unpacked("busybox")
+    return unpacked("busybox")
 
 
 @pytest.fixture(scope="session")
@@ -58,4 +58,4 @@ def debian_archive() -> Path:
 @pytest.fixture(scope="session")
 def debian_root() -> Path:
     """A minimal Debian root filesystem as a directory. Tests never write there."""
-    return _unpacked("debian")
+    return unpacked("debian")
