@@ -32,6 +32,40 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 _fallocate.restype = ctypes.c_int
 
 
+_fstatfs = _libc.fstatfs64 if hasattr(_libc, "fstatfs64") else _libc.fstatfs
+_fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_fstatfs.restype = ctypes.c_int
+
+_sync_file_range = _libc.sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_sync_file_range.restype = ctypes.c_int
+
+EXT_FILESYSTEM = 0xEF53
+XFS_FILESYSTEM = 0x58465342
+OVERLAY_FILESYSTEM = 0x794C7630
+"""``f_type`` of some file systems, ``fstatfs(2)``."""
+
+_STATFS_BYTES = 256
+_SYNC_RANGE_WRITE = 2
+_SYNC_RANGE_WAIT_AFTER = 4
+
+
+def filesystem_type(fd: int) -> int:
+    """``f_type`` of the file system the open file lies on, ``fstatfs(2)``."""
+    status = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _fstatfs(fd, status) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+    return ctypes.c_long.from_buffer(status).value & 0xFFFF_FFFF
+
+
+def write_out(fd: int) -> None:
+    """The content of the file has been written to its place, its metadata not yet, ``sync_file_range(2)``."""
+    if _sync_file_range(fd, 0, 0, _SYNC_RANGE_WRITE | _SYNC_RANGE_WAIT_AFTER) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
 def renameat2(source_fd: int, source: bytes, target_fd: int, target: bytes, flags: int) -> None:
     """``source`` is now ``target``, ``renameat2(2)``."""
     if _renameat2(source_fd, source, target_fd, target, flags) != 0:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from unionfs import _sys, whiteout
 from unionfs.branch import OpenBranch
-from unionfs.longcopy import ContentCopy, copy_range, data_ranges
+from unionfs.longcopy import ContentCopy, copy_range, data_ranges, settle
 from unionfs.ops import CopyPendingError
 from unionfs.ownership import Stored, can_carry, encode_stored, inode_mode
 
@@ -140,7 +140,7 @@ class Copier:
                 raise CopyPendingError(self._begin(source_fd, target, name, key))
             self.copy_data(source_fd, target_fd, size_bytes)
             if self._durable:
-                os.fdatasync(target_fd)
+                settle(target_fd)
         except CopyPendingError:
             raise
         except BaseException:

@@ -27,7 +27,7 @@ from unionfs.branch import BranchStack
 from unionfs.control import ControlError, ControlSocket
 from unionfs.errors import UnionError, one_line
 from unionfs.mountinfo import read_mounts
-from unionfs.mounting import MountError, MountOptions, nothing_left, unmount_command
+from unionfs.mounting import MountError, MountOptions, nothing_left, stack_depth, unmount_command
 from unionfs.mountspec import MountSpec
 from unionfs.ops import Notifier
 from unionfs.owned import open_union
@@ -150,6 +150,7 @@ def _mount(call: DaemonCall, make: Callable[[Notifier], Union], log: Log) -> Mou
         return PyfuseMount(call.mount_point, call.mount, make, call.timeout_seconds, log)
     settings = Settings(
         passthrough=options.passthrough is not Passthrough.OFF,
+        stack_depth=stack_depth(branch.path for branch in call.spec.branches),
         timeout_seconds=call.timeout_seconds,
         changeable=True,
         volatile=options.volatile,

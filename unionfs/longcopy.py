@@ -19,12 +19,32 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
+from unionfs import _sys
 from unionfs.branch import OpenBranch
 
 CHUNK_BYTES = 1 << 20
 STEP_BYTES = 64 << 20
 """Copied between two looks at whether it is still wanted."""
 _NOT_COPIED = frozenset((errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF))
+
+
+_KEEP_ORDER = frozenset((_sys.EXT_FILESYSTEM, _sys.XFS_FILESYSTEM))
+"""File systems whose journal commits the size and the extents of written pages before any later rename.
+
+Without a journal (ext2 has the same number) nothing there keeps an order over a crash.
+"""
+
+
+def settle(fd: int) -> None:
+    """A rename of the open file that is made from now on is not on the disk before its content, also after a crash.
+
+    It may be on the disk later than now: a copy-up that is lost as a whole leaves the lower file as it was. So it is
+    enough to wait for the pages where the journal keeps the order, which saves its commit.
+    """
+    if _sys.filesystem_type(fd) in _KEEP_ORDER:
+        _sys.write_out(fd)
+    else:
+        os.fdatasync(fd)
 
 
 class ContentCopy:
@@ -66,7 +86,7 @@ class ContentCopy:
                     copy_range(self._source_fd, self._target_fd, offset, min(end, offset + STEP_BYTES))
             os.ftruncate(self._target_fd, self._size_bytes)
             if self._durable:
-                os.fdatasync(self._target_fd)
+                settle(self._target_fd)
         except OSError as error:
             self._failure = error
         finally:

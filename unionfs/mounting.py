@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 from unionfs import _sys
@@ -101,6 +101,25 @@ def attach(mount_fd: int, mount_point: bytes) -> None:
         _sys.move_mount(mount_fd, mount_point)
     except OSError as error:
         raise MountError(f"mount point {os.fsdecode(mount_point)!r}: {_lower(error)}") from error
+
+
+def stack_depth(paths: Iterable[bytes]) -> int:
+    """How deep file systems lie on each other where files of these directories are passed through (FUSE passthrough).
+
+    2 where one lies on an overlayfs, as in a container; then no overlayfs can be mounted above the union, since the
+    kernel allows two. 1 otherwise.
+    """
+    for path in paths:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue  # whoever opens the branch says what is wrong with it
+        try:
+            if _sys.filesystem_type(fd) == _sys.OVERLAY_FILESYSTEM:
+                return 2
+        finally:
+            os.close(fd)
+    return 1
 
 
 def mount_for_user(mount_point: bytes, options: MountOptions) -> int:

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from unionfs import mountspec, wire
 from unionfs.branch import BranchStack
 from unionfs.errors import UnionError
-from unionfs.mounting import MountError, MountOptions, mount_detached, open_device
+from unionfs.mounting import MountError, MountOptions, mount_detached, open_device, stack_depth
 from unionfs.mountspec import MountSpec
 from unionfs.ops import FilesystemOps, Notifier
 from unionfs.owned import open_union
@@ -108,6 +108,7 @@ class Server:
             undo.pop_all()
         settings = Settings(
             passthrough=spec.options.passthrough is not Passthrough.OFF,
+            stack_depth=stack_depth(branch.path for branch in spec.branches),
             volatile=spec.options.volatile,
             spins=self._spins,
         )
