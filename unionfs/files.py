@@ -23,7 +23,7 @@ from unionfs.types import Caller, HandleId, Passthrough
 
 _WRITING = os.O_WRONLY | os.O_RDWR
 _UNWRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY))
-_CAPABILITY = "security.capability"
+CAPABILITY = "security.capability"
 
 
 class Files:
@@ -34,6 +34,7 @@ class Files:
         self._lifter = lifter
         self._handles = handles
         self._passthrough = tree.options.passthrough
+        self._sealed = tree.options.sealed_branches
 
     # -- opening -----------------------------------------------------------------------------------------------
     def open(self, node: FileNode, flags: int, caller: Caller) -> HandleId:
@@ -59,6 +60,7 @@ class Files:
     def adopt(self, node: FileNode, fd: int, flags: int, caller: Caller, mode: int) -> HandleId:
         """A handle of the new ``node`` whose file is open, read and write, as ``fd``, which now belongs to the node."""
         node.file = OpenFile(fd, writable=True, privileged=bool(mode & (stat.S_ISUID | stat.S_ISGID)))
+        node.file.bare = self._sealed
         return self._handles.add(node, node.file, flags, trusted=caller.uid == 0)
 
     def open_file(self, node: FileNode, *, writes: bool) -> OpenFile:
@@ -103,8 +105,11 @@ class Files:
         if os.fstat(file.fd).st_mode & (stat.S_ISUID | stat.S_ISGID):
             file.privileged = True
             return
-        with contextlib.suppress(OSError):
-            os.getxattr(file.fd, _CAPABILITY)
+        try:
+            os.getxattr(file.fd, CAPABILITY)
+        except OSError as error:
+            file.bare = self._sealed and error.errno in {errno.ENODATA, errno.EOPNOTSUPP}
+        else:
             file.privileged = True
 
     def release(self, number: HandleId) -> None:
@@ -167,7 +172,7 @@ class Files:
         """What content written by somebody must not carry is gone; the superuser keeps setuid and setgid."""
         file.privileged = False
         with contextlib.suppress(OSError):
-            os.removexattr(file.fd, _CAPABILITY)
+            os.removexattr(file.fd, CAPABILITY)
         mode = stat.S_IMODE(os.fstat(file.fd).st_mode)
         kept = without_privileges(mode)
         if kept != mode:

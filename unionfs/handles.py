@@ -21,15 +21,17 @@ class OpenFile:
     """The descriptor behind all handles of one node.
 
     ``passes``: the kernel was given the descriptor (``backing_fd``) at the first open; None while nobody asked.
-    ``privileged``: the file may carry setuid, setgid or capabilities that a write takes away.
+    ``privileged``: the file may carry setuid, setgid or capabilities that a write takes away. ``bare``: it is known
+    to carry no capability.
     """
 
-    __slots__ = ("fd", "handles", "passes", "privileged", "writable")
+    __slots__ = ("bare", "fd", "handles", "passes", "privileged", "writable")
 
     def __init__(self, fd: int, *, writable: bool, privileged: bool) -> None:
         self.fd = fd
         self.writable = writable
         self.privileged = privileged
+        self.bare = False
         self.handles = 0
         self.passes: bool | None = None
 

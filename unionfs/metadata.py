@@ -14,7 +14,7 @@ import stat
 
 from unionfs import whiteout
 from unionfs.branch import OpenBranch
-from unionfs.files import without_privileges
+from unionfs.files import CAPABILITY, without_privileges
 from unionfs.handles import Handles
 from unionfs.inodes import DirectoryNode, FileNode, Node
 from unionfs.lift import Lifter
@@ -24,6 +24,8 @@ from unionfs.types import Caller, HandleId, SetAttr
 
 _NOTHING = SetAttr()
 """What ``chown(2)`` with -1 twice asks for: the time of the last change is now, on Linux as on a plain filesystem."""
+
+_CAPABILITY = CAPABILITY.encode()
 
 
 class Metadata:
@@ -92,6 +94,9 @@ class Metadata:
         """Value of the attribute. Raises ENODATA."""
         if whiteout.is_own_xattr(name):
             refuse(errno.ENODATA)
+        if name == _CAPABILITY and isinstance(node, FileNode) and node.file is not None and node.file.bare:
+            # the kernel asks before the first write to each file
+            refuse(errno.ENODATA)
         return os.getxattr(self._host_path(node), name, follow_symlinks=self._follows(node))
 
     def listxattr(self, node: Node) -> list[bytes]:
@@ -125,6 +130,7 @@ class Metadata:
             node.inherits_acl = None
         elif node.file is not None:
             node.file.privileged = True
+            node.file.bare = False
 
     def _host_path(self, node: Node) -> bytes:
         """A host path of the instance shown; for an unlinked one it leads through a descriptor."""

@@ -81,15 +81,13 @@ class Names:
         code = self._tree.index(directory).codes.get(name, 0)
         claim = code >> CODE_SHIFT if code else None
         positions = self.positions(directory, claim)
+        wanted = self._wanted(directory, kind, mode, caller, opaque=claim is not None and kind is Kind.DIRECTORY)
         for position in positions[:-1]:
             try:
-                return self._make_at(
-                    directory, name, position, claim, self._wanted(directory, kind, mode, caller), maker
-                )
+                return self._make_at(directory, name, position, claim, wanted, maker)
             except OSError as error:
                 if error.errno != errno.EROFS:
                     raise
-        wanted = self._wanted(directory, kind, mode, caller)
         return self._make_at(directory, name, positions[-1], claim, wanted, maker)
 
     def positions(self, directory: DirectoryNode, claim: int | None) -> tuple[int, ...]:
@@ -104,27 +102,28 @@ class Names:
         status = os.fstatvfs(self._tree.branches[position].fd)
         return status.f_bavail * status.f_frsize
 
-    def _wanted(self, directory: DirectoryNode, kind: Kind, mode: int | None, caller: Caller) -> _Wanted:
+    def _wanted(
+        self, directory: DirectoryNode, kind: Kind, mode: int | None, caller: Caller, *, opaque: bool = False
+    ) -> _Wanted:
         parent = self._tree.stat(directory)
         gid = caller.gid
         if parent.st_mode & stat.S_ISGID:
             gid = parent.st_gid
             if kind is Kind.DIRECTORY and mode is not None:
                 mode |= stat.S_ISGID
-        return _Wanted(kind, mode, caller.uid, gid, opaque=False)
+        return _Wanted(kind, mode, caller.uid, gid, opaque)
 
     def _make_at(
         self, directory: DirectoryNode, name: bytes, position: int, claim: int | None, wanted: _Wanted, maker: Maker
     ) -> Made:
         branch = self._lifter.directory(directory, position)
         hidden = claim == position
-        wanted = wanted._replace(opaque=claim is not None and wanted.kind is Kind.DIRECTORY)
         inherits = self.inherits_acl(directory)
         if inherits or not (hidden or (wanted.uid, wanted.gid) != self._ids):
-            fd = self._make_in_place(branch, directory, name, wanted, maker, hidden=hidden, inherits=inherits)
+            status, fd = self._make_in_place(branch, directory, name, wanted, maker, hidden=hidden, inherits=inherits)
         else:
-            fd = self._make_staged(branch, directory, name, wanted, maker, hidden=hidden)
-        return self._enter(branch, directory, name, wanted, fd)
+            status, fd = self._make_staged(branch, directory, name, wanted, maker, hidden=hidden)
+        return self._enter(branch, directory, name, wanted, status, fd)
 
     def _make_in_place(
         self,
@@ -136,7 +135,7 @@ class Names:
         *,
         hidden: bool,
         inherits: bool,
-    ) -> int:
+    ) -> tuple[os.stat_result, int]:
         """Made where it belongs: it is whole at once, or a mark hides it until it is."""
         if hidden:
             whiteout.place(branch, directory.prefix, name, WhiteoutForm.AUFS)
@@ -144,27 +143,29 @@ class Names:
         dir_fd, rest = branch.at(directory.prefix + name)
         fd = maker(dir_fd, rest)
         try:
-            _dress(dir_fd, rest, wanted, keep_mode=inherits)
+            status = _dress(dir_fd, rest, fd, wanted, keep_mode=inherits)
             if wanted.opaque:
                 whiteout.make_opaque(dir_fd, rest, self._tree.options.whiteouts)
+                status = _status(dir_fd, rest, fd)
         except BaseException:
             _undo(dir_fd, rest, fd, wanted.kind)
             raise
         if hidden:
             whiteout.remove_mark(branch, directory.prefix, name)
-        return fd
+        return status, fd
 
     def _make_staged(
         self, branch: OpenBranch, directory: DirectoryNode, name: bytes, wanted: _Wanted, maker: Maker, *, hidden: bool
-    ) -> int:
+    ) -> tuple[os.stat_result, int]:
         temporary_fd, staged = branch.temporary()
         fd = maker(temporary_fd, staged)
         try:
-            _dress(temporary_fd, staged, wanted, keep_mode=False)
+            _dress(temporary_fd, staged, fd, wanted, keep_mode=False)
             if wanted.opaque:
                 whiteout.make_opaque(temporary_fd, staged, self._tree.options.whiteouts)
             dir_fd, rest = branch.at(directory.prefix + name)
             replace(branch, staged, dir_fd, rest, over=hidden)
+            status = _status(dir_fd, rest, fd)
         except BaseException:
             if fd >= 0:
                 os.close(fd)
@@ -172,7 +173,7 @@ class Names:
             raise
         if hidden:
             whiteout.remove_mark(branch, directory.prefix, name)
-        return fd
+        return status, fd
 
     def inherits_acl(self, directory: DirectoryNode) -> bool:
         """Whether new entries of ``directory`` get a default ACL, which only the filesystem itself applies."""
@@ -191,12 +192,11 @@ class Names:
         directory: DirectoryNode,
         name: bytes,
         wanted: _Wanted,
+        status: os.stat_result,
         fd: int,
     ) -> Made:
         """The new entry is in the index and has a node."""
         tree = self._tree
-        dir_fd, rest = branch.at(directory.prefix + name)
-        status = os.fstat(fd) if fd >= 0 else os.stat(rest, dir_fd=dir_fd, follow_symlinks=False)
         self.new_instance(status)
         self.show_change(directory, branch)
         floor = branch.position if wanted.opaque else directory.floor
@@ -327,9 +327,18 @@ class Names:
             if status.st_nlink + node.extra_links <= 1 and node.kept is None:
                 tree.table.unlink_keys(node)
         tree.detach(node, directory, name)
+        self._removed(directory, name, code, actions)
+
+    def _removed(self, directory: DirectoryNode, name: bytes, code: int, actions: tuple[Action, ...]) -> None:
+        """The index, which said ``code`` about ``name``, knows what ``actions`` have done."""
+        tree = self._tree
         if len(actions) == 1 and isinstance(actions[0], Remove) and not code & CODE_SHADOWS:
             tree.index(directory).remove(name)
             tree.touched(directory)
+            return
+        marks = [action.position for action in actions if isinstance(action, Hide)]
+        if marks:
+            tree.hidden(directory, name, min(marks))
         else:
             tree.refresh(directory, name)
 
@@ -359,14 +368,21 @@ class Names:
             withdraw(branch, directory.prefix + name)
 
 
-def _dress(dir_fd: int, path: bytes, wanted: _Wanted, *, keep_mode: bool) -> None:
-    """Owner and mode are those wanted, whatever the process's own ids and umask have made of them."""
-    status = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
-    changed = (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid)
-    if changed:
+def _dress(dir_fd: int, path: bytes, fd: int, wanted: _Wanted, *, keep_mode: bool) -> os.stat_result:
+    """Owner and mode are those wanted, whatever the process's own ids and umask have made of them; the new state."""
+    status = _status(dir_fd, path, fd)
+    chowns = status.st_uid != wanted.uid or status.st_gid != wanted.gid
+    if chowns:
         os.chown(path, wanted.uid, wanted.gid, dir_fd=dir_fd, follow_symlinks=False)
-    if wanted.mode is not None and not keep_mode and (changed or stat.S_IMODE(status.st_mode) != wanted.mode):
+    chmods = wanted.mode is not None and not keep_mode and (chowns or stat.S_IMODE(status.st_mode) != wanted.mode)
+    if wanted.mode is not None and chmods:
         os.chmod(path, wanted.mode, dir_fd=dir_fd)
+    return _status(dir_fd, path, fd) if chowns or chmods else status
+
+
+def _status(dir_fd: int, path: bytes, fd: int) -> os.stat_result:
+    """State of the new entry at ``path``, by its descriptor where it has one (-1: it has none)."""
+    return os.fstat(fd) if fd >= 0 else os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
 
 
 def _undo(dir_fd: int, path: bytes, fd: int, kind: Kind) -> None:

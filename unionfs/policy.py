@@ -32,6 +32,10 @@ class Hide:
 Action = Remove | Hide
 
 
+_TOPMOST = (CreatePolicy.PARENT, CreatePolicy.TOP)
+"""Policies that take the topmost writable branch where it holds the parent: nearly always, so it is decided first."""
+
+
 def read_only_error(name: bytes = b"") -> OSError:
     """EROFS, naming the entry."""
     return OSError(errno.EROFS, os.strerror(errno.EROFS), name)
@@ -50,6 +54,8 @@ def plan_create(
     ``holders`` hold the parent directory; ``lowest`` is the lowest position at which the entry would be seen (the
     parent's floor, or the whiteout of the name). Raises EROFS when there is none.
     """
+    if policy in _TOPMOST and writable and writable[0] <= lowest and writable[0] in holders:
+        return (writable[0],)
     candidates = [position for position in writable if position <= lowest]
     if not candidates:
         raise read_only_error()

@@ -26,11 +26,16 @@ _RACY_NS = 50_000_000
 _NAME_BYTES = 255
 _TYPE, _DIRECTORY = 0o170000, 0o040000
 _EMPTY_NLINK = 2
+_reasons: dict[int, str] = {}
+"""What ``os.strerror`` has said: it looks for a translation each time."""
 
 
 def refuse(code: int, name: bytes | None = None) -> NoReturn:
     """Raises ``OSError`` with the errno."""
-    raise OSError(code, os.strerror(code), name)
+    reason = _reasons.get(code)
+    if reason is None:
+        reason = _reasons[code] = os.strerror(code)
+    raise OSError(code, reason, name)
 
 
 def _nothing_kept(node: FileNode, directory: DirectoryNode, name: bytes) -> None:
@@ -171,6 +176,8 @@ class Tree:
 
     def find(self, directory: DirectoryNode, name: bytes) -> Node | None:
         """The node of ``name``, or None when nothing is shown."""
+        if not SHOWN[self.index(directory).kind(name)]:
+            return None
         try:
             return self.child(directory, name)[0]
         except FileNotFoundError:
@@ -300,6 +307,12 @@ class Tree:
         self.touched(directory)
         return resolution
 
+    def hidden(self, directory: DirectoryNode, name: bytes, position: int) -> None:
+        """The index says that the whiteout of ``name`` at ``position`` is the first claim on it; more are below."""
+        resolution = Resolution(Kind.WHITEOUT, floor=directory.floor, shadows=True, whiteout=position)
+        self.index(directory).set(name, resolution)
+        self.touched(directory)
+
     def enter(self, directory: DirectoryNode, name: bytes, position: int, kind: Kind, floor: int | None = None) -> None:
         """The index says that ``name`` is now an instance of ``kind`` at ``position``; what it said before is below."""
         index = directory.index
@@ -365,6 +378,7 @@ class Tree:
             os.dup2(opened, node.file.fd, inheritable=False)
             os.close(opened)
             node.file.writable = branch.writable
+            node.file.bare = False
 
     # -- attributes --------------------------------------------------------------------------------------------
     def stat(self, node: Node) -> os.stat_result:
@@ -421,7 +435,8 @@ class Tree:
             self._recall(node.branch, node.path, status)
         if self.origins:
             shown = self.origins.get(shown, shown)
-        return Attr(
+        # the constructor by fields costs twice as much
+        return Attr._make((
             node.ino,
             shown,
             status.st_mode,
@@ -435,7 +450,7 @@ class Tree:
             status.st_atime_ns,
             status.st_mtime_ns,
             status.st_ctime_ns,
-        )
+        ))  # fmt: skip
 
     @staticmethod
     def links(node: FileNode, status: os.stat_result) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-from typing import NamedTuple
 
 from unionfs.transport.protocol import BACKING_CLOSE, BACKING_ID, BACKING_MAP, BACKING_OPEN
 from unionfs.types import Ino
@@ -19,12 +18,15 @@ _NOT_PERMITTED = frozenset({errno.EPERM, errno.ENOTTY, errno.EOPNOTSUPP})
 NO_BACKING = 0
 
 
-class _Opened(NamedTuple):
+class _Opened:
     """The open files of one node: how many, and what they pass through to (id 0: nothing)."""
 
-    files: int
-    backing_id: int
-    fd: int | None
+    __slots__ = ("backing_id", "fd", "files")
+
+    def __init__(self, backing_id: int, fd: int | None) -> None:
+        self.files = 0
+        self.backing_id = backing_id
+        self.fd = fd
 
 
 class Backing:
@@ -54,10 +56,10 @@ class Backing:
         """
         known = self._opened.get(node)
         if known is None:
-            known = self._first(fd)
+            known = self._opened[node] = self._first(fd)
         elif known.backing_id and fd != known.fd:
             raise OSError(errno.ESTALE, "file was replaced by its copy while open")
-        self._opened[node] = known._replace(files=known.files + 1)
+        known.files += 1
         return known.backing_id
 
     def released(self, node: Ino) -> None:
@@ -65,8 +67,8 @@ class Backing:
         known = self._opened.get(node)
         if known is None:
             return
-        if known.files > 1:
-            self._opened[node] = known._replace(files=known.files - 1)
+        known.files -= 1
+        if known.files:
             return
         del self._opened[node]
         if known.backing_id:
@@ -74,12 +76,12 @@ class Backing:
 
     def _first(self, fd: int | None) -> _Opened:
         if fd is None:
-            return _Opened(0, NO_BACKING, None)
+            return _Opened(NO_BACKING, None)
         try:
             # a bytearray, since with bytes fcntl.ioctl returns the buffer in place of the id
             backing_id = fcntl.ioctl(self._device_fd, BACKING_OPEN, bytearray(BACKING_MAP.pack(fd, 0, 0)))
         except OSError as error:
             if error.errno in _NOT_PERMITTED:
                 self._enabled = False
-            return _Opened(0, NO_BACKING, None)
-        return _Opened(0, backing_id, fd)
+            return _Opened(NO_BACKING, None)
+        return _Opened(backing_id, fd)

@@ -71,13 +71,13 @@ class FileRequests:
 
     def _create(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         flags, mode, umask, _ = CREATE_IN.unpack_from(body)
-        caller = caller._replace(umask=umask)
+        caller = Caller(caller.uid, caller.gid, caller.pid, umask)
         attr, handle = self._ops.create(node, name_of(body, CREATE_IN.size), mode, flags, caller)
         return self._replies.entry(attr) + self._opened(attr.ino, handle)
 
     def _tmpfile(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         flags, mode, umask, _ = CREATE_IN.unpack_from(body)
-        caller = caller._replace(umask=umask)
+        caller = Caller(caller.uid, caller.gid, caller.pid, umask)
         attr, handle = self._ops.tmpfile(node, mode, flags, caller)
         return self._replies.entry(attr) + self._opened(attr.ino, handle)
 

@@ -111,12 +111,12 @@ class NameRequests:
 
     def _mknod(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         mode, rdev, umask, _ = MKNOD_IN.unpack_from(body)
-        caller = caller._replace(umask=umask)
+        caller = Caller(caller.uid, caller.gid, caller.pid, umask)
         return self._replies.entry(self._ops.mknod(node, name_of(body, MKNOD_IN.size), mode, rdev, caller))
 
     def _mkdir(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         mode, umask = MKDIR_IN.unpack_from(body)
-        caller = caller._replace(umask=umask)
+        caller = Caller(caller.uid, caller.gid, caller.pid, umask)
         return self._replies.entry(self._ops.mkdir(node, name_of(body, MKDIR_IN.size), mode, caller))
 
     def _unlink(self, node: Ino, body: memoryview, _caller: Caller) -> Payload:

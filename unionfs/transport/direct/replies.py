@@ -32,10 +32,10 @@ class Replies:
         mtime_s, mtime_ns = divmod(mtime, _NANOSECONDS)
         ctime_s, ctime_ns = divmod(ctime, _NANOSECONDS)
         return ENTRY_OUT.pack(
-            *(ino, 0, seconds, seconds, nanoseconds, nanoseconds),
-            *(visible, size, blocks, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns),
-            *(mode, nlink, uid, gid, rdev & _RDEV_MASK, blksize, 0),
-        )
+            ino, 0, seconds, seconds, nanoseconds, nanoseconds,
+            visible, size, blocks, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns,
+            mode, nlink, uid, gid, rdev & _RDEV_MASK, blksize, 0,
+        )  # fmt: skip
 
     def attributes(self, attr: Attr) -> bytes:
         """``fuse_attr_out``."""
@@ -44,10 +44,10 @@ class Replies:
         mtime_s, mtime_ns = divmod(mtime, _NANOSECONDS)
         ctime_s, ctime_ns = divmod(ctime, _NANOSECONDS)
         return ATTR_OUT.pack(
-            *(self._seconds, self._nanoseconds, 0),
-            *(visible, size, blocks, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns),
-            *(mode, nlink, uid, gid, rdev & _RDEV_MASK, blksize, 0),
-        )
+            self._seconds, self._nanoseconds, 0,
+            visible, size, blocks, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns,
+            mode, nlink, uid, gid, rdev & _RDEV_MASK, blksize, 0,
+        )  # fmt: skip
 
 
 def opened(handle: int, flags: int, backing_id: int = 0) -> bytes:
