@@ -13,7 +13,7 @@ import stat
 
 from unionfs.branch import OpenBranch
 from unionfs.copyup import PRESERVED, Copier, Ownership
-from unionfs.inodes import DirectoryNode, FileNode
+from unionfs.inodes import DirectoryNode, FileNode, Node
 from unionfs.journal import Journal
 from unionfs.links import Link, add_link, change_link, link_key
 from unionfs.ops import Notifier
@@ -65,7 +65,9 @@ class Lifter:
         if directory.branches[0] is branch:
             shown = self._tree.shown_ino(before)
             directory.branch = branch
-            self._tree.origins[self._tree.identity(self._tree.stat(directory))] = shown
+            after = self._tree.stat(directory)
+            self._tree.origins[self._tree.identity(after)] = shown
+            self._tell(directory, before, after)
         self._extend(parent, directory, position)
         return branch
 
@@ -100,9 +102,7 @@ class Lifter:
         tree.origins[tree.identity(after)] = tree.shown_ino(before)
         tree.enter(directory, name, position, Kind.FILE)
         moved = self._hand_over(node, branch)
-        if self._notifier is not None and _rights(before) != _rights(after):
-            # copyup=, or a mounter who may not give files away: the kernel trusts what it knew of the lower file
-            self._notifier.invalidate_attributes(moved.ino)
+        self._tell(moved, before, after)
         moved.extra_links = shown_links - 1
         if shown_links > 1:
             tree.table.know_link(moved, tree.identity(after))
@@ -150,7 +150,9 @@ class Lifter:
             upper = os.open(staged, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=temporary_fd)
         finally:
             os.unlink(staged, dir_fd=temporary_fd)
-        self._tree.origins[self._tree.identity(os.fstat(upper))] = self._tree.shown_ino(before)
+        after = os.fstat(upper)
+        self._tree.origins[self._tree.identity(after)] = self._tree.shown_ino(before)
+        self._tell(node, before, after)
         os.dup2(upper, fd, inheritable=False)
         os.close(upper)
         if file is not None:
@@ -158,6 +160,14 @@ class Lifter:
         node.branch = branch
         node.extra_links += before.st_nlink
         return node
+
+    def _tell(self, node: Node, before: os.stat_result, after: os.stat_result) -> None:
+        """The kernel asks anew for attributes that the copy does not share with what it was made of.
+
+        They differ with ``copyup=``, and when the mounter may not give files away.
+        """
+        if self._notifier is not None and _rights(before) != _rights(after):
+            self._notifier.invalidate_attributes(node.ino)
 
     def _sign(self, branch: OpenBranch, staged: bytes, before: os.stat_result) -> None:
         """The staged copy says which number it shows, where that is to outlive the mount."""

@@ -95,6 +95,10 @@ def place(tmp_path: Path) -> Path:
         os.chown(tmp_path / name, NOBODY, NOBODY)
     (tmp_path / "low/in-low").write_text("low")
     os.chown(tmp_path / "low/in-low", NOBODY, NOBODY)
+    (tmp_path / "low/roots").mkdir()
+    (tmp_path / "low/roots/file").touch()
+    for name in ("roots", "roots/file"):
+        (tmp_path / "low" / name).chmod(0o777)
     return tmp_path
 
 
@@ -131,8 +135,11 @@ def call_the_commands(place: Path) -> None:
 
     def mount() -> None:
         assert said(unionmount.main, f"dirs={place}/top:{place}/low=ro", m) == (0, "")
-        assert (m / "in-low").read_text() == "low"
+        assert ((m / "in-low").read_text(), (m / "roots").stat().st_uid) == ("low", 0)
         (m / "in-low").write_text("changed")
+        # a copy is the mounter's, who may not give it away
+        (m / "roots/file").open("a").close()
+        assert ((m / "roots").stat().st_uid, (m / "roots/file").stat().st_uid) == (NOBODY, NOBODY)
         assert said(unionctl.main, m, "--list") == listed
         assert said(unionctl.main, m, "snapshot", "one") == (0, "")
 
