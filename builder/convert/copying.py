@@ -1,7 +1,7 @@
 """COPY, ADD and WORKDIR: steps that put files and directories in place without running anything.
 
 Invariants: destinations are absolute; sources are absolute in the root they are taken from; a flag that contradicts
-the kind of source is an error.
+the kind of source is an error. With ``--chmod``, ``--link`` has no effect, as in the reference frontend.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def convert_copy(state: StageState, instruction: instructions.Copy) -> None:
         chmod=common.chmod,
         parents=instruction.parents,
         excludes=instruction.excludes,
-        link=instruction.link,
+        link=instruction.link and not common.chmod,
         inline=common.inline,
     )
     title = state.title(instruction.origin.text, state.around.rules)
@@ -78,7 +78,7 @@ def convert_add(state: StageState, instruction: instructions.Add) -> None:
         chown=common.chown,
         chmod=common.chmod,
         excludes=instruction.excludes,
-        link=instruction.link,
+        link=instruction.link and not common.chmod,
         unpack=instruction.unpack is not False,
         unpack_remote=bool(instruction.unpack),
         inline=common.inline,

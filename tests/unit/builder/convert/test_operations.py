@@ -186,7 +186,7 @@ def test_copy_paths(arguments: str, sources: tuple[str, ...], destination: str |
 
 def test_copy_flags() -> None:
     copy = last_copy("ENV E=1\nCOPY --link --chown=$E:x --chmod=u=rw --exclude=a --exclude=**/b c /d")
-    assert (copy.link, copy.chown, copy.chmod, copy.excludes) == (True, "1:x", "u=rw", ("a", "**/b"))
+    assert (copy.link, copy.chown, copy.chmod, copy.excludes) == (False, "1:x", "u=rw", ("a", "**/b"))
     assert not copy.unpack
 
 
@@ -213,6 +213,21 @@ def test_add_tells_sources_apart() -> None:
     assert copy.sources == ("/a", "/github.com/x/y")
     assert copy.http == (HttpSource("https://h/d/f.tgz?x=1", "f.tgz", ""),)
     assert copy.git == (GitSource("git@h:r.git", "v1", "sub", keep_git_dir=False, checksum=""),)
+
+
+@pytest.mark.parametrize(
+    ("flags", "linked"),
+    [
+        ("--link", True),
+        ("--link=false", False),
+        ("--link --chmod=755", False),
+        ("--link --chmod=$m", True),
+        ("", False),
+    ],
+)
+def test_link_is_for_layers_without_a_mode(flags: str, linked: bool) -> None:
+    for line in (f"COPY {flags} a /", f"ADD {flags} a /"):
+        assert last_copy(line).link is linked
 
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
