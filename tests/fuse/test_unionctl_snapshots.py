@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from fuse.conftest import Command, unmount
+from harness.unions import mounted, start
 
 pytestmark = pytest.mark.fuse
 
@@ -123,3 +126,47 @@ def test_a_drop_that_was_cut_off_is_finished_by_the_next(place: Path, command: C
     assert command("unionctl", m, "snapshots").stdout.count("\n") == 3
     assert command("unionctl", m, "drop", "two~1").stderr == ""
     assert sorted(os.listdir(snapshots)) == ["one", "two"]
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("action", ["snapshot", "rollback", "drop"])
+def test_a_daemon_that_is_killed_meanwhile(action: str, place: Path, project_root: Path) -> None:
+    """KILLS as for test_kill.py; the instant is chance, the states are two."""
+    branches, m = [place / "top", place / "low"], place / "m"
+    environment = {**os.environ, "PYTHONPATH": str(project_root)}
+
+    def ctl(*words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "unionfs.cli.unionctl", m, *words]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    with mounted(branches, m):
+        assert ctl("snapshot", "base").wait() == 0
+        base = contents(m)
+        (m / "in-low").write_text("changed")
+        (m / "dir/deep").unlink()
+        assert ctl("snapshot", "aside").wait() == 0
+        assert ctl("rollback", "base").wait() == 0
+        assert ctl("rollback", "aside").wait() == 0
+        now = contents(m)
+    chance = random.Random(action)
+    for number in range(int(os.environ.get("KILLS", "1"))):
+        name = {"snapshot": f"more{number}", "rollback": "base", "drop": "base~1"}[action]
+        daemon = start(branches, m)
+        try:
+            caller = ctl(action, name)
+            time.sleep(chance.uniform(0.05, 0.15))
+        finally:
+            daemon.kill()
+            daemon.communicate()
+        caller.wait()
+        subprocess.run(["umount", m], check=True)
+        with mounted(branches, m):
+            assert contents(m) in ([now, base] if action == "rollback" else [now])
+            (m / "still").write_text("writable")
+            assert ctl("snapshot", f"after{number}").wait() == 0
+            assert ctl("rollback", "aside").wait() == 0
+            assert contents(m) == now
+    assert not (place / "top/.wh..unionfs").exists()
