@@ -252,7 +252,7 @@ def tell_findings(preparation: Preparation, journal: Journal) -> None:
     from builder.checking import find_all
 
     plan, options = preparation.plan, preparation.options
-    for finding in find_all(plan, options, preparation.bases, preparation.graph.warnings):
+    for finding in find_all(plan, options, preparation.bases, preparation.graph):
         journal.find(finding)
 
 

@@ -6,7 +6,7 @@ Invariants: nothing is written and no registry is asked; what a base image has t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from builder.contexts import are_local, open_contexts
 from builder.dockerfile.parser import parse
 from builder.dockerfile.source import Finding, Source
 from builder.errors import BuildError, DockerfileError
+from builder.graph import Graph
 from builder.lint import RULES, Settings, check, parse_settings, settings_of
 from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, read_plan
@@ -65,32 +66,33 @@ def _check(plan: Plan, options: BuildOptions, root: str) -> tuple[Plan, tuple[Fi
     return plan, find_warnings(plan, options, bases)
 
 
-def find_warnings(plan: Plan, options: BuildOptions, bases: Mapping[str, Base]) -> tuple[Finding, ...]:
-    """What the rules find in ``plan``; ``bases`` are those that are known."""
+def find_warnings(
+    plan: Plan, options: BuildOptions, bases: Mapping[str, Base], stages: Collection[int] | None = None
+) -> tuple[Finding, ...]:
+    """What the rules find in ``plan``; ``bases`` are those that are known, ``stages`` those that are built."""
     return check(
         plan.dockerfile,
         bases={base.ref.reference: base.image for base in bases.values()},
         build_args=options.build_args,
         platform=plan.platform,
         settings=find_settings(plan, options),
+        stages=stages,
         ignore=open_context(plan.contexts.main, plan.path, confined=bool(plan.contexts.origin)).matcher,
     )
 
 
-def find_all(
-    plan: Plan, options: BuildOptions, bases: Mapping[str, Base], others: Sequence[Finding]
-) -> tuple[Finding, ...]:
-    """As `find_warnings`, and what of ``others`` is of no rule: what reading and converting the file brought up.
+def find_all(plan: Plan, options: BuildOptions, bases: Mapping[str, Base], graph: Graph) -> tuple[Finding, ...]:
+    """As `find_warnings` of the stages in ``graph``, and what reading and converting the file brought up beside rules.
 
     Raises:
         DockerfileError: something was found, and the Dockerfile says that findings are errors.
     """
-    found = find_warnings(plan, options, bases)
+    found = find_warnings(plan, options, bases, graph.stages)
     if found and find_settings(plan, options).error:
         rules = ", ".join(sorted({finding.rule for finding in found}))
         message = f"check=error=true, and the Dockerfile breaks {rules}: {found[0].message}"
         raise DockerfileError(message, source=found[0].source, hints=("pybuild check lists every place",))
-    return (*found, *(finding for finding in others if finding.rule not in RULES))
+    return (*found, *(finding for finding in graph.warnings if finding.rule not in RULES))
 
 
 def find_settings(plan: Plan, options: BuildOptions) -> Settings:

@@ -260,7 +260,7 @@ class Graph(NamedTuple):
     what only running tells: its history and diff IDs are those of the base image, ``history`` holds what comes after
     them. ``final_chain`` is the order of layers: the steps from the base to ``final``. ``source_date_epoch`` is the
     time, in seconds, that the image and its history are to bear; None is the time of the build. ``anew`` are steps
-    whose results are not to be taken from the cache.
+    whose results are not to be taken from the cache. ``stages`` are the numbers of the stages that are needed.
     """
 
     steps: tuple[Step, ...]
@@ -270,6 +270,7 @@ class Graph(NamedTuple):
     warnings: tuple[Finding, ...] = ()
     source_date_epoch: int | None = None
     anew: frozenset[StepId] = frozenset()
+    stages: tuple[int, ...] = ()
 
     @property
     def leaves(self) -> frozenset[StepId]:

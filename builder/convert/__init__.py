@@ -127,6 +127,7 @@ class _Build:
             warnings,
             epoch,
             frozenset[StepId]().union(*(self._own_steps(number) for number in wanted & self._states.keys())),
+            tuple(self._reachable),
         )
 
     def _own_steps(self, number: int) -> set[StepId]:

@@ -10,14 +10,14 @@ Invariants: pure; findings come in the order of lines; every name in RULES is ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from builder.dockerfile.ignore import Matcher
 from builder.dockerfile.instructions import Dockerfile, Origin
 from builder.dockerfile.source import Finding
 from builder.graph import BaseImage
 from builder.lint import scopes, text
-from builder.lint.settings import RULES, Settings, parse_settings
+from builder.lint.settings import OF_STAGES, RULES, Settings, parse_settings
 from layers.platform import Platform, host
 
 __all__ = ["RULES", "Settings", "check", "parse_settings", "settings_of"]
@@ -43,10 +43,12 @@ def check(
     platform: Platform | None = None,
     ignore: Matcher | None = None,
     settings: Settings | None = None,
+    stages: Collection[int] | None = None,
 ) -> tuple[Finding, ...]:
     """Return what the rules find, in order of lines.
 
-    ``settings`` replaces what the file says of itself; comments above instructions count in any case.
+    ``settings`` replaces what the file says of itself; comments above instructions count in any case. ``stages`` are
+    the numbers of those that are built, None for all: of others only what concerns the file as a whole is told.
 
     Raises:
         DockerfileError: the ``check`` directive or such a comment is malformed.
@@ -60,7 +62,16 @@ def check(
         *scopes.check_scopes(dockerfile, bases, build_args, where, ignore),
     ]
     kept = [finding for origin, finding in found if _for_origin(chosen, origin).wants(finding.rule)]
+    if stages is not None:
+        left_out = [stage for stage in dockerfile.stages if stage.number not in stages]
+        lines = {line for stage in left_out for one in stage.instructions for line in _lines(one.origin)}
+        lines |= {line for stage in left_out for line in _lines(stage.start.origin)}
+        kept = [one for one in kept if one.rule not in OF_STAGES or one.source is None or one.source.start not in lines]
     return tuple(sorted(kept, key=lambda finding: (finding.source or ("", 0, 0))[1:]))
+
+
+def _lines(origin: Origin) -> range:
+    return range(origin.source.start, origin.source.end + 1)
 
 
 def _from_parser(dockerfile: Dockerfile) -> Iterator[tuple[Origin, Finding]]:

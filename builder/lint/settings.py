@@ -36,6 +36,22 @@ RULES = {
 EXPERIMENTAL = frozenset({"InvalidDefinitionDescription"})
 """Rules that count only when they are named."""
 
+OF_STAGES = frozenset(
+    {
+        "CopyIgnoredFile",
+        "ExposeInvalidFormat",
+        "ExposeProtoCasing",
+        "InvalidBaseImagePlatform",
+        "JSONArgsRecommended",
+        "LegacyKeyValueFormat",
+        "MultipleInstructionsDisallowed",
+        "SecretsUsedInArgOrEnv",
+        "UndefinedVar",
+        "WorkdirRelativePath",
+    }
+)
+"""Rules about what an instruction does: a build asks them of the stages it needs, a check of all."""
+
 _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import golang
 
 from builder.checking import findings_before
-from builder.convert import plan_bases, remote
+from builder.convert import convert, plan_bases, remote
 from builder.convert.ports import parse_ports
 from builder.dockerfile import instructions, lexer, words
 from builder.dockerfile.forms import parse_statement
@@ -66,25 +66,29 @@ def check_lint(data: Path) -> Rows:
             case = arguments[-1]
             # the declaration, and what is done on Windows alone
             if isinstance(case, dict) and "windows" not in (case.get("StreamBuildErrRegexp") or ""):
-                yield _lint_row(f"{data.name}:{line} {function}", case)
+                label = f"{data.name}:{line} {function}"
+                yield _lint_row(label, case, built=False)
+                yield _lint_row(f"{label}, in a build", case, built=True)
 
 
-def _lint_row(label: str, case: Mapping[str, Any]) -> Row:
+def _lint_row(label: str, case: Mapping[str, Any], *, built: bool) -> Row:
     attributes = {} if case.get("FrontendAttrs") is None else case["FrontendAttrs"]
     arguments = {
         name.removeprefix(_ARGUMENT): value for name, value in attributes.items() if name.startswith(_ARGUMENT)
     }
     # where stages are left out, the rules alone are compared by the original as well
-    unordered = case.get("UnmarshalWarnings")
+    unordered = None if built else case.get("UnmarshalWarnings")
     warned = (unordered if unordered is not None else case.get("Warnings")) or []
     expected = sorted((one["RuleName"], 0 if unordered is not None else one["Line"]) for one in warned)
-    found, failed = _lint(case, arguments)
+    found, failed = _lint(case, arguments, built=built)
     got = sorted((rule, 0 if unordered is not None else line) for rule, line in found)
     error = case.get("BuildErrLocation") if "BuildErr" in case else None
     return label, (expected, error), (got, failed)
 
 
-def _lint(case: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[list[tuple[str, int]], int | None]:
+def _lint(
+    case: Mapping[str, Any], arguments: Mapping[str, str], *, built: bool
+) -> tuple[list[tuple[str, int]], int | None]:
     """What is found, and the line of the error that the build ends with."""
     text = case["Dockerfile"]
     ignore = Matcher(parse_ignore_file(case["DockerIgnore"])) if case.get("DockerIgnore") else None
@@ -102,12 +106,24 @@ def _lint(case: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[list[t
     except BuildError as error:
         before = findings_before(error, Source("Dockerfile", text))
         return [(one.rule, one.source.start if one.source else 0) for one in before], _line(error)
-    findings = check(dockerfile, bases=known, build_args=arguments, platform=HOST, ignore=ignore, settings=settings)
     failed = None
+    stages = None
     try:
-        plan_bases(dockerfile, build_args=arguments, target=None, platform=HOST, known=known)
+        wanted = plan_bases(dockerfile, build_args=arguments, target=None, platform=HOST)
+        bases = {ref.key: known.get(ref.reference, BaseImage(ImageConfig(), "sha256:" + "0" * 64)) for ref in wanted}
+        graph = convert(dockerfile, bases, build_args=arguments, target=None, platform=HOST)
+        stages = graph.stages if built else None
     except BuildError as error:
         failed = _line(error)
+    findings = check(
+        dockerfile,
+        bases=known,
+        build_args=arguments,
+        platform=HOST,
+        ignore=ignore,
+        settings=settings,
+        stages=stages,
+    )
     chosen = settings or parse_settings(dockerfile.directives.check)
     if failed is None and chosen.error and findings:
         failed = findings[0].source.start if findings[0].source else 0

@@ -116,6 +116,8 @@ def test_builds_tell_findings_at_the_end_whether_cached_or_not(context: Path, py
             (" - FromAsCasing", "(line 1)"),
             (" - JSONArgsRecommended", "(line 3)"),
         ]
+    (context / "Dockerfile").write_text("# check=error=true\nFROM scratch AS other\nENV a b\n" + CLEAN)
+    assert "warning" not in pybuild.run("build", "--progress", "plain", context).stderr, "that stage is not built"
     (context / "Dockerfile").write_text("# check=error=true\n" + WANTING)
     failed = pybuild.attempt("build", "--progress", "plain", context)
     assert failed.returncode == 1

@@ -85,5 +85,18 @@ def test_given_settings_replace_those_of_the_file() -> None:
     assert [finding.rule for finding in check(dockerfile, settings=Settings())] == ["MaintainerDeprecated"]
 
 
+def test_of_stages_that_are_not_built_only_their_names_are_judged() -> None:
+    text = "FROM scratch AS A\nENV a b\nENV token=1\nFROM scratch as b\nENV c d\nMAINTAINER x\nFROM scratch\nENV e f\n"
+    dockerfile = parse(text, "Dockerfile")
+
+    def found(*stages: int) -> list[tuple[str, int]]:
+        return [(one.rule, one.source.start) for one in check(dockerfile, stages=stages) if one.source is not None]
+
+    named = [("StageNameCasing", 1), ("FromAsCasing", 4), ("MaintainerDeprecated", 6)]
+    assert found(2) == [*named, ("LegacyKeyValueFormat", 8)]
+    assert found(1) == sorted([*named, ("LegacyKeyValueFormat", 5)], key=lambda one: one[1])
+    assert len(found(0, 1, 2)) == len(check(dockerfile)) == len(named) + 4
+
+
 def test_a_file_that_cannot_be_expanded_is_left_to_the_build() -> None:
     assert check(parse("ARG a=${b\nFROM $a\n", "Dockerfile")) == ()
