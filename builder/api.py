@@ -114,11 +114,13 @@ def build_or_reuse(
         preparation = None
         known, missing = find_local_bases(plan, options, session.store)
         if not missing and not options.pull:
-            preparation = prepare(options, plan, exports, known, session)
-            if preparation.is_complete and not exports.need_network and not options.cache_to:
-                tell_findings(preparation, journal)
-                _tell_cached(preparation, journal)
-                return finish(preparation, preparation.known, session, journal)
+            with session.pins.looking():
+                preparation = prepare(options, plan, exports, known, session)
+                if preparation.is_complete and not exports.need_network and not options.cache_to:
+                    tell_findings(preparation, journal)
+                    _tell_cached(preparation, journal)
+                    return finish(preparation, preparation.known, session, journal)
+                pin_all(preparation, session)
             _start_servers(preparation, session)
         import trio
 
@@ -201,6 +203,11 @@ def _run_until_signal(work: Callable[[], Awaitable[T]]) -> T:
     from builder.stopping import until_signal
 
     return trio.run(until_signal, work)
+
+
+def pin_all(preparation: Preparation, session: Session) -> None:
+    """What was found stays while the build runs. To be called where it was looked for (``Pins.looking``)."""
+    session.pins.pin(result.chain_id for result in preparation.known.values() if result.chain_id is not None)
 
 
 def prepare(

@@ -124,7 +124,14 @@ def _sweep(session: Session) -> None:
 
 async def _prepare(job: Job) -> api.Preparation:
     bases = await _find_bases(job.plan, job.options, job.session, job.journal)
-    return await trio.to_thread.run_sync(api.prepare, job.options, job.plan, job.exports, bases, job.session)
+
+    def prepare() -> api.Preparation:
+        with job.session.pins.looking():
+            preparation = api.prepare(job.options, job.plan, job.exports, bases, job.session)
+            api.pin_all(preparation, job.session)
+        return preparation
+
+    return await trio.to_thread.run_sync(prepare)
 
 
 async def _find_bases(plan: Plan, options: BuildOptions, session: Session, journal: Journal) -> dict[str, Base]:

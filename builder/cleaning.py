@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from builder.session import Session
 from cache.errors import LockCancelledError
+from cache.pins import pruning
 from layers.digest import ChainId, Digest
 from layers.gc import Collected, collect
 
@@ -39,14 +40,19 @@ class DiskUse(NamedTuple):
     total: int
 
 
-def collect_garbage(session: Session, *, dry_run: bool = False, forgotten: frozenset[str] = frozenset()) -> Collected:
-    """Layers and blobs that neither an image nor a record of the cache needs are gone.
+def collect_garbage(session: Session) -> Collected:
+    """Layers and blobs that neither an image nor a record of the cache nor a running build needs are gone."""
+    with pruning(session.root) as pinned:
+        return _collect(session, pinned)
 
-    Records of the results ``forgotten`` (chain ids) count as gone already.
-    """
+
+def _collect(
+    session: Session, pinned: frozenset[str], *, dry_run: bool = False, forgotten: frozenset[str] = frozenset()
+) -> Collected:
+    """As `collect_garbage`; records of the results ``forgotten`` (chain ids) count as gone already."""
     kept = [result for result in session.cache.results() if result.chain_id not in forgotten]
     # a result need not be unpacked itself, but what it stands on may be
-    chains = {chain for result in kept for chain in (result.chain_id, result.parent_chain_id) if chain}
+    chains = {chain for result in kept for chain in (result.chain_id, result.parent_chain_id) if chain} | pinned
     return collect(
         session.store,
         live_chains=[ChainId(Digest(chain)) for chain in chains],
@@ -65,15 +71,17 @@ def prune(
 ) -> Pruned:
     """The results that the limits name are forgotten, and what only they needed is gone.
 
-    What images need stays on disk even when its record goes.
+    What images need stays on disk even when its record goes; of what running builds use, the records stay as well.
     """
-    plan = session.cache.prune(
-        unused_since_ns=None if unused_seconds is None else time.time_ns() - unused_seconds * _SECOND_NS,
-        keep_bytes=keep_bytes,
-        everything=everything,
-        dry_run=dry_run,
-    )
-    collected = collect_garbage(session, dry_run=dry_run, forgotten=frozenset(plan.chain_ids))
+    with pruning(session.root) as pinned:
+        plan = session.cache.prune(
+            in_use=pinned,
+            unused_since_ns=None if unused_seconds is None else time.time_ns() - unused_seconds * _SECOND_NS,
+            keep_bytes=keep_bytes,
+            everything=everything,
+            dry_run=dry_run,
+        )
+        collected = _collect(session, pinned, dry_run=dry_run, forgotten=frozenset(plan.chain_ids))
     fetched_bytes = 0
     if everything or unused_seconds is not None:
         fetched_bytes = _drop_fetched(session, 0 if everything else unused_seconds or 0, dry_run=dry_run)

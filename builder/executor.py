@@ -143,24 +143,45 @@ class Executor:
             return obtained._replace(settle=_closing(held.pop_all(), obtained.settle))
 
     async def _obtain_base(self, step: Step, operation: Pull | Scratch, journal: StepJournal) -> _Obtained:
-        found = await trio.to_thread.run_sync(self._lookup.find_trivial, step)
+        found = await trio.to_thread.run_sync(self._find_base, step)
         if found is not None or isinstance(operation, Scratch):
             return _Obtained(found or EMPTY, cached=True)
         base = self._lookup.base(operation)
         await pull.pull(self._session, base, journal)
+        self._pin(base.result)
         return _Obtained(base.result, cached=False)
+
+    def _find_base(self, step: Step) -> StepResult | None:
+        """The base when it is here; then it stays while the build runs."""
+        with self._session.pins.looking():
+            found = self._lookup.find_trivial(step)
+            self._pin(found)
+        return found
 
     def _look(self, step: Step, results: Mapping[StepId, StepResult]) -> tuple[StepKeys, StepResult | None]:
         """The keys of the step, and the result that is here; blocks its thread."""
         keys = self._lookup.keys(step, results)
-        return keys, self._lookup.find(step, results, keys) if self._may_reuse(step) else None
+        return keys, self._find(step, results, keys)
+
+    def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
+        """The result that is here and stays while the build runs."""
+        if not self._may_reuse(step):
+            return None
+        with self._session.pins.looking():
+            found = self._lookup.find(step, results, keys)
+            self._pin(found)
+        return found
+
+    def _pin(self, result: StepResult | None) -> None:
+        if result is not None and result.chain_id is not None:
+            self._session.pins.pin((result.chain_id,))
 
     def _lock(
         self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys, held: ExitStack
     ) -> StepResult | None:
         """No other build works on the step until ``held`` is closed; the result of one that did before, if any."""
         waited = held.enter_context(self._session.cache.lock(keys.definition, cancelled=_is_cancelled))
-        return self._lookup.find(step, results, keys) if waited and self._may_reuse(step) else None
+        return self._find(step, results, keys) if waited else None
 
     def _may_reuse(self, step: Step) -> bool:
         return not self._options.no_cache and step.id not in self._anew
@@ -205,6 +226,7 @@ class Executor:
 
         made = LayerResult(layer.diff_id, layer.chain_id, layer.descriptor, record.created)
         result = StepResult(keys.definition.digest, (*parent.layers, made))
+        self._pin(result)
         return _Obtained(result, cached=False, usage=usage, settle=settle)
 
     def _remember(self, record: CacheRecord, keys: StepKeys) -> None:

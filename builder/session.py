@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from builder.results import LayerResult
+from cache.pins import Pins
 from cache.records import BuildCache
 from layers.digest import ChainId, Digest
 from layers.snapshotter import Snapshotter
@@ -36,6 +37,7 @@ class Session:
         self.store = Store(self.root)
         self.snapshotter = Snapshotter(self.store)
         self.cache = BuildCache(self.root, warn)
+        self.pins = Pins(self.root)
         self._servers: Servers | None = None
         self._registries: RegistrySettings | None = None
 
@@ -78,6 +80,7 @@ class Session:
         if self._servers is not None:
             self._servers.close()
             self._servers = None
+        self.pins.close()
         self.cache.close()
         self.store.close()
 

@@ -61,7 +61,8 @@ def collect(
         newest_ns = time.time_ns() - int(grace_seconds * 1e9)
         digests, chains = _live(store, snapshots, live_chains, live_digests)
         dead_chains = [chain for chain in snapshots.chains() if chain not in chains]
-        dead_chains = [chain for chain in dead_chains if alone or _is_older(snapshots.path(chain), newest_ns)]
+        # the branch itself has the times of a root
+        dead_chains = [chain for chain in dead_chains if alone or _is_older(snapshots.path(chain).parent, newest_ns)]
         dead_blobs = [digest for digest in store.blobs if digest not in digests]
         dead_blobs = [digest for digest in dead_blobs if alone or _is_older(store.blobs.path(digest), newest_ns)]
         freed = sum(store.blobs.size(digest) or 0 for digest in dead_blobs)
