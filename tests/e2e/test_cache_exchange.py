@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from harness.pybuild import COMMAND, Pybuild, step_outcomes
+from layers.manifest import Manifest
+from layers.store import Store
+from layers.testing.registry import FaultyRegistry
 
 
 @pytest.fixture
@@ -115,6 +120,44 @@ class TestElsewhere:
         taken = {path.name for path in (other.root / "blobs" / "sha256").iterdir()} & blobs
         assert len(taken) == 2, "two layers of the four, and no list of results"
 
+    def test_a_registry_is_asked_for_what_hits_alone(self, pybuild: Pybuild, other: Pybuild, context: Path) -> None:
+        """Counted at the registry: the list of results, then one layer for each hit, and nothing else."""
+        with FaultyRegistry() as registry:
+            name = f"{registry.host}/results/lazy:1"
+            pybuild.run("build", "--cache-to", f"type=registry,ref={name},mode=max", context)
+            registry.requests.clear()
+            outcomes(other, "--cache-from", name, "--target", "one", context)
+            assert len(registry.seen("GET", "/manifests/")) == 1
+            assert len(registry.seen("GET", "/blobs/")) == 1 + 2, "the list and two layers of four"
+            registry.requests.clear()
+            (context / "a").write_text("changed\n")
+            fresh = Pybuild(other.root.parent / "third")
+            outcomes(fresh, "--cache-from", name, "--target", "one", context)
+            assert len(registry.seen("GET", "/blobs/")) == 1, "nothing hits: the list alone"
+
+    def test_keys_are_the_same_on_every_machine(
+        self, pybuild: Pybuild, other: Pybuild, context: Path, tmp_path: Path
+    ) -> None:
+        """Another store, another directory of the context, other inodes, times and owners: the same keys."""
+        moved = tmp_path / "elsewhere" / "project"
+        shutil.copytree(context, moved, copy_function=shutil.copyfile)
+        os.utime(moved / "a", (1, 1))
+        if os.geteuid() == 0:
+            os.chown(moved / "a", 7, 7)
+        keys = []
+        for number, (store, place) in enumerate(((pybuild, context), (other, moved))):
+            # directories that steps make have the time of the build otherwise
+            fixed = ("--build-arg", "SOURCE_DATE_EPOCH=0")
+            store.run("build", *fixed, "--cache-to", f"type=local,dest={tmp_path / str(number)},mode=max", place)
+            with Store(tmp_path / str(number)) as results:
+                [entry] = results.entries()
+                manifest = results.read_manifest(entry)
+                assert isinstance(manifest, Manifest)
+                records = json.loads(results.blobs.read(manifest.config.digest))["records"]
+            keys.append({(record["key"], record["kind"]) for record in records})
+        assert keys[0] == keys[1]
+        assert len(keys[0]) == 2 * len(self.TITLES)
+
     def test_changed_steps_are_run(self, pybuild: Pybuild, other: Pybuild, context: Path, tmp_path: Path) -> None:
         place = tmp_path / "results"
         pybuild.run("build", "--cache-to", f"type=local,dest={place},mode=max", context)
@@ -158,8 +201,6 @@ class TestElsewhere:
         """Two layers exchanged in the list: each has another diff ID than its record says."""
         from cache.remote import CONFIG_TYPE
         from layers.descriptor import Descriptor
-        from layers.manifest import Manifest
-        from layers.store import Store
 
         results = tmp_path / "results"
         pybuild.run("build", "--cache-to", f"type=local,dest={results},mode=max", context)
