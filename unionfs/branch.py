@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Generator
 from typing import NamedTuple
 
-from unionfs.errors import BranchMissingError, BranchSyntaxError, BranchTwiceError
+from unionfs.errors import BranchMissingError, BranchSyntaxError, BranchTwiceError, reason
 from unionfs.removal import remove
 from unionfs.types import Access
 
@@ -109,7 +109,7 @@ class OpenBranch:
         try:
             self.fd = os.open(branch.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise BranchMissingError(branch.path, f"expected a directory: {error.strerror}") from error
+            raise BranchMissingError(branch.path, f"expected a directory: {reason(error)}") from error
         status = os.fstat(self.fd)
         self.identity = (status.st_dev, status.st_ino)
         self.writable = False

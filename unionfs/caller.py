@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from unionfs import wire
 from unionfs.busy import find_users
 from unionfs.control import ControlBusyError, ControlError, peer_of, socket_directories, socket_name
-from unionfs.errors import UnionError
+from unionfs.errors import UnionError, one_line, reason
 from unionfs.mountinfo import MountEntry, read_mounts
 
 PATIENCE_SECONDS = 30.0
@@ -151,7 +151,7 @@ def ask(mount: MountEntry, message: wire.Message, patience_seconds: float = PATI
                 "it may be stopped, or busy and do it yet; --timeout waits longer",
             ) from error
         except (OSError, wire.WireError) as error:
-            raise ControlError(f"union {name!r}: {error}") from error
+            raise ControlError(f"union {name!r}: {one_line(error)}") from error
     if received is None:
         raise ControlError(f"union {name!r}: the daemon hung up")
     for fd in received.fds:
@@ -166,7 +166,7 @@ def ask(mount: MountEntry, message: wire.Message, patience_seconds: float = PATI
 def _connect(mount: MountEntry, patience_seconds: float) -> socket.socket:
     """A connection to the daemon of the mount, wherever the user who mounted has put the socket."""
     owner = mount.user_id
-    reason, hint = "it has no control socket", ""
+    why, hint = "it has no control socket", ""
     for directory in socket_directories(owner) if owner is not None else []:
         path = f"{directory}/{socket_name(mount.device)}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -175,16 +175,16 @@ def _connect(mount: MountEntry, patience_seconds: float) -> socket.socket:
             _connect_at(sock, directory, socket_name(mount.device))
             if peer_of(sock)[1] == owner:
                 return sock
-            reason = f"{path!r} belongs to somebody else"
+            why = f"{path!r} belongs to somebody else"
         except FileNotFoundError:
             pass
         except ConnectionRefusedError:
-            reason = "its daemon has ended"
+            why = "its daemon has ended"
             hint = f"unmount it: umount {os.fsdecode(mount.mount_point)!r}"
         except OSError as error:
-            reason = f"{path!r}: {(error.strerror or str(error)).lower()}"
+            why = f"{path!r}: {reason(error)}"
         sock.close()
-    raise ControlError(f"union {os.fsdecode(mount.mount_point)!r} cannot be reached: {reason}", hint)
+    raise ControlError(f"union {os.fsdecode(mount.mount_point)!r} cannot be reached: {why}", hint)
 
 
 def _connect_at(sock: socket.socket, directory: str, name: str) -> None:

@@ -26,14 +26,18 @@ class UnionError(Exception):
     """What would help, when that can be said."""
 
 
+def reason(error: OSError) -> str:
+    """Why a system call failed, without its subject."""
+    return (error.strerror or str(error)).lower()
+
+
 def one_line(error: Exception) -> str:
     """What went wrong, subject first: the path of a system call that failed, then the reason."""
     if not isinstance(error, OSError):
         return str(error)
-    reason = (error.strerror or str(error)).lower()
     if isinstance(error.filename, str | bytes):
-        return f"{os.fsdecode(error.filename)!r}: {reason}"
-    return reason
+        return f"{os.fsdecode(error.filename)!r}: {reason(error)}"
+    return reason(error)
 
 
 class BranchError(UnionError):

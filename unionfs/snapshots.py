@@ -25,7 +25,7 @@ from typing import NamedTuple
 from unionfs import _sys
 from unionfs.branch import Branch, OpenBranch
 from unionfs.copyup import Copier
-from unionfs.errors import BranchMissingError, SnapshotError
+from unionfs.errors import BranchMissingError, SnapshotError, reason
 from unionfs.lineage import (
     DROPPED,
     Note,
@@ -76,7 +76,7 @@ class Line:
         try:
             self._above_fd = os.open(above or b"/", _DIRECTORY_FLAGS)
         except OSError as error:
-            raise BranchMissingError(top, f"expected a directory: {error.strerror}") from error
+            raise BranchMissingError(top, f"expected a directory: {reason(error)}") from error
         with contextlib.suppress(FileNotFoundError):
             self._fd = os.open(self._place, _DIRECTORY_FLAGS, dir_fd=self._above_fd)
 
@@ -202,9 +202,8 @@ class Line:
         try:
             _sys.renameat2(self._above_fd, self._name, self._fd, os.fsencode(name), _sys.RENAME_EXCHANGE)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            hint = " (expected a directory that is no mount point, and snapdir= on its file system)"
-            raise SnapshotError(f"branch {os.fsdecode(self.top)!r}: {reason}{hint}") from error
+            hint = "expected a directory that is no mount point, and snapdir= on its file system"
+            raise SnapshotError(f"branch {os.fsdecode(self.top)!r}: {reason(error)} ({hint})") from error
         for fd in (self._fd, self._above_fd):
             _sync(fd)
 
@@ -345,7 +344,7 @@ def expand(branches: Sequence[Branch], directory: bytes | None = None, at: str |
             else:
                 found += [branch, *line.chain()]
         except OSError as error:
-            raise BranchMissingError(branch.path, f"expected a directory: {error.strerror}") from error
+            raise BranchMissingError(branch.path, f"expected a directory: {reason(error)}") from error
         finally:
             line.close()
     return tuple(found)

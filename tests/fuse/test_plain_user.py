@@ -195,7 +195,7 @@ def call_in_vain(place: Path) -> None:
     as_nobody(is_refused("unionmount: failed to open /dev/fuse: Permission denied\n", there))
     (place / "top").chmod(0)
     os.chown(place / "top", 0, 0)
-    message = f"unionmount: branch '{place}/top': expected a directory: Permission denied\n"
+    message = f"unionmount: branch '{place}/top': expected a directory: permission denied\n"
     as_nobody(is_refused(message, there))
     os.chown(place / "m", 0, 0)
     subprocess.run(["umount", "/dev/fuse"], check=True)

@@ -138,7 +138,7 @@ def test_refusal_is_one_clear_line(words: list[str], status: int, message: str, 
 def test_refusal_through_pyfuse3(place: Path, command: Command) -> None:
     done = command("unionmount", "-o", f"transport=pyfuse3,dirs={place}/top:{place}/none", place / "m")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"unionmount: branch '{place}/none': expected a directory: No such file or directory\n"
+    assert done.stderr == f"unionmount: branch '{place}/none': expected a directory: no such file or directory\n"
     assert mount_lines(place) == []
 
 

@@ -17,6 +17,7 @@ from unionfs.cli.options import Transport, parse_options
 from unionfs.cli.running import UsageError, run
 from unionfs.cli.usage import UNIONMOUNT
 from unionfs.daemon import DaemonCall
+from unionfs.errors import reason
 from unionfs.mounting import MountError
 from unionfs.mountspec import MountSpec
 
@@ -99,7 +100,7 @@ def _directory(text: str) -> bytes:
         status = os.stat(path)
     except OSError as error:
         hint = f"a union whose daemon has ended is mounted there: umount {text!r}" if error.errno in _DEAD else ""
-        raise MountError(f"mount point {text!r}: {(error.strerror or str(error)).lower()}", hint) from error
+        raise MountError(f"mount point {text!r}: {reason(error)}", hint) from error
     if not stat.S_ISDIR(status.st_mode):
         raise MountError(f"mount point {text!r}: not a directory")
     return path

@@ -196,7 +196,7 @@ COMMAND = {
     "a merge": (["out", "s"], 0, "", ""),
     "no snapshot": (["out"], 2, "", "snapmerge: expected OUT and at least one snapshot\nhint: snapmerge --help\n"),
     "unknown option": (["-x", "out", "s"], 2, "", "snapmerge: option '-x' is unknown\nhint: snapmerge --help\n"),
-    "missing": (["out", "none"], 1, "", "snapmerge: branch 'none': expected a directory: No such file or directory\n"),
+    "missing": (["out", "none"], 1, "", "snapmerge: branch 'none': expected a directory: no such file or directory\n"),
     "itself": (["out", "out"], 1, "", "snapmerge: branch 'out': is already there as 'out'\n"),
     "inside": (["out", "out/d"], 1, "", "snapmerge: branch 'out/d': lies inside branch 'out'\n"),
 }
