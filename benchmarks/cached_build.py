@@ -10,7 +10,7 @@ from builders import builders
 from measure import Goal, alternate, arguments, report
 
 STEPS = 20
-LIMIT_MS = 120
+LIMIT_MS = 70
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from builders import builders
 from measure import Contender, Goal, Row, alternate, arguments, report
 
 STEPS = 20
-LIMIT_MS = 50
+LIMIT_MS = 40
 
 
 def main() -> int:

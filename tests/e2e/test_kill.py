@@ -1,7 +1,7 @@
 """kill -9 of pybuild at any instant: nothing runs on, the store is whole, the next build works and is right.
 
-The instant is a line of the progress, drawn anew for each kill. KILLS=200 SEED=7 pytest tests/e2e/test_kill.py kills
-more often.
+The instant is a line of the progress, drawn anew for each kill. More of them:
+``KILLS=200 SEED=7 pytest -o faulthandler_timeout=0 tests/e2e/test_kill.py``.
 """
 
 from __future__ import annotations
