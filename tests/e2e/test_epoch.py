@@ -70,12 +70,13 @@ def build(pybuild: Pybuild, web: Web, *arguments: str | Path) -> tuple[str, str,
         ("file", OF_DATE, "1577934245"),
         ("repo", OF_DATE, "1577934245"),
         ("packed", OF_NEWEST, str(NEWEST)),
-        ("1700000501", "2023-11-14T22:21:41Z", "1700000501"),
     ],
 )
 def test_time_of_a_stage(pybuild: Pybuild, web: Web, context: Path, name: str, created: str, epoch: str) -> None:
-    assert build(pybuild, web, "--build-arg", f"SOURCE_DATE_EPOCH={name}", context) == (created, epoch, ["DONE"])
-    assert build(pybuild, web, "--build-arg", f"SOURCE_DATE_EPOCH={name}", context)[2] == ["CACHED"]
+    given = ("--build-arg", f"SOURCE_DATE_EPOCH={name}", context)
+    assert build(pybuild, web, *given) == (created, epoch, ["DONE"])
+    if name == "repo":
+        assert build(pybuild, web, *given)[2] == ["CACHED"]
 
 
 def test_sources_without_a_time(pybuild: Pybuild, web: Web, context: Path) -> None:
