@@ -189,8 +189,11 @@ async def _told(title: str, journal: Journal, work: Callable[[], Awaitable[T]]) 
     step = journal.start(title)
     try:
         result = await work()
-    except BaseException as error:
+    except Exception as error:
         step.finish(Outcome.FAILED, str(error))
+        raise
+    except BaseException:
+        step.finish(Outcome.CANCELLED)
         raise
     step.finish(Outcome.DONE)
     return result

@@ -66,6 +66,7 @@ def stop(
     said = log.read_text()
     assert process.returncode == 130, said
     assert "Traceback" not in said
+    assert " CANCELED" in said or "--check" in arguments
 
 
 @pytest.mark.parametrize(
