@@ -6,6 +6,7 @@ leaves layers without records (which the next pruning takes) and never records w
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
@@ -15,10 +16,13 @@ from typing import NamedTuple
 from builder.session import Session
 from cache.errors import LockCancelledError
 from cache.pins import pruning
+from cache.prune import Filter
 from layers.digest import ChainId, Digest
 from layers.gc import Collected, collect
 
 _SECOND_NS = 1_000_000_000
+CACHE_MOUNTS = "cache-mounts"
+"""Directory of the caches of ``RUN --mount=type=cache`` (``builder.steps.mounts``)."""
 _BLOCK_BYTES = 512
 """Unit of ``st_blocks``, stat(2)."""
 
@@ -32,10 +36,12 @@ class Pruned(NamedTuple):
 
 
 class DiskUse(NamedTuple):
-    """Bytes on disk below the root directory."""
+    """Bytes on disk below the root directory, by what they are for; all but the last make the last."""
 
     blobs: int
     layers: int
+    cache_mounts: int
+    downloads: int
     other: int
     total: int
 
@@ -67,9 +73,10 @@ def prune(
     everything: bool = False,
     unused_seconds: int | None = None,
     keep_bytes: int | None = None,
+    only: Filter | None = None,
     dry_run: bool = False,
 ) -> Pruned:
-    """The results that the limits name are forgotten, and what only they needed is gone.
+    """The results that the limits name, and ``only`` fits, are forgotten, and what only they needed is gone.
 
     What images need stays on disk even when its record goes; of what running builds use, the records stay as well.
     """
@@ -79,19 +86,50 @@ def prune(
             unused_since_ns=None if unused_seconds is None else time.time_ns() - unused_seconds * _SECOND_NS,
             keep_bytes=keep_bytes,
             everything=everything,
+            only=only,
             dry_run=dry_run,
         )
         collected = _collect(session, pinned, dry_run=dry_run, forgotten=frozenset(plan.chain_ids))
     fetched_bytes = 0
-    if everything or unused_seconds is not None:
-        fetched_bytes = _drop_fetched(session, 0 if everything else unused_seconds or 0, dry_run=dry_run)
+    if only is None and (everything or unused_seconds is not None):
+        before_ns = time.time_ns() - (0 if everything else unused_seconds or 0) * _SECOND_NS
+        fetched_bytes = _drop_fetched(session, before_ns, dry_run=dry_run)
+        fetched_bytes += _drop_cache_mounts(session, before_ns, dry_run=dry_run)
     return Pruned(len(plan.chain_ids), len(collected.chains), collected.freed_bytes + fetched_bytes)
 
 
-def _drop_fetched(session: Session, unused_seconds: int, *, dry_run: bool) -> int:
-    """Downloads and repositories that nobody used for so long are gone, but those in use; the bytes they took."""
+def _drop_cache_mounts(session: Session, before_ns: int, *, dry_run: bool) -> int:
+    """Directories of cache mounts that nobody used since ``before_ns`` are gone, but those in use; their bytes.
+
+    Their locks stay: two steps must never hold different files of that name.
+    """
     freed_bytes = 0
-    before_ns = time.time_ns() - unused_seconds * _SECOND_NS
+    parents = os.path.join(session.root, CACHE_MOUNTS)
+    for digest in os.listdir(parents) if os.path.isdir(parents) else ():
+        for name in os.listdir(os.path.join(parents, digest)):
+            place, kind = os.path.splitext(os.path.join(parents, digest, name))
+            if kind == ".lock" and os.path.isdir(place):
+                freed_bytes += _drop_cache_mount(place, before_ns, dry_run=dry_run)
+    return freed_bytes
+
+
+def _drop_cache_mount(place: str, before_ns: int, *, dry_run: bool) -> int:
+    with open(f"{place}.lock", "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+        if os.fstat(lock.fileno()).st_mtime_ns >= before_ns:
+            return 0
+        size_bytes = _tree_bytes(place)
+        if not dry_run:
+            shutil.rmtree(place)
+        return size_bytes
+
+
+def _drop_fetched(session: Session, before_ns: int, *, dry_run: bool) -> int:
+    """Downloads and repositories that nobody used since ``before_ns`` are gone, but those in use; their bytes."""
+    freed_bytes = 0
     for kind, lock, mark in (("downloads", "download", "state.json"), ("git", "git", "")):
         parent = os.path.join(session.root, kind)
         for name in os.listdir(parent) if os.path.isdir(parent) else ():
@@ -112,15 +150,21 @@ def _drop_fetched(session: Session, unused_seconds: int, *, dry_run: bool) -> in
 
 def disk_use(session: Session) -> DiskUse:
     """What the parts of the root directory take."""
-    blobs = _tree_bytes(os.path.join(session.root, "blobs"))
-    layers = _tree_bytes(os.path.join(session.root, "layers"))
-    total = _tree_bytes(session.root)
-    return DiskUse(blobs, layers, total - blobs - layers, total)
+
+    def used(*names: str) -> int:
+        return sum(_tree_bytes(os.path.join(session.root, name)) for name in names)
+
+    blobs, layers, mounts, downloads = used("blobs"), used("layers"), used(CACHE_MOUNTS), used("downloads", "git")
+    total = used("")
+    return DiskUse(blobs, layers, mounts, downloads, total - blobs - layers - mounts - downloads, total)
 
 
 def _tree_bytes(directory: str) -> int:
-    """Bytes on disk of a tree; files with several names count once."""
-    total = 0
+    """Bytes on disk of a tree, itself included, as du(1) counts them; files with several names count once."""
+    try:
+        total = os.lstat(directory).st_blocks * _BLOCK_BYTES
+    except FileNotFoundError:
+        return 0
     seen: set[int] = set()
     todo = [directory]
     while todo:

@@ -20,7 +20,7 @@ from builder.errors import BuildError, ContextError, describe_os_error, room_hin
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.exchange import RemoteCaches
 from builder.graph import Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
-from builder.lookup import Lookup
+from builder.lookup import Lookup, explain_miss
 from builder.options import BuildOptions
 from builder.remote.cancellation import Cancellation
 from builder.results import EMPTY, LayerResult, StepResult
@@ -31,7 +31,7 @@ from builder.steps import copy, directory, packing, pull, run
 from builder.steps.fetch import RemoteSources
 from builder.steps.keys import StepKeys
 from builder.steps.mounts import MountSources
-from cache.records import CacheRecord, Difference
+from cache.records import CacheRecord
 from layers.digest import ChainId, Digest
 from layers.errors import LayersError
 from layers.packing import CommittedLayer, PackedLayer, pack_layer
@@ -365,15 +365,3 @@ def _is_cancelled() -> bool:
     """False, in a thread of a task that goes on; raises trio.Cancelled in one of a task that was cancelled."""
     trio.from_thread.check_cancelled()
     return False
-
-
-def explain_miss(difference: Difference | None) -> str:
-    """In words why a key missed: the first part that differs from the nearest earlier run of the step."""
-    if difference is None:
-        return "this step has not been run before, or its result is gone"
-    old, new = difference.old, difference.new
-    if old is None:
-        return f"{difference.part} is new: {new}"
-    if new is None:
-        return f"{difference.part} is gone, it was {old}"
-    return f"{difference.part} was {old}, now {new}"

@@ -174,3 +174,15 @@ def _chain(parent: StepResult, diff_id: str) -> str:
 def _under(record: CacheRecord, key: CacheKey) -> CacheRecord:
     """``record`` once more, under ``key``."""
     return record._replace(key=key.digest, kind=key.domain, parts=key.parts)
+
+
+def explain_miss(difference: Difference | None) -> str:
+    """In words why a key missed: the first part that differs from the nearest earlier run of the step."""
+    if difference is None:
+        return "this step has not been run before, or its result is gone"
+    old, new = difference.old, difference.new
+    if old is None:
+        return f"{difference.part} is new: {new}"
+    if new is None:
+        return f"{difference.part} is gone, it was {old}"
+    return f"{difference.part} was {old}, now {new}"

@@ -23,6 +23,28 @@ class Result(NamedTuple):
     description: str
 
 
+class Filter(NamedTuple):
+    """Which results are meant: those that fit all that is given.
+
+    ``chain_id`` is how theirs begins, with or without ``sha256:``.
+    """
+
+    chain_id: str = ""
+    description: str = ""
+    unused_since_ns: int | None = None
+
+    def fits(self, result: Result) -> bool:
+        """Whether ``result`` is meant; ``description`` need only be a part of its own."""
+        return (
+            result.chain_id.removeprefix("sha256:").startswith(self.chain_id.removeprefix("sha256:"))
+            and self.description in result.description
+            and (self.unused_since_ns is None or result.last_used_ns < self.unused_since_ns)
+        )
+
+
+EVERY = Filter()
+
+
 class PrunePlan(NamedTuple):
     """Results whose records go, and the room their layers took."""
 
@@ -37,10 +59,12 @@ def plan_prune(
     unused_since_ns: int | None = None,
     keep_bytes: int | None = None,
     everything: bool = False,
+    only: Filter = EVERY,
 ) -> PrunePlan:
     """What to forget: results not used since ``unused_since_ns``; then the longest unused, down to ``keep_bytes``.
 
-    ``in_use`` are chain IDs of images and running builds. With neither limit nothing goes, unless ``everything``.
+    None goes but those that fit ``only``; what stays keeps what it stands on. ``in_use`` are chain IDs of images and
+    running builds. With neither limit nothing goes, unless ``everything``.
     """
     by_chain = {result.chain_id: result for result in results}
     children = dict.fromkeys(by_chain, 0)
@@ -55,7 +79,7 @@ def plan_prune(
         result = by_chain[heappop(leaves)[1]]
         too_old = unused_since_ns is not None and result.last_used_ns < unused_since_ns
         too_much = keep_bytes is not None and total > keep_bytes
-        if result.chain_id in in_use or not (everything or too_old or too_much):
+        if result.chain_id in in_use or not only.fits(result) or not (everything or too_old or too_much):
             continue
         going.append(result)
         total -= result.size_bytes

@@ -20,7 +20,7 @@ from cache.filedigests import FileDigests
 from cache.keys import CacheKey, Part
 
 if TYPE_CHECKING:
-    from cache.prune import PrunePlan, Result
+    from cache.prune import Filter, PrunePlan, Result
 
 FILE_NAME = "cache.db"
 LOCK_DIRECTORY = "locks"
@@ -200,13 +200,14 @@ class BuildCache:
         unused_since_ns: int | None = None,
         keep_bytes: int | None = None,
         everything: bool = False,
+        only: Filter | None = None,
         dry_run: bool = False,
     ) -> PrunePlan:
         """The records of the plan (``cache.prune.plan_prune``) are gone; the caller removes layers nobody names.
 
         What was learned of files long ago is forgotten, or all of it with ``everything``.
         """
-        from cache.prune import plan_prune
+        from cache.prune import EVERY, plan_prune
 
         plan = plan_prune(
             self.results(),
@@ -214,13 +215,14 @@ class BuildCache:
             unused_since_ns=unused_since_ns,
             keep_bytes=keep_bytes,
             everything=everything,
+            only=only or EVERY,
         )
         if not dry_run and plan.chain_ids:
             rows = [(chain_id,) for chain_id in plan.chain_ids]
             self._database.change_many("DELETE FROM record WHERE chain_id = ?", rows)
         if not dry_run:
             now_ns = time.time_ns()
-            self.files.forget_older(now_ns if everything else now_ns - _FILES_NS)
+            self.files.forget_older(now_ns if everything and only is None else now_ns - _FILES_NS)
         return plan
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "cache ls": ("builder.cli.cache", "list the results of steps"),
     "cache du": ("builder.cli.cache", "show what images and cache take on disk"),
     "cache prune": ("builder.cli.cache", "remove results that were not used"),
+    "cache explain": ("builder.cli.explain", "show which steps of a build are in the cache, and why not the others"),
     "cache export": ("builder.cli.exchange", "write the results of steps elsewhere"),
     "cache import": ("builder.cli.exchange", "take results of steps from elsewhere"),
 }

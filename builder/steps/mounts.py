@@ -151,6 +151,8 @@ class _Preparation:
                 if sharing == "private":
                     return False
             else:
+                # the time says when it was used last (`builder.cleaning`)
+                os.utime(fd)
                 return True
             self._sources.check()
             time.sleep(_WAIT_SECONDS)

@@ -7,7 +7,7 @@ old(0)                           each 10 bytes
 
 import pytest
 
-from cache.prune import Result, plan_prune
+from cache.prune import Filter, Result, plan_prune
 
 
 def result(name, parent, used):
@@ -54,3 +54,21 @@ def test_plan(options, going):
 
 def test_the_order_given_does_not_matter():
     assert plan_prune(reversed(FOREST), keep_bytes=25) == plan_prune(FOREST, keep_bytes=25)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "going"),
+    [
+        (Filter(), {"base", "left", "right", "top"}),
+        (Filter(chain_id="t"), {"top"}),
+        (Filter(chain_id="sha256:top"), {"top"}),
+        (Filter(description="igh"), set()),  # it is below top
+        (Filter(description="e"), {"left"}),  # so is base
+        (Filter(description="nothing"), set()),
+        (Filter(unused_since_ns=6), {"left", "top"}),
+    ],
+)
+def test_none_but_what_fits(wanted, going):
+    """What does not fit stays, and with it what it stands on, whether that fits or not."""
+    results = [result("base", "", 9), result("left", "base", 5), result("right", "base", 7), result("top", "right", 3)]
+    assert set(plan_prune(results, everything=True, only=wanted).chain_ids) == going

@@ -44,7 +44,11 @@ def test_a_directory_may_be_called_anything_but_a_command(tmp_path: Path, monkey
         (["cahce", "ls"], "'cahce' is neither a command nor a directory", "did you mean cache?"),
         (["cache", "prun"], "cache has no command 'prun'", "did you mean prune?"),
         (["system"], "'system' is neither a command nor a directory", "pybuild --help lists the commands"),
-        (["cache", "everything"], "cache has no command 'everything'", "there are ls, du, prune, export, import"),
+        (
+            ["cache", "everything"],
+            "cache has no command 'everything'",
+            "there are ls, du, prune, explain, export, import",
+        ),
     ],
 )
 def test_a_mistyped_command_is_no_missing_context(
