@@ -103,6 +103,17 @@ def test_cached_build_stays_light(tmp_path: Path) -> None:
     assert len(own_of(modules)) <= MOST_OWN_MODULES, sorted(own_of(modules))
 
 
+@pytest.mark.parametrize("server", ["unionfs.server", "builder.sandbox.server"])
+def test_servers_stay_light(server: str) -> None:
+    """A build waits for both at its first step; what they call, they call by ctypes."""
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import {server}; print(*sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, check=False)
+    modules = set(done.stdout.split())
+    assert server in modules, done.stderr
+    assert {name for name in heavy_of(modules) if name.partition(".")[0] != "ctypes"} == set()
+
+
 @pytest.mark.parametrize("status", [0, 1, 2, 137])
 def test_the_command_ends_at_once_with_what_it_said(status: int) -> None:
     """The interpreter is not taken down; nothing that was written may be lost with it."""
