@@ -55,6 +55,14 @@ Answer = Callable[[wire.Message], wire.Message]
 """Answers a message; ``UnionError`` and ``OSError`` become the one line the peer sees."""
 
 
+WhenTold = Callable[[Callable[[], None]], None]
+"""Makes a call once the kernel has got all it was told before."""
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
 class ControlError(UnionError):
     """The daemon cannot be reached, or refuses."""
 
@@ -88,9 +96,10 @@ def socket_name(device: tuple[int, int]) -> str:
 class ControlSocket:
     """Listens for messages about one mount. Its descriptors are watched by whoever runs the mount's loop."""
 
-    def __init__(self, device: tuple[int, int], answer: Answer) -> None:
-        """The socket exists. Raises ControlError when no directory can hold it."""
+    def __init__(self, device: tuple[int, int], answer: Answer, when_told: WhenTold = _at_once) -> None:
+        """The socket exists; answers go through ``when_told``. Raises ControlError when no directory can hold it."""
         self._answer = answer
+        self._when_told = when_told
         self._owner = os.geteuid()
         self._name = socket_name(device)
         self._directory_fd = _open_directory()
@@ -129,17 +138,27 @@ class ControlSocket:
     def serve(self) -> None:
         """One caller is answered."""
         peer, _ = self._listener.accept()
-        with peer, contextlib.suppress(OSError, wire.WireError):
-            peer.settimeout(_PATIENCE_SECONDS)
-            if peer_of(peer)[1] not in {0, self._owner}:
-                wire.send(peer, {"error": "only root and the user who mounted may do this"})
-                return
-            received = wire.receive(peer)
-            if received is None:
-                return
-            for fd in received.fds:
-                os.close(fd)
-            wire.send(peer, self._answered(received.message))
+        message: wire.Message | None = None
+        with contextlib.suppress(OSError, wire.WireError):
+            message = self._received(peer)
+        if message is None:
+            peer.close()
+            return
+        answered = self._answered(message)
+        # who has the answer finds nothing that the kernel remembers from before
+        self._when_told(lambda: _reply(peer, answered))
+
+    def _received(self, peer: socket.socket) -> wire.Message | None:
+        peer.settimeout(_PATIENCE_SECONDS)
+        if peer_of(peer)[1] not in {0, self._owner}:
+            wire.send(peer, {"error": "only root and the user who mounted may do this"})
+            return None
+        received = wire.receive(peer)
+        if received is None:
+            return None
+        for fd in received.fds:
+            os.close(fd)
+        return received.message
 
     def close(self) -> None:
         """The socket is gone, unless a later mount with the same number has its own there. Idempotent."""
@@ -159,6 +178,11 @@ class ControlSocket:
             return {"error": one_line(error)}
         except (KeyError, TypeError, ValueError) as error:
             return {"error": f"message cannot be understood: {error!r}"}
+
+
+def _reply(peer: socket.socket, answer: wire.Message) -> None:
+    with peer, contextlib.suppress(OSError, wire.WireError):
+        wire.send(peer, answer)
 
 
 def peer_of(sock: socket.socket) -> tuple[int, int]:

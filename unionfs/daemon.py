@@ -133,7 +133,7 @@ def run(call: DaemonCall, log: Log, ready: Callable[[], None]) -> None:
         if call.trace:
             mount.trace(log)
         actions = Actions(made[0], mount.statistics, line, shows_nodes=call.through_pyfuse3)
-        control = _control(call.mount_point, actions, log)
+        control = _control(call.mount_point, actions, made[0], log)
         if control is not None:
             stack.callback(control.close)
             mount.watch(control.fileno(), control.serve)
@@ -159,7 +159,7 @@ def _mount(call: DaemonCall, make: Callable[[Notifier], Union], log: Log) -> Mou
     return DirectMount(call.mount_point, call.mount, make, settings, log)
 
 
-def _control(mount_point: bytes, actions: Actions, log: Log) -> ControlSocket | None:
+def _control(mount_point: bytes, actions: Actions, union: Union, log: Log) -> ControlSocket | None:
     """The socket for ``unionctl``; a mount that can have none is useful without."""
     device = next((entry.device for entry in reversed(read_mounts()) if entry.mount_point == mount_point), None)
     if device is None:
@@ -167,7 +167,7 @@ def _control(mount_point: bytes, actions: Actions, log: Log) -> ControlSocket | 
         return None
     actions.device = device
     try:
-        return ControlSocket(device, actions.answer)
+        return ControlSocket(device, actions.answer, union.when_told)
     except ControlError as error:
         log(str(error))
         return None

@@ -9,7 +9,7 @@ tmpfile, one for each ``remember``, given back by ``forget``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from unionfs.types import Attr, Caller, DirEntry, HandleId, Ino, SetAttr, StatFs
@@ -29,6 +29,9 @@ class Notifier(Protocol):
 
     def invalidate_all(self) -> None:
         """The kernel looks every name up again (branches changed)."""
+
+    def when_told(self, call: Callable[[], None]) -> None:
+        """``call`` is made, perhaps by another thread, once the kernel has got all it was told before."""
 
 
 class LongCopy(Protocol):

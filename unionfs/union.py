@@ -130,6 +130,13 @@ class Union:
                 self.notifier.invalidate_inode(node.ino)
             self.notifier.invalidate_all()
 
+    def when_told(self, call: Callable[[], None]) -> None:
+        """``call`` is made, perhaps by another thread, once the kernel knows of every change of branches before."""
+        if self.notifier is None:
+            call()
+        else:
+            self.notifier.when_told(call)
+
     def defer_copies(self) -> None:
         """From now on a request that needs a large file copied raises ``CopyPendingError``, instead of taking long."""
         self._lifter.copier.defers = True

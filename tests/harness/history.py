@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness import marks
 from harness.merged import Directory, Entry, Link, Refused, same, walk
 from harness.past import Held, Mounting, Past, free_places, settled
-from harness.paths import UnionPaths
+from harness.paths import Paths, UnionPaths
 from harness.tables import answer, shown_by
 from unionfs.actions import Actions
 from unionfs.branch import Branch, BranchStack
@@ -32,11 +33,57 @@ _EITHER = [{errno.ENOENT, errno.ENOTDIR}, {errno.EISDIR, errno.ENOTEMPTY}, {errn
 _CHANGES_A_FILE = {"write", "append", "truncate", "chmod"}
 
 
+class Side(Protocol):
+    """A union, however it is reached; it lies on ``top`` in a base directory and on other branches."""
+
+    ways: Sequence[Paths]
+    keeps_line: bool
+    """Whether the snapshots stay those of ``top`` when another branch is on top at a mount."""
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What ``unionctl`` asks. Raises UnionError."""
+
+    def close(self) -> None:
+        """It is unmounted."""
+
+
+MakeSide = Callable[[Path, Sequence[Branch], Mounting], Side]
+
+
+class InProcess:
+    """A union without a mount."""
+
+    keeps_line = True
+
+    def __init__(self, base: Path, branches: Sequence[Branch], mounting: Mounting) -> None:
+        options = UnionOptions(
+            DeleteMode(mounting.delete), WhiteoutForm(mounting.form), CreatePolicy(mounting.create),
+            volatile=True, stable_inodes=mounting.stable,
+        )  # fmt: skip
+        self._union = Union(BranchStack(expand(branches)), options)
+        self._line = Line(os.fsencode(base / "top"))
+        self.ask = Actions(self._union, dict, self._line).answer
+        self.ways = (UnionPaths(self._union), UnionPaths(self._union, forgetful=False))
+
+    def close(self) -> None:
+        """Nothing is open any more."""
+        self.ways[1].forget_all()
+        self._union.close()
+        self._line.close()
+
+
 class World:
     """Both sides, below ``base``, an empty directory. The caller closes it."""
 
-    def __init__(self, base: Path, branches: list[tuple[str, Directory]], mounting: Mounting) -> None:
+    def __init__(
+        self,
+        base: Path,
+        branches: list[tuple[str, Directory]],
+        mounting: Mounting,
+        make_side: MakeSide = InProcess,
+    ) -> None:
         self._base = base
+        self._make_side = make_side
         self._made = 0
         self.past = Past()
         self._numbers: dict[int, tuple[Entry, int]] = {}
@@ -63,21 +110,12 @@ class World:
     def _mount(self, mounting: Mounting) -> None:
         self._mounting = mounting
         given = [self._branch(held) for held in self.past.stack if not held.snapshot]
-        options = UnionOptions(
-            DeleteMode(mounting.delete), WhiteoutForm(mounting.form), CreatePolicy(mounting.create),
-            volatile=True, stable_inodes=mounting.stable,
-        )  # fmt: skip
-        self._union = Union(BranchStack(expand(given)), options)
-        self._line = Line(os.fsencode(self._base / "top"))
-        self._actions = Actions(self._union, dict, self._line)
-        self._ways = (UnionPaths(self._union), UnionPaths(self._union, forgetful=False))
+        self._side = self._make_side(self._base, given, mounting)
         self.past.set_rules(mounting)
 
     def close(self) -> None:
         """Nothing is open any more."""
-        self._ways[1].forget_all()
-        self._union.close()
-        self._line.close()
+        self._side.close()
 
     # -- steps --------------------------------------------------------------------------------------------------
     def step(self, step: Step) -> None:
@@ -90,7 +128,7 @@ class World:
         before = self._shown(arguments[0])
         if name in _CHANGES_A_FILE and isinstance(before, Link if name == "chmod" else Link | Directory):
             return  # the kernel follows the link, or refuses, before the filesystem is asked
-        way = self._ways[zlib.crc32(repr(step).encode()) % 2]
+        way = self._side.ways[zlib.crc32(repr(step).encode()) % 2]
         expected = self._expect(name, arguments)
         got = answer(lambda: getattr(way, name)(*arguments))
         assert got == expected or {got, expected} in _EITHER, f"{step} answers {_word(got)}, expected {_word(expected)}"
@@ -137,7 +175,7 @@ class World:
         refusal: UnionError | None = None
         told: dict[str, Any] | None = None
         try:
-            told = self._actions.answer(message)
+            told = self._side.ask(message)
         except UnionError as error:
             refusal = error
         assert may == (refusal is None), f"{message}: {told or refusal!r}"
@@ -196,6 +234,8 @@ class World:
 
     def _do_remount(self, mounting: Mounting) -> None:
         self.close()
+        if not self._side.keeps_line:
+            self.past.leave_out_above_top()
         assert not any(os.path.lexists(self._path(held) + b"/.wh..unionfs") for held in self.past.stack)
         if not (mounting.stable and self._mounting.stable):
             # a copy and its origin are two from now on
@@ -237,7 +277,7 @@ class World:
     def check(self) -> None:
         """Everything is as the oracle says. Raises AssertionError."""
         expected = self.past.model.shown()
-        shown = shown_by(self._ways[0])
+        shown = shown_by(self._side.ways[0])
         assert shown == expected, f"shown is {shown}, expected {expected}"
         self._check_numbers(expected)
         for held, wanted in zip(self.past.stack, self.past.model.branches, strict=True):
@@ -252,7 +292,7 @@ class World:
         before, self._numbers = self._numbers, {}
         for path, entry in walk(shown):
             if not isinstance(entry, Directory):
-                number = self._ways[0].ino(path)
+                number = self._side.ways[0].ino(path)
                 known = before.get(id(entry), (entry, number))[1]
                 assert known == number, f"number of {path!r} was {known}, is {number}"
                 self._numbers[id(entry)] = (entry, number)

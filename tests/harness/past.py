@@ -75,6 +75,11 @@ class Past:
         self.model.branches = [content for _, content in new + others]
         self.below = below
 
+    def leave_out_above_top(self) -> None:
+        """The branches above ``top`` are no longer in the stack."""
+        at = [held.key for held in self.stack].index("top")
+        self.stack, self.model.branches = self.stack[at:], self.model.branches[at:]
+
     def part(self) -> None:
         """A file and its copy in another branch are no longer one object."""
         self.model.branches = [_parted(branch) for branch in self.model.branches]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from harness import marks
 from harness.merged import Directory, Entry, File, Link, Merged, Whiteout, same
-from harness.paths import UnionPaths
+from harness.paths import Paths, UnionPaths
 from unionfs.branch import Branch, BranchStack
 from unionfs.types import Access, CreatePolicy, DeleteMode, UnionOptions, WhiteoutForm
 from unionfs.union import Union
@@ -188,7 +188,7 @@ def _apply_union(paths: UnionPaths, case: Case, top: bytes) -> None:
             paths.rename(a, b, _FLAGS[case.operation])
 
 
-def shown_by(paths: UnionPaths, top: bytes = b"") -> dict[bytes, Entry]:
+def shown_by(paths: Paths, top: bytes = b"") -> dict[bytes, Entry]:
     """What a union shows in a directory, in the words of the oracle."""
     found: dict[bytes, Entry] = {}
     for name in paths.list(top):

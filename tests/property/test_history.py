@@ -1,191 +1,22 @@
 """A union lives through everything at once: operations, changes of branches, snapshots, remounts, changes from outside.
 
-Steps come as chance has it; ``harness.history`` makes each on the union and on the oracle. A failure is made shorter
-before it is told. UNION_STEPS is the number of steps: ``UNION_STEPS=100000 pytest tests/property/test_history.py``.
+Steps come as chance has it (``harness.fate``); each is made on a union and on the oracle (``harness.history``).
+UNION_STEPS is their number: ``UNION_STEPS=100000 pytest -o faulthandler_timeout=0 tests/property/test_history.py``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import random
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
-from harness.history import Step, World
-from harness.merged import Directory, Entry, File, Link, Whiteout
-from harness.past import Mounting
+from harness import fate
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="devices 0:0 and trusted attributes are root's")
 
 STEPS = int(os.environ.get("UNION_STEPS", "1500"))
 SEED = int(os.environ.get("UNION_SEED", "1"))
-LIFE = 250
-"""Steps of one union; then another begins."""
-TOGETHER = 5
-"""Steps between two comparisons of everything."""
-NAMES = (b"a", b"b", b"c")
-DEEPEST = 4
-
-
-class Fate:
-    """Steps as chance has it."""
-
-    def __init__(self, seed: str) -> None:
-        self._chance = random.Random(seed)
-        self._pick = self._chance.choice
-
-    def path(self, shown: Sequence[bytes] = ()) -> bytes:
-        """Any path, or mostly one of those that show."""
-        if shown and self._chance.random() < 0.7:
-            return self._pick(shown)
-        return b"/".join(self._pick(NAMES) for _ in range(self._pick((1, 1, 2, 2, 3))))
-
-    def new_path(self, shown: Sequence[bytes]) -> bytes:
-        """A path, mostly beside or in one that shows."""
-        path = self.path(shown)
-        if self._chance.random() < 0.5 and path.count(b"/") < DEEPEST - 1:
-            return path + b"/" + self._pick(NAMES)
-        return b"".join([*path.rpartition(b"/")[:2], self._pick(NAMES)])
-
-    def data(self) -> bytes:
-        return self._chance.randbytes(self._pick((0, 1, 3))) * self._pick((1, 1, 20))
-
-    def entry(self, depth: int) -> Entry:
-        kind = self._pick(("file", "link", "whiteout", "device", "beside", "dir", "dir", "dir", "opaque"))
-        if kind in {"dir", "opaque"}:
-            return Directory(self.entries(depth - 1) if depth > 1 else {}, kind == "opaque", self.mode())
-        return {
-            "file": File(self.data(), self._pick((0o644, 0o600))),
-            "link": Link(b"target"),
-            "whiteout": Whiteout("aufs"),
-            "device": Whiteout("overlay"),
-            "beside": Whiteout("aufs", File(b"hidden")),
-        }[kind]
-
-    def entries(self, depth: int) -> dict[bytes, Entry]:
-        return {name: self.entry(depth) for name in NAMES if self._chance.random() < 0.6}
-
-    def mode(self) -> int:
-        return self._pick((0o755, 0o755, 0o700))
-
-    def access(self) -> str:
-        return self._pick(("rw", "ro"))
-
-    def branches(self) -> list[tuple[str, Directory]]:
-        return [
-            ("ro" if position and self._chance.random() < 0.7 else "rw", Directory(self.entries(3)))
-            for position in range(self._pick((1, 2, 2, 3, 4)))
-        ]
-
-    def mounting(self) -> Mounting:
-        return Mounting(
-            self._pick(("whiteout", "whiteout", "all", "first")), self._pick(("aufs", "overlay")),
-            self._pick(("parent", "parent", "top")), self._chance.random() < 0.7,
-        )  # fmt: skip
-
-    def number(self) -> int:
-        return self._chance.randrange(100)
-
-    def operation(self, shown: Sequence[bytes]) -> Step:
-        path, new = self.path(shown), self.new_path(shown)
-        return self._pick((
-            ("write", path, self.data()), ("write", new, self.data()), ("append", path, self.data()),
-            ("truncate", path, self.number()), ("mkdir", new), ("mkdir", new), ("symlink", b"target", new),
-            ("unlink", path), ("unlink", path), ("rmdir", path), ("rmdir", path),
-            ("rename", path, new, self._pick((0, 0, 0, 1, 2))), ("rename", path, new, 0),
-            ("rename", path, self.path(shown), self._pick((0, 2))), ("chmod", path, self._pick((0o600, 0o700, 0o755))),
-        ))  # fmt: skip
-
-    def change(self) -> tuple[object, ...]:
-        kind = self._pick(("add", "remove", "mode", "mode"))
-        if kind == "add":
-            return kind, self.number(), self.access(), Directory(self.entries(3), self._chance.random() < 0.1)
-        return (kind, self.number()) if kind == "remove" else (kind, self.number(), self.access())
-
-    def administration(self) -> Step:
-        kind = self._pick(
-            ("change", "change", "snapshot", "snapshot", "rollback", "drop", "diff", "remount", "outside")
-        )
-        if kind == "change":
-            return (kind, *(self.change() for _ in range(self._pick((1, 1, 2, 3)))))
-        return {
-            "snapshot": ("snapshot", f"s{self._chance.randrange(30)}"),
-            "rollback": ("rollback", self.number()),
-            "drop": ("drop", self.number()),
-            "diff": ("diff", self.number(), self.number()),
-            "remount": ("remount", self.mounting()),
-            "outside": ("outside", self.number(), self.path(), self._pick((None, self.entry(2)))),
-        }[kind]
-
-    def step(self, shown: Sequence[bytes]) -> Step:
-        return self.administration() if self._chance.random() < 0.12 else self.operation(shown)
-
-
-Life = tuple[list[tuple[str, Directory]], Mounting]
-
-
-@contextlib.contextmanager
-def world(life: Life) -> Iterator[World]:
-    base = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    try:
-        made = World(base, *life)
-        try:
-            yield made
-        finally:
-            made.close()
-    finally:
-        shutil.rmtree(base)
-
-
-def live(life: Life, steps: Iterable[Callable[[World], Step]], together: int = 1) -> None:
-    with world(life) as made:
-        made.check()
-        for number, step in enumerate(steps):
-            made.step(step(made))
-            if number % together == 0:
-                made.check()
-        made.check()
-
-
-def fault_of(life: Life, steps: Sequence[Step]) -> Exception | None:
-    try:
-        live(life, [lambda _, step=step: step for step in steps])  # type: ignore[misc]
-    except Exception as error:
-        return error
-    return None
-
-
-def shorten(life: Life, steps: list[Step]) -> list[Step]:
-    """As few of the steps as still fail: ever smaller pieces are left out."""
-    size = len(steps) // 2
-    while size:
-        for start in range(len(steps) - size, -1, -size):
-            fewer = steps[:start] + steps[start + size :]
-            if fault_of(life, fewer) is not None:
-                steps = fewer
-        size //= 2
-    return steps
 
 
 def test_a_long_history() -> None:
-    for turn in range(-(-STEPS // LIFE)):
-        fate = Fate(f"{SEED} {turn}")
-        life = (fate.branches(), fate.mounting())
-        steps: list[Step] = []
-
-        def come(made: World, fate: Fate = fate, steps: list[Step] = steps) -> Step:
-            steps.append(fate.step(made.paths()))
-            return steps[-1]
-
-        try:
-            live(life, itertools.repeat(come, LIFE), TOGETHER)
-        except Exception as error:
-            few = shorten(life, steps)
-            told = "\n  ".join(map(repr, (*life, *few)))
-            raise AssertionError(f"life {turn} of UNION_SEED={SEED}:\n  {told}\n{fault_of(life, few)!r}") from error
+    fate.run(STEPS, SEED)

@@ -28,6 +28,13 @@ class Courier:
             self._thread.start()
         self._queue.put(message)
 
+    def after(self, call: Message) -> None:
+        """``call`` is made once all that was posted before has been delivered: at once when there is nothing."""
+        if self._thread is None:
+            call()
+        else:
+            self._queue.put(call)
+
     def finish(self, wait_seconds: float) -> bool:
         """Nothing more will be posted; whether all has been delivered, after at most ``wait_seconds``."""
         if self._thread is None:

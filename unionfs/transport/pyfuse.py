@@ -366,6 +366,10 @@ class PyfuseNotifier:
         """Only the root's attributes and listing: libfuse has nothing for more."""
         self.invalidate_inode(ROOT_INO)
 
+    def when_told(self, call: Callable[[], None]) -> None:
+        """``call`` is made, perhaps by another thread, once the kernel has got all it was told before."""
+        self._courier.after(call)
+
     def finish(self) -> None:
         """Nothing more will be told."""
         self._courier.finish(_NOTIFY_PATIENCE_SECONDS)

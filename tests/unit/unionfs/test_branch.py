@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,9 @@ class Heard(Notifier):
 
     def invalidate_all(self) -> None:
         self.calls.append("all")
+
+    def when_told(self, call: Callable[[], None]) -> None:
+        call()
 
 
 def branches_of(stand, *wanted):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from unionfs import control
+from unionfs import control, wire
 from unionfs.caller import walk
 from unionfs.control import ControlError, ControlSocket
+from unionfs.transport.courier import Courier
 
 DEVICE = (0, 4095)
 NAME = "0-4095.sock"
@@ -91,3 +94,37 @@ def test_walk(path: bytes, place: bytes) -> None:
 def test_walk_in_a_circle() -> None:
     with pytest.raises(OSError, match="Too many levels"):
         walk(b"/loop/x", look)
+
+
+def test_an_answer_waits_until_the_kernel_was_told(directory: Path) -> None:
+    waiting: list[Callable[[], None]] = []
+    one = ControlSocket(DEVICE, lambda message: {"was": message["do"]}, waiting.append)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            fd = os.open(directory, os.O_PATH)
+            caller.connect(f"/proc/self/fd/{fd}/{NAME}")
+            os.close(fd)
+            wire.send(caller, {"do": "refresh"})
+            one.serve()
+            caller.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                caller.recv(1)
+            waiting.pop()()
+            caller.settimeout(None)
+            received = wire.receive(caller)
+            assert received is not None
+            assert received.message == {"was": "refresh"}
+    finally:
+        one.close()
+
+
+def test_a_courier_makes_a_call_after_what_was_posted_before() -> None:
+    courier, done, held = Courier(), list[str](), threading.Event()
+    courier.after(lambda: done.append("nothing is on its way"))
+    assert done == ["nothing is on its way"]
+    courier.post(lambda: (held.wait(), done.append("posted")))
+    courier.after(lambda: done.append("after"))
+    assert len(done) == 1
+    held.set()
+    assert courier.finish(10)
+    assert done[1:] == ["posted", "after"]

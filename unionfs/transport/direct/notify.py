@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from unionfs.transport.courier import Courier
 from unionfs.transport.protocol import (
@@ -49,6 +50,10 @@ class KernelNotifier:
         if self.minor >= OLDEST_MINOR_WITH_EPOCH:
             self._post(Notification.INC_EPOCH, b"")
         self.invalidate_inode(ROOT_INO)
+
+    def when_told(self, call: Callable[[], None]) -> None:
+        """``call`` is made, perhaps by another thread, once the kernel has got all it was told before."""
+        self._courier.after(call)
 
     def finish(self, wait_seconds: float) -> bool:
         """Nothing more will be told; whether all has been written, after at most ``wait_seconds``."""
