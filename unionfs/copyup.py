@@ -68,7 +68,7 @@ class Copier:
         status = os.stat(rest, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
             name = self._copy_file(source, path, target, size_bytes)
-            temporary_fd = target.temporary()[0]
+            temporary_fd = target.journal_fd()
         else:
             temporary_fd, name = target.temporary()
         try:
@@ -165,9 +165,12 @@ class Copier:
         size = status.st_size if size_bytes is None else min(size_bytes, status.st_size)
         if not size or self._clone(source_fd, target_fd, size_bytes, status):
             return
-        for start, end in data_ranges(source_fd, size):
+        copied = 0
+        for start, end in data_ranges(source_fd, size, status):
             copy_range(source_fd, target_fd, start, end)
-        os.ftruncate(target_fd, size)
+            copied = end
+        if copied < size:
+            os.ftruncate(target_fd, size)
 
     def _clone(self, source_fd: int, target_fd: int, size_bytes: int | None, status: os.stat_result) -> bool:
         """Whether the two files, of which the whole source is wanted, share their blocks now."""

@@ -25,7 +25,7 @@ from unionfs import whiteout
 from unionfs.branch import JOURNAL_PREFIX, OpenBranch
 
 _LENGTH = struct.Struct(">I")
-_FINGERPRINT = struct.Struct(">Q16s")
+_FINGERPRINT = struct.Struct(">QIIIQQq8s")
 
 
 class Deed(enum.Enum):
@@ -40,10 +40,17 @@ class Deed(enum.Enum):
 
 
 class Fingerprint(NamedTuple):
-    """Which file a copy is, and a digest of its state without content, links and, of a directory, entries."""
+    """Which file a copy is, and its state without content, links and, of a directory, entries."""
 
     number: int
-    state: bytes
+    mode: int
+    uid: int
+    gid: int
+    device: int
+    size_bytes: int
+    mtime_ns: int
+    attributes: bytes
+    """A digest of the extended ones, the marks of unions left out."""
 
 
 class Record(NamedTuple):
@@ -72,8 +79,7 @@ class Journal:
 
     def made(self, staged: bytes, path: bytes) -> None:
         """What was ``staged`` is about to be put at ``path``."""
-        host_path = b"/proc/self/fd/%d/%s" % (self.branch.journal_fd(), staged)
-        self._write(Deed.MADE, _FINGERPRINT.pack(*take_fingerprint(host_path)) + path)
+        self._write(Deed.MADE, _FINGERPRINT.pack(*take_fingerprint(self.branch.journal_fd(), staged)) + path)
 
     def note(self, deed: Deed, path: bytes) -> None:
         """The deed is about to be done to ``path``."""
@@ -86,9 +92,10 @@ class Journal:
             self._fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
         body = deed.value + text
         length = _LENGTH.pack(len(body))
-        left = memoryview(length + body + length)
-        while left:
-            left = left[os.write(self._fd, left) :]
+        record = length + body + length
+        written = os.write(self._fd, record)
+        while written < len(record):
+            written += os.write(self._fd, record[written:])
 
     def __iter__(self) -> Iterator[Record]:
         """The records, the last one first."""
@@ -115,14 +122,15 @@ class Journal:
         self._fd, self._name = -1, None
 
 
-def take_fingerprint(host_path: bytes) -> Fingerprint:
-    """The fingerprint of what lies at the host path."""
-    status = os.lstat(host_path)
-    said: list[object] = [status.st_mode, status.st_uid, status.st_gid, status.st_rdev]
-    if not stat.S_ISDIR(status.st_mode):
-        said += [status.st_size, status.st_mtime_ns]
-    said += whiteout.foreign_xattrs(host_path)
-    return Fingerprint(status.st_ino, hashlib.blake2b(repr(said).encode(), digest_size=16).digest())
+def take_fingerprint(fd: int, path: bytes) -> Fingerprint:
+    """The fingerprint of what lies at ``path`` under the directory descriptor."""
+    status = os.stat(path, dir_fd=fd, follow_symlinks=False)
+    size, mtime_ns = (0, 0) if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)
+    found = whiteout.foreign_xattrs(b"/proc/self/fd/%d/%s" % (fd, path))
+    attributes = hashlib.blake2b(repr(found).encode(), digest_size=8).digest() if found else bytes(8)
+    return Fingerprint(
+        status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_rdev, size, mtime_ns, attributes
+    )
 
 
 def _whole(content: mmap.mmap) -> int:

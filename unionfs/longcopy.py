@@ -79,7 +79,7 @@ class ContentCopy:
                 return
             self._begun = True
         try:
-            for start, end in data_ranges(self._source_fd, self._size_bytes):
+            for start, end in data_ranges(self._source_fd, self._size_bytes, os.fstat(self._source_fd)):
                 for offset in range(start, end, STEP_BYTES):
                     if self._stop.is_set():
                         return
@@ -135,9 +135,8 @@ def _state(fd: int) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def data_ranges(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
-    """The parts of the first ``size_bytes`` bytes of the file that are no holes, as start and end."""
-    status = os.fstat(fd)
+def data_ranges(fd: int, size_bytes: int, status: os.stat_result) -> Iterator[tuple[int, int]]:
+    """The parts of the first ``size_bytes`` bytes of the file, in the state ``status``, that are no holes."""
     if status.st_blocks * 512 >= status.st_size:
         yield 0, size_bytes
         return

@@ -173,9 +173,8 @@ class _Takeback:
 
     def _unchanged(self, path: bytes, fingerprint: Fingerprint, below: OpenBranch) -> bool:
         """Whether the copy at ``path`` is as it was made."""
-        return take_fingerprint(self._branch.proc_path(path)) == fingerprint and _same_content(
-            self._branch, below, path
-        )
+        now = take_fingerprint(*self._branch.at(path))
+        return now == fingerprint and _same_content(self._branch, below, path)
 
 
 def _same_content(branch: OpenBranch, other: OpenBranch, path: bytes) -> bool:

@@ -84,7 +84,10 @@ def carries_opaque_xattr(path: bytes) -> bool:
 
 def foreign_xattrs(path: bytes) -> list[tuple[str, bytes]]:
     """The attributes, sorted, of what lies at the host path, the marks of unions left out."""
-    names = sorted(name for name in _listxattr(path) if not name.startswith(_HIDDEN_XATTRS))
+    found = _listxattr(path)
+    if not found:
+        return []
+    names = sorted(name for name in found if not name.startswith(_HIDDEN_XATTRS))
     return [(name, os.getxattr(path, name, follow_symlinks=False)) for name in names]
 
 
