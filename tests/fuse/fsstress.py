@@ -95,8 +95,9 @@ class Actor:
             self._close_file()
         seen: set[int] = set()
         doubled: list[str] = []
-        for directory, _names, files in os.walk(self.sides[1]):
-            for name in sorted(files):
+        for directory, names, files in os.walk(self.sides[1]):
+            # a link that leads to a directory is among the names of directories
+            for name in sorted([*names, *files]):
                 path = os.path.join(directory, name)
                 number = os.lstat(path).st_ino
                 if number in seen:
