@@ -22,6 +22,11 @@ from unionfs.tree import Tree, refuse
 from unionfs.types import Caller, HandleId, Passthrough
 
 _WRITING = os.O_WRONLY | os.O_RDWR
+CACHED_BYTES = 64 << 10
+"""Files up to this size are read through the kernel's cache: one request, and no more as long as it keeps them.
+
+To pass one through costs two ioctls at each open, and a question for its attributes after each read.
+"""
 _UNWRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY))
 CAPABILITY = "security.capability"
 
@@ -134,13 +139,22 @@ class Files:
 
         A node that is open without passing through stays so until its last release: the kernel refuses to mix.
         """
-        file = self._handles[number].file
+        handle = self._handles[number]
+        file = handle.file
         if file.passes is None:
             # what the kernel writes by itself takes no setuid away
             file.passes = (
-                file.handles == 1 and not file.privileged and self._may_pass(self._handles[number].node.branch)
+                file.handles == 1
+                and not file.privileged
+                and self._may_pass(handle.node.branch)
+                and not (self._sealed and self._better_cached(handle))
             )
         return file.fd if file.passes else None
+
+    @staticmethod
+    def _better_cached(handle: Handle) -> bool:
+        """Whether the kernel does better to keep the content: a small file that is only read."""
+        return not handle.flags & _WRITING and os.fstat(handle.file.fd).st_size <= CACHED_BYTES
 
     def _may_pass(self, branch: OpenBranch) -> bool:
         if self._passthrough is Passthrough.AUTO:

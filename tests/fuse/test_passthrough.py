@@ -13,6 +13,7 @@ import pytest
 from fuse.conftest import attached, statistics
 from unionfs.branch import Branch
 from unionfs.client import UnionServer
+from unionfs.files import CACHED_BYTES
 from unionfs.mounting import attach, stack_depth
 from unionfs.types import Access, UnionOptions
 
@@ -35,6 +36,8 @@ def overlay(base: Path, lower: Path) -> Iterator[Path]:
 def test_branches_on_overlayfs_pass_through(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
+    content = bytes(CACHED_BYTES + 1)
+    (tree / "sub/inner").write_bytes(content)
     with overlay(tmp_path, tree) as place, UnionServer.start() as server:
         (place / "top").mkdir()
         branches = [Branch(os.fsencode(place / "top")), Branch(os.fsencode(place / "sub"), Access.RO)]
@@ -42,16 +45,16 @@ def test_branches_on_overlayfs_pass_through(tree: Path, tmp_path: Path) -> None:
         mount = server.mount(branches, UnionOptions(), passthrough="fast")
         attach(mount.fd, os.fsencode(root))
         os.close(mount.fd)
-        assert (root / "inner").read_bytes() == b"inner"
+        assert (root / "inner").read_bytes() == content
         (root / "new").write_bytes(b"new")
         with open(root / "inner", "ab") as file:
             file.write(b" and more")
-        assert (root / "inner").read_bytes() == b"inner and more"
+        assert (root / "inner").read_bytes() == content + b" and more"
         subprocess.run(["umount", root], check=True)
         told = statistics(mount)
         assert told is not None
         assert not {"READ", "WRITE"} & told["opcodes"].keys()
-        assert (place / "top/inner").read_bytes() == b"inner and more"
+        assert (place / "top/inner").read_bytes() == content + b" and more"
 
 
 def test_overlayfs_lies_above_a_union(tree: Path, tmp_path: Path) -> None:
