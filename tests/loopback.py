@@ -164,6 +164,9 @@ class Loopback:
         at = os.fstat(self._handles[handle])
         return self._by_key[at.st_dev, at.st_ino].fd
 
+    def whole_content(self, handle: HandleId) -> bytes | None:
+        return None
+
     # -- directories --------------------------------------------------------------------------------------------
     def opendir(self, ino: Ino) -> HandleId:
         fd = os.open(self._path(ino), os.O_RDONLY | os.O_DIRECTORY)

@@ -96,6 +96,7 @@ class FileNode:
         "link_keys",
         "lookups",
         "name",
+        "offered",
         "parent",
         "successor",
     )
@@ -112,6 +113,7 @@ class FileNode:
         self.extra_links = 0
         self.link_keys: set[int] | None = None
         self.kept: bytes | None = None
+        self.offered = False
         self.link: Link | None = None
         self.successor: FileNode | None = None
 

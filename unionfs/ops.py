@@ -167,6 +167,14 @@ class FilesystemOps(Protocol):
         """
         ...
 
+    def whole_content(self, handle: HandleId) -> bytes | None:
+        """All of a small file, for a transport that gives it to the kernel's cache before anybody asks.
+
+        None where that could disturb: another handle of the node is open, others may change the file, the handle was
+        not opened for reading alone, or it was given once already.
+        """
+        ...
+
     # -- directories ------------------------------------------------------------------------------------------
     def opendir(self, ino: Ino) -> HandleId:
         """A frozen listing of the directory."""

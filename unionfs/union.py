@@ -332,6 +332,10 @@ class Union:
         """
         return self._files.backing_fd(handle)
 
+    def whole_content(self, handle: HandleId) -> bytes | None:
+        """All of a small file that was opened for reading alone, the first time and by nobody else; None otherwise."""
+        return self._files.whole_content(handle)
+
     # -- directories ------------------------------------------------------------------------------------------
     def opendir(self, ino: Ino) -> HandleId:
         """A frozen listing of the directory."""

@@ -62,3 +62,30 @@ def test_overlayfs_lies_above_a_union(tree: Path, tmp_path: Path) -> None:
         assert stack_depth([os.fsencode(tree)]) == 1
         with overlay(tmp_path, root) as place:
             assert (place / "sub/inner").read_bytes() == b"inner"
+
+
+@pytest.mark.parametrize("passthrough", ["fast", "off"])
+def test_small_files_are_in_the_cache_when_they_are_open(tree: Path, tmp_path: Path, passthrough: str) -> None:
+    root, top = tmp_path / "root", tmp_path / "top"
+    root.mkdir()
+    top.mkdir()
+    odd = bytes(range(256)) * 20 + b"odd"  # more than a page, and no whole number of them
+    (tree / "odd").write_bytes(odd)
+    with UnionServer.start() as server:
+        branches = [Branch(os.fsencode(top)), Branch(os.fsencode(tree), Access.RO)]
+        mount = server.mount(branches, UnionOptions(), passthrough=passthrough)
+        attach(mount.fd, os.fsencode(root))
+        os.close(mount.fd)
+        for _ in range(2):
+            assert (root / "odd").read_bytes() == odd
+            assert (root / "sub/inner").read_bytes() == b"inner"
+        with open(root / "sub/inner", "rb") as reader:
+            (root / "sub/inner").write_bytes(b"changed by another")
+            assert reader.read() == b"changed by another"
+        assert (root / "sub/inner").read_bytes() == b"changed by another"
+        (root / "sub/inner").write_bytes(b"short")
+        assert (root / "sub/inner").read_bytes() == b"short"
+        subprocess.run(["umount", root], check=True)
+        told = statistics(mount)
+    assert told is not None
+    assert told["opcodes"].get("READ", 0) <= 2, "only what was written is asked for"

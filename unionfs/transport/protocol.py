@@ -137,6 +137,7 @@ class Notification(enum.IntEnum):
 
     INVAL_INODE = 2
     INVAL_ENTRY = 3
+    STORE = 4
     INC_EPOCH = 8
 
 
@@ -208,6 +209,8 @@ DIRENT = struct.Struct("=QQII")
 # ino, off, len
 INVAL_INODE_OUT = struct.Struct("=Qqq")
 # parent, namelen, flags
+# nodeid, offset, size, padding
+STORE_OUT = struct.Struct("=QQII")
 INVAL_ENTRY_OUT = struct.Struct("=QII")
 
 # ioctl on /dev/fuse; the argument of BACKING_OPEN is fd, flags, padding

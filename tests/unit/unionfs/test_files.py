@@ -245,6 +245,28 @@ def test_a_small_file_that_is_only_read_is_left_to_the_cache(stand, stand_of):
     union.release(reader)
 
 
+def test_a_small_file_is_given_whole_once_to_who_opens_it_alone(stand):
+    stand.put(1, "f", "small")
+    stand.put(1, "empty", "")
+    stand.put(1, "large", "x" * LARGE)
+    union = stand.union()
+    ino = ino_of(union, b"f")
+    writer = union.open(ino, RW, ROOT)
+    reader = union.open(ino, RD, ROOT)
+    assert union.whole_content(writer) is None
+    assert union.whole_content(reader) is None, "a request for the same pages may be on its way"
+    union.release(writer)
+    union.release(reader)
+    reader = union.open(ino, RD, ROOT)
+    assert union.whole_content(reader) == b"small"
+    assert union.whole_content(reader) is None, "the kernel has it"
+    union.release(reader)
+    for name in (b"empty", b"large"):
+        reader = union.open(ino_of(union, name), RD, ROOT)
+        assert union.whole_content(reader) is None
+        union.release(reader)
+
+
 def test_all_handles_of_a_node_have_one_backing_descriptor(stand):
     stand.put(0, "f", "x" * LARGE)
     union = stand.union()

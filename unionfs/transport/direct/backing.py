@@ -62,6 +62,11 @@ class Backing:
         known.files += 1
         return known.backing_id
 
+    def passes(self, node: Ino) -> bool:
+        """Whether the open files of ``node`` pass through."""
+        known = self._opened.get(node)
+        return known is not None and known.backing_id != NO_BACKING
+
     def released(self, node: Ino) -> None:
         """``node`` has one open file fewer."""
         known = self._opened.get(node)

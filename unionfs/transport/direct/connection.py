@@ -208,7 +208,7 @@ class Connection:
         replies = Replies(None if lasting else settings.timeout_seconds)
         backing = Backing(self.device_fd, enabled=bool(agreement.flags & InitFlag.PASSTHROUGH))
         names = NameRequests(self._ops, replies, negative_entries=owned)
-        files = FileRequests(self._ops, replies, backing, keep_cache=owned)
+        files = FileRequests(self._ops, replies, backing, self.device_fd, keep_cache=owned)
         directories = DirectoryRequests(self._ops, replies, self._notifier, keep_cache=owned)
         for table in (
             names.handlers(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from unionfs.ops import FilesystemOps
 from unionfs.transport.direct.backing import NO_BACKING, Backing
 from unionfs.transport.direct.names import mode_to_drop
+from unionfs.transport.direct.notify import store
 from unionfs.transport.direct.replies import Replies, opened
 from unionfs.transport.direct.requests import DONE, Handler, Payload, name_of
 from unionfs.transport.protocol import (
@@ -34,8 +35,12 @@ _PASSED_THROUGH = int(OpenFlag.PASSTHROUGH | OpenFlag.NOFLUSH)
 class FileRequests:
     """Translates requests about open files."""
 
-    def __init__(self, ops: FilesystemOps, replies: Replies, backing: Backing, *, keep_cache: bool) -> None:
-        """``keep_cache``: content cached by the kernel outlives the open file."""
+    def __init__(
+        self, ops: FilesystemOps, replies: Replies, backing: Backing, device_fd: int, *, keep_cache: bool
+    ) -> None:
+        """``keep_cache``: content cached by the kernel outlives the open file. ``device_fd`` belongs to the caller."""
+        self._device_fd = device_fd
+        self._keeps = keep_cache
         self._ops = ops
         self._replies = replies
         self._backing = backing
@@ -67,7 +72,12 @@ class FileRequests:
         handle = self._ops.open(node, flags, caller)
         if request_flags & OPEN_KILL_SUIDGID:
             self._drop_privileges(node, handle, caller)
-        return self._opened(node, handle)
+        reply = self._opened(node, handle)
+        if self._keeps and not self._backing.passes(node):
+            content = self._ops.whole_content(handle)
+            if content is not None:
+                store(self._device_fd, node, content)
+        return reply
 
     def _create(self, node: Ino, body: memoryview, caller: Caller) -> Payload:
         flags, mode, umask, _ = CREATE_IN.unpack_from(body)

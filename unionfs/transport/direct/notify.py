@@ -12,9 +12,21 @@ from unionfs.transport.protocol import (
     INVAL_INODE_OUT,
     OLDEST_MINOR_WITH_EPOCH,
     OUT_HEADER,
+    STORE_OUT,
     Notification,
 )
 from unionfs.types import ROOT_INO, Ino
+
+
+def store(device_fd: int, node: Ino, content: bytes) -> None:
+    """The kernel has all of the file ``node`` in its cache, or asks for it when it is read.
+
+    Sent by the thread that answers: it waits for the pages, so no READ of them may be on its way. None is while the
+    first open of a file is answered.
+    """
+    payload = STORE_OUT.pack(node, 0, len(content), 0) + content
+    with contextlib.suppress(OSError):
+        os.write(device_fd, OUT_HEADER.pack(OUT_HEADER.size + len(payload), Notification.STORE, 0) + payload)
 
 
 class KernelNotifier:
