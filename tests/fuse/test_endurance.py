@@ -70,6 +70,8 @@ class Watch:
         subprocess.run(["mount", "-i", "-o", "remount,rw", self._root], check=True)
         union = find_union(str(self._root))
         wait_until(lambda: union.ask({"do": "stats"})["nodes"] == 1, "the kernel forgets all nodes")
+        # directories that paths of more than 3,000 bytes are reached through are kept open until things move
+        union.ask({"do": "refresh"})
         # the connection of a question before may be open still
         wait_until(lambda: self._descriptors() <= self._first, "descriptors are closed")
         return self.look("at rest")
