@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from contextlib import suppress
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from cache.pins import pruning
 from cache.prune import Filter
 from layers.digest import ChainId, Digest
 from layers.gc import Collected, collect
+from unionfs.removal import remove_tree
 
 _SECOND_NS = 1_000_000_000
 CACHE_MOUNTS = "cache-mounts"
@@ -123,7 +123,7 @@ def _drop_cache_mount(place: str, before_ns: int, *, dry_run: bool) -> int:
             return 0
         size_bytes = _tree_bytes(place)
         if not dry_run:
-            shutil.rmtree(place)
+            remove_tree(place)
         return size_bytes
 
 
@@ -144,7 +144,7 @@ def _drop_fetched(session: Session, before_ns: int, *, dry_run: bool) -> int:
             with suppress(LockCancelledError), session.cache.lock(f"{lock}-{name}", cancelled=lambda: True):
                 freed_bytes += _tree_bytes(place)
                 if not dry_run:
-                    shutil.rmtree(place)
+                    remove_tree(place)
     return freed_bytes
 
 

@@ -11,10 +11,8 @@ is followed, whatever the names; names and attributes that would be marks of a u
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +30,7 @@ from builder.trail import (
     refuse_mark,
     set_xattrs,
 )
+from unionfs.removal import remove_tree
 
 if TYPE_CHECKING:
     from cache.contenthash import TreeEntry
@@ -246,11 +245,7 @@ class Upper:
         directory = self._trail.enter(parent, None)
         check_name(path)
         self._trail.replaced.add(path)
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode):
-                shutil.rmtree(name, dir_fd=directory.fd)
-            else:
-                os.unlink(name, dir_fd=directory.fd)
+        remove_tree(name, dir_fd=directory.fd)
 
     # -- places -----------------------------------------------------------------------------------------------------
     def _place(self, path: bytes) -> tuple[OpenDirectory, bytes]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from layers.errors import ArchiveError
 from layers.lowerview import LowerEntry, LowerView
-from layers.removal import remove_tree
+from unionfs.removal import remove_tree
 from unionfs.whiteout import PREFIX
 
 _LONGEST_NAME = 255

@@ -303,7 +303,7 @@ class Snapshotter:
 
     @staticmethod
     def _remove_tree(path: Path) -> None:
-        from layers.removal import remove_tree
+        from unionfs.removal import remove_tree
 
         try:
             remove_tree(path)

@@ -20,9 +20,9 @@ from layers.errors import ArchiveError, ContentMismatchError
 from layers.extraction import Extractor, Rights
 from layers.lowerview import LowerView
 from layers.ownership import temporary_name, this_process
-from layers.removal import remove_tree
 from layers.storage import store_error
 from layers.tar.reader import TarReader
+from unionfs.removal import remove_tree
 
 _CHUNK = 1 << 20
 _BUFFER = 1 << 18

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from typing import NamedTuple
 
 from unionfs.errors import BranchMissingError, BranchSyntaxError, BranchTwiceError, reason
-from unionfs.removal import remove
+from unionfs.removal import remove_tree
 from unionfs.types import Access
 
 TEMPORARY_NAME = b".wh..unionfs"
@@ -177,8 +177,7 @@ class OpenBranch:
 
     def discard(self, name: bytes) -> None:
         """``name`` in the directory of temporary things, with all in it, is gone."""
-        with contextlib.suppress(FileNotFoundError):
-            remove(self._temporary_fd, name)
+        remove_tree(name, dir_fd=self._temporary_fd)
 
     def close(self) -> None:
         """All descriptors are closed; the directory of temporary things is gone when nothing is in it. Idempotent."""
@@ -231,7 +230,7 @@ class OpenBranch:
                 if name.startswith(JOURNAL_PREFIX):
                     journals.append(name)
                 else:
-                    remove(fd, name)
+                    remove_tree(name, dir_fd=fd)
         except OSError:
             # another union uses the branch (BlockingIOError), or it cannot be written after all: nothing is swept
             os.close(fd)

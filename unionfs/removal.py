@@ -1,97 +1,97 @@
-"""Removes trees of any depth, following no link.
+"""Removal of whole trees, whatever their names, depths and permissions.
 
-A directory in a directory is moved up to the root of what is removed before it is emptied, so that neither descriptors
-nor the stack grow with the depth. Invariant: what a removal that is cut off leaves lies below the name it was given,
-and removing that name again finishes it.
+Invariants: nothing outside the tree is touched: links are removed, never followed; the walk holds two descriptors at a
+time, so that depth costs neither descriptors nor stack; mounts inside are not crossed into but make it fail (EBUSY);
+what a removal that is cut off leaves lies below the name it was given, and removing that name again finishes it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import stat
-import uuid
-from collections.abc import Generator
+from typing import NamedTuple
 
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MINE = 0o700
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@contextlib.contextmanager
-def open_directory(path: bytes) -> Generator[int]:
-    """A descriptor of the directory, closed at the end."""
-    fd = os.open(path, _FLAGS & ~os.O_NOFOLLOW)
+def remove_tree(path: str | bytes | os.PathLike[str], *, dir_fd: int | None = None) -> None:
+    """Nothing of that name is there any more, be it a tree, a file or absent before.
+
+    Directories of the caller's that he may not write to are made writable for it.
+
+    Raises:
+        OSError: an entry cannot be removed (EBUSY, EROFS, EACCES of a directory that belongs to somebody else, ESTALE
+            of one that was moved away meanwhile).
+    """
     try:
-        yield fd
+        fd = _enter(path, dir_fd)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        os.unlink(path, dir_fd=dir_fd)
+        return
+    _empty(fd)
+    os.rmdir(path, dir_fd=dir_fd)
+
+
+def _enter(name: str | bytes | os.PathLike[str], dir_fd: int | None) -> int:
+    """Opens a directory that may lack the permissions for it. ENOTDIR also for a link."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+    except PermissionError:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            raise NotADirectoryError from None
+        os.chmod(name, stat.S_IRWXU, dir_fd=dir_fd)
+        return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+
+
+class _Step(NamedTuple):
+    """From a directory, told by its device and inode number, down to ``name``."""
+
+    name: str
+    identity: tuple[int, int]
+
+
+def _empty(fd: int) -> None:
+    """The directory is empty; ``fd`` is closed. Goes down by name and up by ``..``."""
+    depth: list[_Step] = []
+    try:
+        while True:
+            below = _remove_files(fd)
+            if below is not None:
+                depth.append(_Step(below, _identity(fd)))
+                fd, last = _enter(below, fd), fd
+                os.close(last)
+            elif depth:
+                name, identity = depth.pop()
+                fd, last = os.open("..", _DIRECTORY, dir_fd=fd), fd
+                os.close(last)
+                if _identity(fd) != identity:
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+                os.rmdir(name, dir_fd=fd)
+            else:
+                return
     finally:
         os.close(fd)
 
 
-def remove(dir_fd: int, name: bytes) -> None:
-    """What lies at ``name`` in the open directory is gone, a directory with all that is in it.
-
-    Directories of the caller's that he may not write to are made writable for it. Raises FileNotFoundError.
-    """
-    if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=dir_fd)
-        return
-    root_fd = _open(dir_fd, name)
-    try:
-        _empty(root_fd)
-    finally:
-        os.close(root_fd)
-    os.rmdir(name, dir_fd=dir_fd)
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
-def _empty(root_fd: int) -> None:
-    mark = b".%s-" % uuid.uuid4().hex.encode()
-    moved = 0
-    pending = _directories(root_fd)
-    while pending:
-        name = pending.pop()
-        fd = _open(root_fd, name)
-        try:
-            for inner in _directories(fd):
-                up = mark + b"%d" % moved
-                moved += 1
-                _move(fd, inner, root_fd, up)
-                pending.append(up)
-        finally:
-            os.close(fd)
-        os.rmdir(name, dir_fd=root_fd)
-
-
-def _directories(fd: int) -> list[bytes]:
-    """The directories in the open directory, in which nothing else is left."""
-    found: list[bytes] = []
+def _remove_files(fd: int) -> str | None:
+    """Removes what is no directory; the name of a directory that is left and could not be removed as empty."""
+    if os.fstat(fd).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.fchmod(fd, stat.S_IRWXU)
     with os.scandir(fd) as entries:
-        names = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in names:
-        if is_directory:
-            found.append(name)
-            continue
-        try:
-            os.unlink(name, dir_fd=fd)
-        except PermissionError:
-            os.fchmod(fd, _MINE)
-            os.unlink(name, dir_fd=fd)
-    return found
-
-
-def _open(dir_fd: int, name: bytes) -> int:
-    try:
-        return os.open(name, _FLAGS, dir_fd=dir_fd)
-    except PermissionError:
-        os.chmod(name, _MINE, dir_fd=dir_fd)
-        return os.open(name, _FLAGS, dir_fd=dir_fd)
-
-
-def _move(from_fd: int, name: bytes, to_fd: int, up: bytes) -> None:
-    try:
-        os.rename(name, up, src_dir_fd=from_fd, dst_dir_fd=to_fd)
-    except PermissionError:
-        # moving a directory writes to it, since its parent changes
-        for fd in (from_fd, to_fd):
-            os.fchmod(fd, _MINE)
-        os.chmod(name, _MINE, dir_fd=from_fd)
-        os.rename(name, up, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=fd)
+                continue
+            try:
+                os.rmdir(entry.name, dir_fd=fd)
+            except OSError:
+                return entry.name
+    return None

@@ -28,6 +28,7 @@ from builder.graph import GitSource
 from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
 from builder.remote.gitprogram import GitProgram, scheme_of, shown_remote, without_credentials
+from unionfs.removal import remove_tree
 
 DIRECTORY = "git"
 CHECKOUT = "checkout"
@@ -198,12 +199,12 @@ def _populate(git: GitProgram, bare: Path, remote: str, directory: Path, source:
 
 def _drop_git(directory: Path) -> None:
     """What git keeps for itself is gone, in submodules as well."""
-    shutil.rmtree(directory / ".git")
+    remove_tree(directory / ".git")
     for place, names, files in os.walk(directory):
         if ".git" in files:
             os.unlink(os.path.join(place, ".git"))
         if ".git" in names:
-            shutil.rmtree(os.path.join(place, ".git"))
+            remove_tree(os.path.join(place, ".git"))
             names.remove(".git")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from unionfs.cli.running import UsageError
 from unionfs.cli.words import Action, Words
 from unionfs.difference import Mark, State, compare, describe, encode, write_tar
 from unionfs.mountspec import decode_branches
-from unionfs.removal import open_directory, remove
+from unionfs.removal import remove_tree
 from unionfs.wire import Message
 
 _SECOND_NS = 1_000_000_000
@@ -46,10 +45,8 @@ def _rollback(words: Words, union: FoundUnion) -> None:
 
 def _drop(words: Words, union: FoundUnion) -> None:
     for directory in union.ask({"do": "drop", "name": words.operands[0]})["left"]:
-        above, name = os.path.split(os.fsencode(directory))
-        with open_directory(above) as fd, contextlib.suppress(FileNotFoundError):
-            # not there: somebody else drops one too
-            remove(fd, name)
+        # may be gone: somebody else drops one too
+        remove_tree(directory)
 
 
 def _diff(words: Words, union: FoundUnion) -> None:

@@ -13,9 +13,9 @@ from corpus.archives import hostile
 from layers.digest import sha256
 from layers.errors import ArchiveError, ContentMismatchError, StoreError
 from layers.extraction import Rights
-from layers.removal import remove_tree
 from layers.testing.trees import describe
 from layers.unpack import Limits, apply_layer
+from unionfs.removal import remove_tree
 
 NAMES = [case.name for case in hostile.cases(b"/outside/there")]
 

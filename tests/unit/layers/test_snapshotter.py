@@ -16,12 +16,12 @@ from layers.ensure import ensure_unpacked
 from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError, StoreError
 from layers.layerrecord import LayerRecord
 from layers.packing import CommittedLayer, commit_layer
-from layers.removal import remove_tree
 from layers.snapshotter import Snapshotter
 from layers.store import Store
 from layers.testing.images import random_image
 from layers.testing.trees import describe
 from layers.validate import validate_store
+from unionfs.removal import remove_tree
 
 PROJECT = Path(__file__).parents[3]
 

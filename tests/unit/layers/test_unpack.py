@@ -14,13 +14,13 @@ from corpus.archives.hostile import directory, file, hard, link, pax, record, wh
 from layers.digest import sha256
 from layers.errors import ContentMismatchError, StoreError
 from layers.pack import write_layer
-from layers.removal import remove_tree
 from layers.tar.entry import Entry
 from layers.tar.reader import TarReader
 from layers.tar.writer import encode_header
 from layers.testing.trees import describe
 from layers.unpack import apply_layer
 from unionfs.delta import ChangeKind, iter_changes
+from unionfs.removal import remove_tree
 
 SECOND = 1_000_000_000
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from unionfs.removal import open_directory, remove
+from unionfs.removal import remove_tree
 
 
 def remove_at(base: Path, name: str) -> None:
-    with open_directory(os.fsencode(base)) as fd:
-        remove(fd, os.fsencode(name))
+    fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        remove_tree(name, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def test_a_tree_deeper_than_any_stack(tmp_path: Path) -> None:
@@ -44,8 +49,7 @@ def test_a_wide_tree_and_what_links_lead_to(tmp_path: Path) -> None:
     remove_at(tmp_path, "single")
     assert sorted(os.listdir(tmp_path)) == ["kept"]
     assert os.listdir(kept) == ["file"]
-    with pytest.raises(FileNotFoundError):
-        remove_at(tmp_path, "tree")
+    remove_at(tmp_path, "tree")
 
 
 def test_directories_that_even_their_owner_may_not_write_to(tmp_path: Path) -> None:
@@ -56,17 +60,39 @@ def test_directories_that_even_their_owner_may_not_write_to(tmp_path: Path) -> N
     if pid == 0:
         status = 1
         try:
-            with open_directory(os.fsencode(tmp_path)) as fd:
-                if os.geteuid() == 0:
-                    for directory, _, _ in os.walk(tmp_path, topdown=False):
-                        os.chown(directory, 1234, 1234)
-                    os.setresgid(1234, 1234, 1234)
-                    os.setresuid(1234, 1234, 1234)
-                for name in ("tree/a/b", "tree/a/d", "tree/a", "tree/c", "tree"):
-                    os.chmod(name, 0o500 if name == "tree/a/b" else 0, dir_fd=fd)
-                remove(fd, b"tree")
+            fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+            if os.geteuid() == 0:
+                for directory, _, _ in os.walk(tmp_path, topdown=False):
+                    os.chown(directory, 1234, 1234)
+                os.setresgid(1234, 1234, 1234)
+                os.setresuid(1234, 1234, 1234)
+            for name in ("tree/a/b", "tree/a/d", "tree/a", "tree/c", "tree"):
+                os.chmod(name, 0o500 if name == "tree/a/b" else 0, dir_fd=fd)
+            remove_tree("tree", dir_fd=fd)
             status = 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_that_is_moved_away_meanwhile_is_not_left_upwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "tree/inner"
+    (inner / "full").mkdir(parents=True)
+    (inner / "full/file").touch()
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "inner").mkdir(parents=True)
+    (elsewhere / "other").touch()
+    unlink = os.unlink
+
+    def moving(*args: Any, **kwargs: Any) -> None:
+        unlink(*args, **kwargs)
+        os.rename(inner / "full", elsewhere / "full")
+
+    monkeypatch.setattr(os, "unlink", moving)
+    with pytest.raises(OSError, match="Stale") as refused:
+        remove_tree(tmp_path / "tree")
+    assert refused.value.errno == errno.ESTALE
+    assert sorted(os.listdir(elsewhere)) == ["full", "inner", "other"]
