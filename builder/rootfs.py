@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _CALLER = Caller(uid=0, gid=0, pid=0)
 _MOST_BYTES = 16 << 20
-_READ_BYTES = 1 << 20
 PASSWD = b"etc/passwd"
 GROUP = b"etc/group"
 
@@ -141,10 +140,7 @@ class RootFs:
         with self._node(path) as attr:
             handle = union.open(attr.ino, os.O_RDONLY, _CALLER)
             try:
-                backing = union.backing_fd(handle)
-                if backing is not None:
-                    return os.open(f"/proc/self/fd/{backing}", os.O_RDONLY | os.O_CLOEXEC)
-                return _in_memory(lambda offset: union.read(handle, offset, _READ_BYTES))
+                return os.open(f"/proc/self/fd/{union.content_fd(handle)}", os.O_RDONLY | os.O_CLOEXEC)
             finally:
                 union.release(handle)
 
@@ -238,18 +234,3 @@ def _common(one: list[bytes], other: Iterable[bytes]) -> int:
             break
         count += 1
     return count
-
-
-def _in_memory(read: Callable[[int], bytes]) -> int:
-    """Descriptor of an unnamed file with all that ``read`` gives from each offset on."""
-    descriptor = os.memfd_create("root-file", os.MFD_CLOEXEC)
-    try:
-        offset = 0
-        while data := read(offset):
-            os.write(descriptor, data)
-            offset += len(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

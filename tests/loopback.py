@@ -164,6 +164,9 @@ class Loopback:
         at = os.fstat(self._handles[handle])
         return self._by_key[at.st_dev, at.st_ino].fd
 
+    def content_fd(self, handle: HandleId) -> int:
+        return self._handles[handle]
+
     def whole_content(self, handle: HandleId) -> bytes | None:
         return None
 

@@ -152,6 +152,10 @@ class Files:
             )
         return file.fd if file.passes else None
 
+    def content_fd(self, number: HandleId) -> int:
+        """The descriptor of the node, whether the kernel may use it or not."""
+        return self._handles[number].file.fd
+
     def whole_content(self, number: HandleId) -> bytes | None:
         """All of a small file, once in the life of its node, while nobody else has it open; None otherwise."""
         handle = self._handles[number]

@@ -167,6 +167,13 @@ class FilesystemOps(Protocol):
         """
         ...
 
+    def content_fd(self, handle: HandleId) -> int:
+        """Descriptor that reads what this handle reads, for who asks in the same process.
+
+        Owned by the filesystem and valid until the ``release``; its offset is nobody's.
+        """
+        ...
+
     def whole_content(self, handle: HandleId) -> bytes | None:
         """All of a small file, for a transport that gives it to the kernel's cache before anybody asks.
 

@@ -332,6 +332,10 @@ class Union:
         """
         return self._files.backing_fd(handle)
 
+    def content_fd(self, handle: HandleId) -> int:
+        """Descriptor of the file that is read through this handle, valid until its release."""
+        return self._files.content_fd(handle)
+
     def whole_content(self, handle: HandleId) -> bytes | None:
         """All of a small file that was opened for reading alone, the first time and by nobody else; None otherwise."""
         return self._files.whole_content(handle)

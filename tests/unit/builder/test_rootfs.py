@@ -233,3 +233,18 @@ class TestStates:
         union = Union(BranchStack(tuple(Branch(os.fsencode(path), Access.RO) for path in branches)))
         with contextlib.closing(union), RootFs(union) as root:
             assert set(self.states(root).values()) == {None}
+
+
+def test_open_file_is_the_file_itself_however_small(tmp_path):
+    # its attributes are those that a copy carries
+    make(tmp_path / "one", {"small": b"s", "large": b"l" * 100_000})
+    for name in ("small", "large"):
+        os.setxattr(tmp_path / "one" / name, "user.kept", b"1")
+    with open_root([tmp_path / "one"]) as root:
+        for name in (b"small", b"large"):
+            fd = root.open_file(name)
+            try:
+                assert os.fstat(fd).st_ino == os.stat(tmp_path / "one" / os.fsdecode(name)).st_ino
+                assert os.listxattr(fd) == ["user.kept"]
+            finally:
+                os.close(fd)
