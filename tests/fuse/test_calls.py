@@ -78,7 +78,9 @@ unionmount dirs=top:low=ro m
 grep -c "$PWD/m .* fuse.unionmount" /proc/self/mountinfo
 echo changed >m/in-low; mkdir m/made; rm m/dir/deep; mv m/dir m/moved
 unionctl m --list; unionctl m snapshot one
-umount m; ls -A top .unionfs-snapshots/one"""
+umount m
+while [ -e top/.wh..unionfs ] || [ -e .unionfs-snapshots/one/.wh..unionfs ]; do sleep 0.02; done  # the daemon ends
+ls -A top .unionfs-snapshots/one"""
     shown = shell(place, script, "unshare", "--user", "--map-root-user", "--mount")
     assert shown.split() == [
         *("1", f"{place}/top", "(rw-)", f"{place}/low", "(r--)"),
