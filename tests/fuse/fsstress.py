@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from harness.trees import differences, read_tree
 from unionfs import _sys
+from unionfs.removal import remove_tree
 
 NAMES = ("a", "b", "c", "d", "e", "longer name", "x" * 255)
 _AT_FDCWD = -100
 _OPEN_FILES = 6
 _DEPTH = 3
+_DEEPEST = 6
 _SAME = {errno.EEXIST: errno.ENOTEMPTY}
 _FLAGS = (0, 0, 0, 0, _sys.RENAME_NOREPLACE, _sys.RENAME_EXCHANGE)
 
@@ -90,9 +92,18 @@ class Actor:
                 ) from error
 
     def close(self) -> None:
-        """Nothing is open any more, and no file has two names, which a union does not keep over a remount."""
+        """Nothing is open any more; no file has two names, which a union does not keep over a remount.
+
+        What lies too deep goes, so that an actor that goes on here reaches everything by its path.
+        """
         while self._open:
             self._close_file()
+        for directory, names, _ in os.walk(self.sides[1]):
+            path = os.path.relpath(directory, self.sides[1])
+            if path.count("/") == _DEEPEST:
+                for name in names:
+                    self._both(lambda side, name=name, path=path: remove_tree(f"{side}/{path}/{name}"))
+                names.clear()
         seen: set[int] = set()
         doubled: list[str] = []
         for directory, names, files in os.walk(self.sides[1]):
