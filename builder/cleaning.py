@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from builder.cachemounts import CACHE_MOUNTS
 from builder.session import Session
 from cache.errors import LockCancelledError
 from cache.pins import pruning
@@ -21,8 +22,6 @@ from layers.gc import Collected, collect
 from unionfs.removal import remove_tree
 
 _SECOND_NS = 1_000_000_000
-CACHE_MOUNTS = "cache-mounts"
-"""Directory of the caches of ``RUN --mount=type=cache`` (``builder.steps.mounts``)."""
 _BLOCK_BYTES = 512
 """Unit of ``st_blocks``, stat(2)."""
 
@@ -108,7 +107,7 @@ def _drop_cache_mounts(session: Session, before_ns: int, *, dry_run: bool) -> in
     for digest in os.listdir(parents) if os.path.isdir(parents) else ():
         for name in os.listdir(os.path.join(parents, digest)):
             place, kind = os.path.splitext(os.path.join(parents, digest, name))
-            if kind == ".lock" and os.path.isdir(place):
+            if kind == ".lock":
                 freed_bytes += _drop_cache_mount(place, before_ns, dry_run=dry_run)
     return freed_bytes
 
@@ -121,9 +120,12 @@ def _drop_cache_mount(place: str, before_ns: int, *, dry_run: bool) -> int:
             return 0
         if os.fstat(lock.fileno()).st_mtime_ns >= before_ns:
             return 0
-        size_bytes = _tree_bytes(place)
+        # what a kill left half made as well
+        trees = (place, f"{place}.new")
+        size_bytes = sum(map(_tree_bytes, trees))
         if not dry_run:
-            remove_tree(place)
+            for tree in trees:
+                remove_tree(tree)
         return size_bytes
 
 

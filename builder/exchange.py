@@ -13,15 +13,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from builder import cachemounts
+from builder.cachemounts import PackedMount
 from builder.errors import BuildError
 from builder.results import LayerResult, StepResult
 from builder.session import Session
 from builder.steps.keys import StepKeys
 from cache.keys import CacheKey
 from cache.records import CacheRecord
-from cache.remote import ANNOTATION, CONFIG_TYPE, RemoteRecord, decode, encode
+from cache.remote import ANNOTATION, CONFIG_TYPE, RemoteMount, RemoteRecord, decode, encode
 from layers.config import ImageConfig
 from layers.descriptor import Descriptor
 from layers.digest import ChainId, Digest, chain_id, sha256
@@ -125,11 +128,12 @@ class RegistryPlace:
 
 
 class RemoteCache(NamedTuple):
-    """Results elsewhere, as far as they are known: records by key, and the layers they name."""
+    """Results elsewhere, as far as they are known: records by key, cache mounts by id, and the layers they name."""
 
     name: str
     place: Place
     records: Mapping[str, RemoteRecord]
+    mounts: Mapping[str, RemoteMount]
     layers: tuple[Descriptor, ...]
 
 
@@ -167,7 +171,8 @@ def read_cache(name: str, place: Place, platform: Platform, cancel: threading.Ev
         raw = manifest.annotations.get(ANNOTATION, "")
         if not raw:
             raise LayersError("it is an image that was built without --cache-to type=inline")
-    return RemoteCache(name, place, decode(raw, len(manifest.layers)), manifest.layers)
+    found = decode(raw, len(manifest.layers))
+    return RemoteCache(name, place, found.records, found.mounts, manifest.layers)
 
 
 class RemoteCaches:
@@ -195,6 +200,26 @@ class RemoteCaches:
             if found is not None:
                 return found
         return None
+
+    def has_mount(self, mount_id: str) -> bool:
+        """Whether a cache mount with that id came with one of them."""
+        return any(cachemounts.identity(mount_id) in cache.mounts for cache in self._caches)
+
+    def take_mount(self, mount_id: str, place: Path, cancel: threading.Event) -> bool:
+        """Whether ``place`` (see ``cachemounts.take``) holds what the first that has the cache mount has of it."""
+        name = cachemounts.identity(mount_id)
+        for cache in tuple(self._caches):
+            if name not in cache.mounts:
+                continue
+            try:
+                cachemounts.take(self._session, cache, cache.mounts[name], place, cancel)
+            except (LayersError, OSError, BuildError) as error:
+                if cancel.is_set():
+                    return False
+                self._warn(f"cache mount {mount_id!r} is not taken from {cache.name!r}: {error}")
+            else:
+                return True
+        return False
 
     def _take(
         self, cache: RemoteCache, keys: StepKeys, parent: StepResult, identity: str, cancel: threading.Event
@@ -239,16 +264,36 @@ def local_record(
     )
 
 
-def write_cache(records: Sequence[CacheRecord], place: Place, session: Session, cancel: threading.Event) -> int:
-    """``records`` and their layers are at ``place``; how many results. Raises LayersError, OSError."""
+def write_cache(
+    records: Sequence[CacheRecord],
+    mounts: Sequence[PackedMount],
+    place: Place,
+    session: Session,
+    cancel: threading.Event,
+) -> str:
+    """``records`` and ``mounts`` with their layers are at ``place``; how many, for people.
+
+    Raises: LayersError, OSError.
+    """
     layers: dict[str, Descriptor] = {}
     for record in records:
         layers.setdefault(record.diff_id, Descriptor(record.media_type, Digest(record.digest), record.size_bytes))
-    config = encode(records, {diff_id: number for number, diff_id in enumerate(layers)})
+    results = len(layers)
+    for mount in mounts:
+        # packed without compression: its digest is the diff ID
+        layers.setdefault(mount.blob.digest, mount.blob)
+    places = {diff_id: number for number, diff_id in enumerate(layers)}
+    remote = [RemoteMount(mount.id, mount.blob.digest, *mount[2:], places[mount.blob.digest]) for mount in mounts]
+    config = encode(records, places, remote)
     descriptor = Descriptor(CONFIG_TYPE, sha256(config), len(config))
     manifest = Manifest.create(descriptor, tuple(layers.values()), artifact_type=CONFIG_TYPE)
     place.write(session.store, manifest, config, cancel)
-    return len(layers)
+    return describe(results, len(mounts))
+
+
+def describe(results: int, mounts: int) -> str:
+    """So many results and cache mounts, for people."""
+    return f"{results} results" + (f" and {mounts} cache mounts" if mounts else "")
 
 
 def inline(manifest: Manifest, diff_ids: Sequence[str], records: Sequence[CacheRecord]) -> Manifest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from builder import exchange
+from builder import cachemounts, exchange
 from builder.errors import BuildError
 from builder.events import Journal, Outcome
 from builder.exchange import RemoteCaches
@@ -59,12 +59,14 @@ async def export_caches(
         steps = graph.steps if fields.get("mode") == "max" else graph.final_chain
         step = journal.start(f"exporting cache to {name}")
 
-        def write(cancel: threading.Event, fields: Mapping[str, str] = fields, steps: Sequence[Step] = steps) -> int:
+        def write(cancel: threading.Event, fields: Mapping[str, str] = fields, steps: Sequence[Step] = steps) -> str:
             records = exchange.exportable(session, preparation.lookup.records(steps, results))
-            return exchange.write_cache(records, exchange.place_of(fields, session), session, cancel)
+            wanted = cachemounts.used_by(steps) if fields.get("mounts") == "true" else {}
+            mounts = cachemounts.pack_all(session, wanted, journal.notice, cancel)
+            return exchange.write_cache(records, mounts, exchange.place_of(fields, session), session, cancel)
 
         try:
-            count = await call_blocking(write, threading.Event())
+            written = await call_blocking(write, threading.Event())
         except trio.Cancelled:
             step.finish(Outcome.CANCELLED)
             raise
@@ -72,5 +74,5 @@ async def export_caches(
             journal.notice(f"cache {name!r} is not written: {error}")
             step.finish(Outcome.FAILED, str(error))
         else:
-            step.output(1, f"{count} results\n".encode())
+            step.output(1, f"{written}\n".encode())
             step.finish(Outcome.DONE)

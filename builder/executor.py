@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import trio
@@ -19,7 +20,7 @@ from builder.assemble import format_time
 from builder.errors import BuildError, ContextError, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.exchange import RemoteCaches
-from builder.graph import Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
+from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
 from builder.options import BuildOptions
 from builder.remote.cancellation import Cancellation
@@ -291,7 +292,19 @@ class Executor:
             secrets=self._options.secrets,
             agents=self._options.agents,
             check=trio.from_thread.check_cancelled,
+            take_cache=self._take_cache,
         )
+
+    def _take_cache(self, mount: CacheMount, place: Path) -> bool:
+        """See `MountSources`; called in the thread of a step, and ends with the step."""
+        elsewhere = self._elsewhere
+        if not elsewhere or not elsewhere.has_mount(mount.id):
+            return False
+
+        def take(cancel: threading.Event) -> bool:
+            return elsewhere.take_mount(mount.id, place, cancel)
+
+        return trio.from_thread.run(pull.call_blocking, take, threading.Event())
 
     def _copy(
         self,

@@ -21,6 +21,9 @@ ANNOTATION = "org.pybuild.cache.v1"
 """Annotation of an image's manifest whose value are the results that its own layers are."""
 _LARGEST_BYTES = 64 << 20
 _TEXTS = ("key", "kind", "diff_id", "chain_id", "parent_chain_id", "created", "description")
+_LARGEST_MODE = 0o7777
+_LARGEST_ID = 0xFFFFFFFF
+"""None of a user or group: chown(2) takes it for no change."""
 _NUMBERS = ("created_ns", "duration_ns", "layer")
 
 
@@ -39,19 +42,47 @@ class RemoteRecord(NamedTuple):
     layer: int
 
 
-def encode(records: Sequence[CacheRecord], places: Mapping[str, int]) -> bytes:
-    """``records`` as JSON; ``places`` says by diff ID which layer is whose. Equal records give equal bytes."""
+class RemoteMount(NamedTuple):
+    """What a cache mount held: ``id`` is the SHA-256 of its id in hex, ``layer`` as in `RemoteRecord`.
+
+    ``mode``, ``uid`` and ``gid`` are of its directory, which is no entry of the layer.
+    """
+
+    id: str
+    diff_id: str
+    mode: int
+    uid: int
+    gid: int
+    layer: int
+
+
+class Results(NamedTuple):
+    """All that is elsewhere: records by key, cache mounts by id."""
+
+    records: dict[str, RemoteRecord]
+    mounts: dict[str, RemoteMount]
+
+
+def encode(records: Sequence[CacheRecord], places: Mapping[str, int], mounts: Sequence[RemoteMount] = ()) -> bytes:
+    """``records`` and ``mounts`` as JSON; ``places`` says by diff ID which layer is whose.
+
+    Equal values give equal bytes.
+    """
     rows = [
         RemoteRecord(
             **{name: getattr(record, name) for name in (*_TEXTS, *_NUMBERS[:-1])}, layer=places[record.diff_id]
         )._asdict()
         for record in sorted(records, key=lambda record: (record.created_ns, record.key))
     ]
-    return json.dumps({"version": VERSION, "records": rows}, ensure_ascii=True, separators=(",", ":")).encode()
+    content: dict[str, object] = {"version": VERSION, "records": rows}
+    if mounts:
+        # readers that know nothing of it pass over it
+        content["mounts"] = [mount._asdict() for mount in sorted(mounts)]
+    return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
 
 
-def decode(raw: bytes | str, layers: int) -> dict[str, RemoteRecord]:
-    """The records in ``raw`` by key, of a manifest with so many layers.
+def decode(raw: bytes | str, layers: int) -> Results:
+    """What ``raw`` says, of a manifest with so many layers.
 
     Raises:
         FormatError: it is no such text, or of another version.
@@ -67,21 +98,40 @@ def decode(raw: bytes | str, layers: int) -> dict[str, RemoteRecord]:
     fields = cast("dict[str, Any]", content)
     if fields.get("version") != VERSION:
         raise FormatError(f"results: they have version {fields.get('version')!r}, expected {VERSION}")
-    rows = fields.get("records")
+    rows, mounts = fields.get("records"), fields.get("mounts", [])
     if not isinstance(rows, list):
         raise FormatError("results: there are no records")
-    found = [_record(row, layers) for row in cast("list[object]", rows)]
-    return {record.key: record for record in found}
+    if not isinstance(mounts, list):
+        raise FormatError("results: the mounts are no list")
+    records = [_record(row, layers) for row in cast("list[object]", rows)]
+    found = [_mount(row, layers) for row in cast("list[object]", mounts)]
+    return Results({record.key: record for record in records}, {mount.id: mount for mount in found})
+
+
+def _checked(row: object, what: str, texts: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:
+    """The fields of ``row`` of these names."""
+    if not isinstance(row, dict):
+        raise FormatError(f"results: a {what} is no object")
+    fields = cast("dict[str, object]", row)
+    good = all(isinstance(fields.get(name), str) for name in texts)
+    if not good or any(type(fields.get(name)) is not int for name in numbers):
+        raise FormatError(f"results: a {what} lacks a field")
+    return {name: fields[name] for name in (*texts, *numbers)}
+
+
+def _mount(row: object, layers: int) -> RemoteMount:
+    mount = RemoteMount(**_checked(row, "mount", ("id", "diff_id"), ("mode", "uid", "gid", "layer")))
+    if not 0 <= mount.layer < layers:
+        raise FormatError(f"results: a mount names layer {mount.layer} of {layers}")
+    if not 0 <= mount.mode <= _LARGEST_MODE or not all(0 <= number < _LARGEST_ID for number in (mount.uid, mount.gid)):
+        raise FormatError("results: a mount has impossible attributes")
+    Digest(mount.diff_id)
+    Digest(f"sha256:{mount.id}")
+    return mount
 
 
 def _record(row: object, layers: int) -> RemoteRecord:
-    if not isinstance(row, dict):
-        raise FormatError("results: a record is no object")
-    fields = cast("dict[str, object]", row)
-    good = all(isinstance(fields.get(name), str) for name in _TEXTS)
-    if not good or any(type(fields.get(name)) is not int for name in _NUMBERS):
-        raise FormatError("results: a record lacks a field")
-    record = RemoteRecord(**{name: cast("Any", fields[name]) for name in RemoteRecord._fields})
+    record = RemoteRecord(**_checked(row, "record", _TEXTS, _NUMBERS))
     if not 0 <= record.layer < layers:
         raise FormatError(f"results: a record names layer {record.layer} of {layers}")
     for digest in (record.diff_id, record.chain_id, *((record.parent_chain_id,) if record.parent_chain_id else ())):

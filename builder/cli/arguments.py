@@ -167,19 +167,28 @@ def parse_cache_source(text: str) -> dict[str, str]:
     return _parse_cache(text, {"local": "src", "registry": "ref"}, frozenset())
 
 
+_TARGET_FIELDS = frozenset({"mode", "mounts", "ignore-error"})
+
+
 def parse_cache_target(text: str) -> dict[str, str]:
     """The fields of ``--cache-to type=registry,ref=NAME[,mode=max]``, ``type=local,dest=DIR`` or ``type=inline``.
+
+    ``mounts=true`` goes with ``mode=max`` alone.
 
     Source: ``docker buildx build --cache-to``. ``ignore-error`` is what is done anyway.
 
     Raises:
         argparse.ArgumentTypeError: the type, a field or the mode is unknown, or the place is missing.
     """
-    fields = _parse_cache(text, {"local": "dest", "registry": "ref", "inline": ""}, frozenset({"mode", "ignore-error"}))
+    fields = _parse_cache(text, {"local": "dest", "registry": "ref", "inline": ""}, _TARGET_FIELDS)
     if fields.get("mode", "min") not in {"min", "max"}:
         raise argparse.ArgumentTypeError(f"unknown mode {fields['mode']!r}, known are min, max")
     if fields["type"] == "inline" and fields.get("mode") == "max":
         raise argparse.ArgumentTypeError("an image holds the results of its own layers alone: inline has no mode=max")
+    if fields.get("mounts", "false") not in {"true", "false"}:
+        raise argparse.ArgumentTypeError(f"mounts is true or false, got {fields['mounts']!r}")
+    if fields.get("mounts") == "true" and fields.get("mode") != "max":
+        raise argparse.ArgumentTypeError("mounts=true takes the cache mounts of all stages: it needs mode=max")
     if fields.get("ignore-error", "true") != "true":
         raise argparse.ArgumentTypeError("a cache that cannot be written is a warning, never an error")
     return fields

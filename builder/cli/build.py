@@ -184,7 +184,7 @@ def _add_cache(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cache-to", action="append", default=[], type=parse_cache_target, metavar="type=TYPE,…",
         help="keep results of steps elsewhere: type=registry,ref=NAME, type=local,dest=DIR, type=inline; mode=max for "
-        "those of all stages",
+        "those of all stages, with mounts=true also for what their cache mounts hold",
     )  # fmt: skip
     parser.add_argument(
         "--no-cache-filter", action="append", default=[], metavar="STAGE[,STAGE]",

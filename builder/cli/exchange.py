@@ -11,7 +11,7 @@ from builder.cli.images import create_parser
 from builder.cli.parser import ArgumentParser
 from builder.errors import UsageError
 from builder.rootless import become_root
-from builder.session import Session
+from builder.session import Session, warn_on_stderr
 
 
 def parser_cache_export() -> ArgumentParser:
@@ -24,17 +24,24 @@ def parser_cache_export() -> ArgumentParser:
 
 
 def command_cache_export(words: Sequence[str]) -> int:
-    """All results whose layers are in the store are elsewhere."""
+    """All results whose layers are in the store are elsewhere; with ``mounts=true`` all cache mounts as well."""
     arguments = parser_cache_export().read(words)
     if arguments.target["type"] == "inline":
         raise UsageError("only a build can write results into its image")
-    from builder import exchange
+    from builder import cachemounts, exchange
 
+    with_mounts = arguments.target.get("mounts") == "true"
+    if with_mounts:
+        # steps leave files there that only their owner reads
+        become_root()
+    cancel = threading.Event()
     with Session(arguments.root) as session:
+        wanted = cachemounts.kept_in(session.root) if with_mounts else {}
+        mounts = cachemounts.pack_all(session, wanted, warn_on_stderr, cancel)
         records = exchange.exportable(session, session.cache.records())
         place = exchange.place_of(arguments.target, session)
-        count = exchange.write_cache(records, place, session, threading.Event())
-    sys.stdout.write(f"{count} results written\n")
+        written = exchange.write_cache(records, mounts, place, session, cancel)
+    sys.stdout.write(f"{written} written\n")
     return 0
 
 
@@ -48,10 +55,10 @@ def parser_cache_import() -> ArgumentParser:
 
 
 def command_cache_import(words: Sequence[str]) -> int:
-    """All results from elsewhere whose bases are in the store are here."""
+    """All results from elsewhere whose bases are in the store are here, and the cache mounts that came with them."""
     arguments = parser_cache_import().read(words)
     become_root()
-    from builder import exchange
+    from builder import cachemounts, exchange
     from layers.platform import host
 
     cancel = threading.Event()
@@ -59,6 +66,7 @@ def command_cache_import(words: Sequence[str]) -> int:
         place = exchange.place_of(arguments.source, session)
         cache = exchange.read_cache(exchange.name_of(arguments.source), place, host(), cancel)
         taken, left = exchange.take_all(cache, session, cancel)
+        mounts = cachemounts.take_all(cache, session, warn_on_stderr, cancel)
     text = f", {left} left out: their bases are not here" if left else ""
-    sys.stdout.write(f"{taken} results taken{text}\n")
+    sys.stdout.write(f"{exchange.describe(taken, mounts)} taken{text}\n")
     return 0

@@ -1,7 +1,8 @@
 """The mounts of a RUN step: what ``--mount`` asks for, ready to be attached in its sandbox.
 
     bind    a copy of what it selects in the context or in another step; writes are thrown away with it
-    cache   a directory that stays, by id; a spare one while another has it (private), or waited for (locked)
+    cache   a directory that stays, by id (`builder.cachemounts`); a spare one while another has it (private), or
+            waited for (locked)
     tmpfs   made in the sandbox
     secret  a file in the memory of the sandbox, of which nothing is left; or an environment variable
     ssh     the socket of the user's agent
@@ -14,7 +15,6 @@ in the Dockerfile reference.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from builder import cachemounts
 from builder.errors import BuildError
 from builder.graph import BindMount, CacheMount, Copy, InlineFile, Run, SecretMount, SshMount, TmpfsMount
 from builder.options import SecretSource
@@ -29,8 +30,8 @@ from builder.sandbox.spec import Bind, File, Tmpfs
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy
+from unionfs.removal import remove_tree
 
-CACHE_DIRECTORY = "cache-mounts"
 _SCRIPT_DIRECTORY = "/dev/pipes"
 _WAIT_SECONDS = 0.1
 _COPY_NAME = "mounted"
@@ -40,7 +41,8 @@ class MountSources(NamedTuple):
     """Where mounts come from.
 
     ``open_source`` opens the tree a copy takes files from. ``secrets`` and ``agents`` (paths of sockets) are those
-    given to the build, by id. ``check`` is called while something is waited for, and may raise.
+    given to the build, by id. ``check`` is called while something is waited for, and may raise. ``take_cache`` puts
+    what is elsewhere of a cache at a place that is absent or empty, and says whether there was something.
     """
 
     session: Session
@@ -48,6 +50,7 @@ class MountSources(NamedTuple):
     secrets: Mapping[str, SecretSource]
     agents: Mapping[str, str]
     check: Callable[[], None]
+    take_cache: Callable[[CacheMount, Path], bool]
 
 
 class PreparedMounts(NamedTuple):
@@ -128,50 +131,50 @@ class _Preparation:
 
     def _cache(self, mount: CacheMount) -> Path:
         """The directory of the cache, locked as its sharing says until the stack is left."""
-        digest = hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()
-        parent = Path(self._sources.session.root) / CACHE_DIRECTORY / digest
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = cachemounts.identity(mount.id)
         number = 0
-        while not self._lock(parent / f"{number}.lock", mount.sharing):
+        while not self._enter(mount, place := cachemounts.directory_of(self._sources.session.root, name, number)):
             number += 1
-        place = parent / str(number)
-        if not place.exists():
-            self._fill(mount, place)
         return place
 
-    def _lock(self, path: Path, sharing: str) -> bool:
-        """Whether the directory belonging to the lock may be used; one that is to be locked is waited for."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _enter(self, mount: CacheMount, place: Path) -> bool:
+        """Whether the directory is there and locked for the step; one that is to be locked is waited for.
+
+        It is made under the exclusive lock alone, also where it is shared then.
+        """
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(f"{place}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._stack.callback(os.close, fd)
-        kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
         while True:
-            try:
-                fcntl.flock(fd, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if sharing == "private":
-                    return False
-            else:
+            entered = cachemounts.try_lock(fd, fcntl.LOCK_EX)
+            if entered:
+                self._fill(mount, place)
+            elif mount.sharing == "private":
+                return False
+            if mount.sharing == "shared":
+                # flock(2) converts in two steps: somebody may have removed it in between
+                entered = cachemounts.try_lock(fd, fcntl.LOCK_SH) and place.is_dir()
+            if entered:
                 # the time says when it was used last (`builder.cleaning`)
                 os.utime(fd)
                 return True
+            fcntl.flock(fd, fcntl.LOCK_UN)
             self._sources.check()
             time.sleep(_WAIT_SECONDS)
 
     def _fill(self, mount: CacheMount, place: Path) -> None:
-        """A new cache lies at ``place``: empty, or with what ``mount`` names as its first content."""
-        fresh = place.with_name(f"{place.name}.{os.getpid()}.new")
+        """The cache lies at ``place``; a new or empty one with what is elsewhere, or what ``mount`` names, or empty."""
+        if cachemounts.is_filled(place) or self._sources.take_cache(mount, place) or place.is_dir():
+            return
+        fresh = place.with_name(f"{place.name}.new")
+        remove_tree(fresh)
         if mount.from_step is None and not mount.context:
             fresh.mkdir()
         else:
             self._copied(mount).rename(fresh)
         os.chown(fresh, mount.uid, mount.gid)
         fresh.chmod(mount.mode)
-        try:
-            fresh.rename(place)
-        except OSError:
-            # another step was faster; its directory is as good
-            if not place.is_dir():
-                raise
+        fresh.rename(place)
 
     def _add_secret(self, mount: SecretMount) -> None:
         source = self._sources.secrets.get(mount.id)

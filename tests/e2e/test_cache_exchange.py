@@ -238,6 +238,14 @@ class TestElsewhere:
             ("--cache-from", "type=local,dest=x", "unknown field 'dest'"),
             ("--cache-to", "type=local,dest=x,mode=most", "unknown mode 'most'"),
             ("--cache-to", "type=inline,mode=max", "inline has no mode=max"),
+            (
+                "--cache-to",
+                "type=local,dest=x,mounts=true",
+                "mounts=true takes the cache mounts of all stages: it needs",
+            ),
+            ("--cache-to", "type=local,dest=x,mode=max,mounts=yes", "mounts is true or false, got 'yes'"),
+            ("--cache-to", "type=inline,mode=max,mounts=true", "inline has no mode=max"),
+            ("--cache-to", "type=inline,mounts=true", "mounts=true takes the cache mounts"),
             ("--cache-from", "UPPER", "UPPER"),
         ],
     )
