@@ -6,14 +6,17 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from harness.pybuild import COMMAND, Pybuild
+from harness.waiting import wait_until
 from layers.manifest import Manifest
 from layers.store import Store
+from layers.testing.faults import Stall
 from layers.testing.registry import FaultyRegistry
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
@@ -139,6 +142,26 @@ def test_what_is_damaged_is_a_warning(
     assert "found 0 names" in log
     assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0", "0.lock"]
     assert list(other.root.rglob("cache")) == [], "nothing half made is left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_end_while_it_is_fetched(store: Pybuild, other: Pybuild, context: Path, number: signal.Signals) -> None:
+    """Nobody waits for a registry that hangs; the next build takes what this one could not."""
+    with FaultyRegistry() as registry:
+        name = f"{registry.host}/results/slow:1"
+        build(store, context, FILL, "--cache-to", f"type=registry,ref={name},mode=max,mounts=true")
+        registry.requests.clear()
+        registry.fail("GET", "/blobs/", Stall(10), skip=1)
+        (context / "Dockerfile").write_text(f"FROM busybox\n{LOOK}")
+        words = other.command("build", "--progress", "plain", "--cache-from", name, context)
+        with subprocess.Popen(words, env=other.environment(), stderr=subprocess.PIPE, text=True) as stopped:
+            wait_until(lambda: len(registry.seen("GET", "/blobs/")) > 1, "the cache mount is asked for")
+            stopped.send_signal(number)
+            _, log = stopped.communicate()
+        assert stopped.returncode == (130 if number == signal.SIGINT else -number), log
+        assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0.lock"]
+        registry.heal()
+        assert "found 2 names" in build(other, context, LOOK, "--cache-from", name)
 
 
 def test_commands(store: Pybuild, other: Pybuild, context: Path, tmp_path: Path) -> None:
