@@ -87,6 +87,8 @@ def command_cache_du(words: Sequence[str]) -> int:
     arguments = parser_cache_du().read(words)
     from builder.cleaning import disk_use
 
+    # directories of other owners may be closed to a plain user
+    become_root()
     with Session(arguments.root) as session:
         use = disk_use(session)
     print_table(

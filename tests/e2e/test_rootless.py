@@ -89,6 +89,7 @@ def write(place: Path, dockerfile: str) -> str:
 
 OWNERS = """FROM busybox
 RUN id -u > /who && mkdir /d && touch /d/f && chown -R 1000:1001 /d && chmod 4755 /d/f
+RUN mkdir -m 700 /closed && chown 1000 /closed
 COPY --chown=7:8 file /copied
 USER 1234:5678
 RUN id -u > /tmp/user && ! touch /denied
@@ -109,6 +110,7 @@ def test_with_subordinate_ids_everything_has_its_owner(directory: Path) -> None:
         "/tmp/user 644 1234:5678",
     ]
     assert run("run", "owned", "cat", "/who", "/tmp/user").stdout == "0\n1234\n"
+    assert "cache mounts" in run("cache", "du").stdout
     run("rmi", "owned")
     run("cache", "prune", "--all")
     run("rmi", "busybox")
