@@ -222,6 +222,7 @@ def prepare(
         platform=plan.platform,
         network=options.network,
         extra_hosts=options.extra_hosts,
+        ulimits=tuple(map(str, options.limits.ulimits)),
         epoch=graph.source_date_epoch,
         context=open_context(plan.contexts.main, plan.path, confined=bool(plan.contexts.origin)),
         session=session,
@@ -237,10 +238,10 @@ def _start_servers(preparation: Preparation, session: Session) -> None:
     options = preparation.options
     for step in preparation.graph.steps:
         if isinstance(step.operation, Run) and step.id not in preparation.known:
-            from builder.steps.demands import sandbox_limits, sandbox_network
+            from builder.steps.demands import sandbox_network
 
             network = sandbox_network(step.operation.network, options.network)
-            session.servers.start(network, sandbox_limits(options.limits))
+            session.servers.start(network, options.limits)
             return
 
 

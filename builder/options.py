@@ -6,16 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-
-class StepLimits(NamedTuple):
-    """What each RUN step may use; None means no limit. Sources: the flags of ``docker build`` of the same names."""
-
-    memory_bytes: int | None = None
-    memory_swap_bytes: int | None = None
-    cpus: float | None = None
-    cpu_shares: int | None = None
-    pids: int | None = None
-    shm_bytes: int = 64 << 20
+from builder.limits import Limits
 
 
 class SecretSource(NamedTuple):
@@ -54,7 +45,7 @@ class BuildOptions(NamedTuple):
     push: bool = False
     outputs: tuple[Mapping[str, str], ...] = ()
     network: str = "default"
-    limits: StepLimits = StepLimits()
+    limits: Limits = Limits()
     extra_hosts: tuple[str, ...] = ()
     jobs: int | None = None
     source_date_epoch: int | None = None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 
+from builder.limits import Limits
 from builder.sandbox.client import SandboxServer
-from builder.sandbox.spec import Limits, Network
+from builder.sandbox.spec import Network
 from unionfs.client import UnionServer
 
 

@@ -12,12 +12,9 @@ from collections.abc import Sequence
 
 from builder.options import SecretSource
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
-_NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
-UNLIMITED = -1
-_LEAST_MEMORY_BYTES = 6 << 20
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
 def parse_bytes(text: str) -> int:
@@ -44,27 +41,6 @@ def parse_duration(text: str) -> int:
     return int(number) * _DURATIONS[unit]
 
 
-def parse_memory(text: str) -> int:
-    """Bytes of a limit on memory: as `parse_bytes`, and enough for a process.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is no size, or less than docker takes.
-    """
-    size_bytes = parse_bytes(text)
-    if size_bytes < _LEAST_MEMORY_BYTES:
-        raise argparse.ArgumentTypeError(f"expected at least 6m, got {text!r}")
-    return size_bytes
-
-
-def parse_swap(text: str) -> int:
-    """Bytes of a limit on memory and swap together; -1 for none, as docker says it.
-
-    Raises:
-        argparse.ArgumentTypeError: as `parse_memory`.
-    """
-    return UNLIMITED if text.strip() == "-1" else parse_memory(text)
-
-
 def parse_count(text: str) -> int:
     """A whole number above zero.
 
@@ -74,18 +50,6 @@ def parse_count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"expected a whole number above zero, got {text!r}")
     return int(text)
-
-
-def parse_cpus(text: str) -> float:
-    """A number of processors above zero, ``1.5`` for one and a half.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is none.
-    """
-    match = _NUMBER.fullmatch(text)
-    if match is None or not float(text):
-        raise argparse.ArgumentTypeError(f"expected a number above zero such as 1.5, got {text!r}")
-    return float(text)
 
 
 def parse_host(text: str) -> str:

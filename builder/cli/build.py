@@ -16,24 +16,21 @@ from typing import TYPE_CHECKING
 from builder.cli.arguments import (
     parse_agent,
     parse_assignments,
-    parse_bytes,
     parse_cache_source,
     parse_cache_target,
     parse_context,
     parse_count,
-    parse_cpus,
     parse_host,
     parse_labels,
-    parse_memory,
     parse_output,
     parse_secret,
-    parse_swap,
 )
 from builder.cli.beforehand import check_beforehand
 from builder.cli.docker import REFUSED, add_accepted, refuse_unsupported
+from builder.cli.limits import add_limits, read_limits
 from builder.cli.parser import ArgumentParser
 from builder.errors import BuildError, render
-from builder.options import BuildOptions, StepLimits
+from builder.options import BuildOptions
 
 if TYPE_CHECKING:
     from builder.api import BuildResult
@@ -114,14 +111,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         push=arguments.push,
         outputs=tuple(arguments.output),
         network=arguments.network,
-        limits=StepLimits(
-            memory_bytes=arguments.memory,
-            memory_swap_bytes=arguments.memory_swap,
-            cpus=arguments.cpus,
-            cpu_shares=arguments.cpu_shares,
-            pids=arguments.pids_limit,
-            shm_bytes=arguments.shm_size,
-        ),
+        limits=read_limits(arguments),
         extra_hosts=tuple(arguments.add_host),
         jobs=arguments.jobs,
         source_date_epoch=int(epoch) if is_seconds(epoch) else None,
@@ -145,7 +135,7 @@ def parser_build() -> ArgumentParser:
     _add_cache(parser)
     _add_results(parser)
     _add_surroundings(parser)
-    _add_limits(parser)
+    add_limits(parser, "a RUN step")
     add_accepted(parser)
     parser.add_argument(
         "-j",
@@ -232,18 +222,4 @@ def _add_surroundings(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--add-host", action="append", default=[], type=parse_host, metavar="NAME:ADDRESS", help="line in /etc/hosts"
-    )
-
-
-def _add_limits(parser: ArgumentParser) -> None:
-    """What steps may use."""
-    parser.add_argument("-m", "--memory", type=parse_memory, metavar="SIZE", help="most memory of a RUN step")
-    parser.add_argument(
-        "--memory-swap", type=parse_swap, metavar="SIZE", help="most memory and swap of a RUN step, -1 for any swap"
-    )
-    parser.add_argument("--cpus", type=parse_cpus, metavar="N", help="most processors a RUN step may keep busy")
-    parser.add_argument("-c", "--cpu-shares", type=parse_count, metavar="N", help="weight of a RUN step, 1024 is usual")
-    parser.add_argument("--pids-limit", type=parse_count, metavar="N", help="most processes of a RUN step")
-    parser.add_argument(
-        "--shm-size", type=parse_bytes, default=64 << 20, metavar="SIZE", help="size of /dev/shm, 64m when left out"
     )

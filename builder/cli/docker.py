@@ -11,7 +11,6 @@ from builder.errors import UsageError
 
 _NO_ATTESTATIONS = "attestations are not made; leave it out"
 _NO_INSTANCES = "there is one builder, without instances; leave it out"
-_FINER_LIMIT = "there are --cpus and --cpu-shares, not the scheduler's own numbers"
 
 REFUSED = {
     "--annotation": "annotations are not written; --label goes into the image's configuration",
@@ -21,10 +20,6 @@ REFUSED = {
     "--cap-add": "a step has docker's default capabilities, or with RUN --security=insecure all",
     "--cap-drop": "a step has docker's default capabilities",
     "--cgroup-parent": "each step has a control group of its own",
-    "--cpu-period": _FINER_LIMIT,
-    "--cpu-quota": _FINER_LIMIT,
-    "--cpuset-cpus": _FINER_LIMIT,
-    "--cpuset-mems": _FINER_LIMIT,
     "--device": "a step has the usual devices, or with RUN --security=insecure all",
     "--dns": "a step has the machine's own name servers",
     "--isolation": "there is one kind of sandbox",
@@ -32,7 +27,6 @@ REFUSED = {
     "--security-opt": "the sandbox is not weakened by options; RUN --security=insecure is, with --allow",
     "--squash": "layers stay as the Dockerfile makes them; COPY --from=STAGE / / in a last stage makes one",
     "--stream": "the context is read where it lies",
-    "--ulimit": "limits are --memory, --cpus, --pids-limit and --shm-size",
     "--volume": "RUN --mount=type=bind shows files to a step",
     "-v": "RUN --mount=type=bind shows files to a step; --version tells the version",
 }

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from builder.cli.arguments import parse_assignments, parse_count, parse_cpus, parse_memory
+from builder.cli.arguments import parse_assignments
 from builder.cli.images import create_parser
+from builder.cli.limits import add_limits, read_limits
 from builder.cli.parser import ArgumentParser
 from builder.errors import BuildError, UsageError
 from builder.rootless import become_root
 from builder.sandbox.client import Running
-from builder.sandbox.spec import Limits, SandboxSpec
+from builder.sandbox.spec import SandboxSpec
 from builder.servers import Servers
 from builder.session import Session
 from builder.steps.demands import sandbox_network
@@ -41,9 +42,7 @@ def parser_run() -> ArgumentParser:
         "--network", choices=("default", "none", "host"), default="default", help="what the command reaches"
     )
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written")
-    parser.add_argument("-m", "--memory", type=parse_memory, metavar="SIZE", help="most memory")
-    parser.add_argument("--cpus", type=parse_cpus, metavar="N", help="most processors kept busy")
-    parser.add_argument("--pids-limit", type=parse_count, metavar="N", help="most processes")
+    add_limits(parser, "the command")
     parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
     command = parser.add_argument("command", metavar="COMMAND", nargs="...", help="instead of the image's CMD")
     command.required = False
@@ -55,7 +54,7 @@ def command_run(words: Sequence[str]) -> int:
     arguments = parser_run().read(words)
     if arguments.tty and not sys.stdin.isatty():
         raise UsageError("-t: stdin is no terminal")
-    limits = Limits(memory_bytes=arguments.memory, cpus=arguments.cpus, pids=arguments.pids_limit)
+    limits = read_limits(arguments)
     become_root()
     with Session(arguments.root) as session:
         image = session.store.image(arguments.image)

@@ -8,7 +8,7 @@
 The base is the server's own group where one can be made there, else the root of the hierarchy.
 
 Invariants: a group's name tells who owns it, so that what a killed builder left is found and removed by the next one
-(`sweep`); which file takes which limit is decided by pure functions. Facts: cgroups(7), Documentation/admin-guide/
+(`sweep`). Facts: cgroups(7), Documentation/admin-guide/
 cgroup-v1 and cgroup-v2.rst.
 """
 
@@ -22,12 +22,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from builder.sandbox.spec import Limits
-
-_PERIOD_US = 100_000
-# the step's first process belongs to the sandbox, not to the limit
-INIT_PIDS = 1
 _KILL_ROUNDS = 100
+_V2 = 2
 _NAME = re.compile(r"pybuild-(\d+)-(\d+)-(\d+)")
 
 
@@ -63,7 +59,7 @@ def parse_hierarchies(cgroup_text: str, mountinfo_text: str) -> tuple[Hierarchy,
         else:
             continue
         if own is not None and (controllers or kind == "cgroup2"):
-            found.append(Hierarchy(2 if kind == "cgroup2" else 1, mount_point, _below(mount_root, own), controllers))
+            found.append(Hierarchy(_V2 if kind == "cgroup2" else 1, mount_point, _below(mount_root, own), controllers))
     return tuple(found)
 
 
@@ -76,74 +72,24 @@ def _below(mount_root: str, own: str) -> str:
     return own[len(mount_root) :].lstrip("/") if own.startswith(mount_root + "/") else ""
 
 
-def plan_limits(version: int, limits: Limits, controllers: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """What is written into which file of a group whose hierarchy has ``controllers``, in this order."""
-    files: list[tuple[str, str]] = []
-    if "memory" in controllers:
-        files += _memory_v1(limits) if version == 1 else _memory_v2(limits)
-    if "pids" in controllers and limits.pids is not None:
-        files.append(("pids.max", str(limits.pids + INIT_PIDS)))
-    if "cpu" in controllers and limits.cpus is not None:
-        quota = max(1000, round(limits.cpus * _PERIOD_US))
-        v1 = [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))]
-        files += v1 if version == 1 else [("cpu.max", f"{quota} {_PERIOD_US}")]
-    if "cpu" in controllers and limits.cpu_shares is not None:
-        files.append(_shares(version, limits.cpu_shares))
-    if "cpuset" in controllers and limits.cpuset_cpus is not None:
-        files.append(("cpuset.cpus", limits.cpuset_cpus))
-    return tuple(files)
-
-
-def needed_controllers(limits: Limits) -> frozenset[str]:
-    """The controllers without which ``limits`` can't be held."""
-    wanted = {
-        "memory": limits.memory_bytes is not None,
-        "pids": limits.pids is not None,
-        "cpu": limits.cpus is not None or limits.cpu_shares is not None,
-        "cpuset": limits.cpuset_cpus is not None,
-    }
-    return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
-
-
-def _memory_v1(limits: Limits) -> list[tuple[str, str]]:
-    if limits.memory_bytes is None:
-        return []
-    files = [("memory.limit_in_bytes", str(limits.memory_bytes))]
-    if limits.memory_swap_bytes != -1:
-        # without a word on swap as much again, as docker does
-        total = limits.memory_bytes * 2 if limits.memory_swap_bytes is None else limits.memory_swap_bytes
-        files.append(("memory.memsw.limit_in_bytes", str(total)))
-    return files
-
-
-def _memory_v2(limits: Limits) -> list[tuple[str, str]]:
-    if limits.memory_bytes is None:
-        return []
-    files = [("memory.max", str(limits.memory_bytes))]
-    if limits.memory_swap_bytes != -1:
-        total = limits.memory_bytes * 2 if limits.memory_swap_bytes is None else limits.memory_swap_bytes
-        files.append(("memory.swap.max", str(total - limits.memory_bytes)))
-    return files
-
-
-def _shares(version: int, shares: int) -> tuple[str, str]:
-    if version == 1:
-        return ("cpu.shares", str(shares))
-    # the conversion of runtime-spec, config-linux.md: 2..262144 becomes 1..10000
-    return ("cpu.weight", str(1 + (min(max(shares, 2), 262_144) - 2) * 9999 // 262_142))
-
-
 def kill_all(version: int, path: str) -> None:
-    """Every process in the group at ``path`` is dead or dying; what they start meanwhile too."""
-    if version == 2 and write(f"{path}/cgroup.kill", "1"):  # noqa: PLR2004  (cgroup v2, since Linux 5.14)
+    """Every process in the group at ``path`` is dead or dying; what they start meanwhile too.
+
+    cgroup.kill is there since Linux 5.14; a frozen group starts nothing while its members are found.
+    """
+    if version == _V2 and write(f"{path}/cgroup.kill", "1"):
         return
+    name, frozen, thawed = ("cgroup.freeze", "1", "0") if version == _V2 else ("freezer.state", "FROZEN", "THAWED")
     for _ in range(_KILL_ROUNDS):
+        write(f"{path}/{name}", frozen)
         pids = read(f"{path}/cgroup.procs").split()
-        if not pids:
-            return
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
+        # members of version 1 die only when they may run again (cgroup-v1/freezer-subsystem.rst)
+        write(f"{path}/{name}", thawed)
+        if not pids:
+            return
         time.sleep(0.001)
 
 

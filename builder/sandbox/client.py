@@ -17,9 +17,11 @@ from types import ModuleType, TracebackType
 from typing import Self
 
 from builder.errors import BuildError
+from builder.limits import Limits
 from builder.sandbox import protocol
-from builder.sandbox.cgroup import needed_controllers, sweep_abandoned
-from builder.sandbox.spec import Limits, Network, SandboxResult, SandboxSpec, result_from_json
+from builder.sandbox.cgroup import sweep_abandoned
+from builder.sandbox.limitfiles import needed_controllers
+from builder.sandbox.spec import Network, SandboxResult, SandboxSpec, result_from_json
 from unionfs import wire
 
 _BOOT = (

@@ -24,6 +24,7 @@ import termios
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
+from builder.limits import ULIMITS
 from builder.sandbox import _sys, caps
 from builder.sandbox.furnish import Stage, StageError
 from builder.sandbox.idmap import can_set_groups
@@ -127,11 +128,8 @@ def _make_directory(path: str, user: User) -> None:
 def _set_limits(spec: SandboxSpec) -> None:
     for name, soft, hard in spec.limits.ulimits:
         with Stage("setting", f"ulimit {name}"):
-            number = getattr(resource, f"RLIMIT_{name.upper()}", None)
-            if number is None:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             infinity = resource.RLIM_INFINITY
-            resource.setrlimit(number, (infinity if soft < 0 else soft, infinity if hard < 0 else hard))
+            resource.setrlimit(ULIMITS[name], (infinity if soft < 0 else soft, infinity if hard < 0 else hard))
 
 
 def _confine(confinement: Confinement) -> None:

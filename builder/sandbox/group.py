@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from builder.limits import Limits
 from builder.sandbox import cgroup
-from builder.sandbox.cgroup import INIT_PIDS, CgroupError, fields, read
-from builder.sandbox.spec import Limits, Oom
+from builder.sandbox.cgroup import CgroupError, fields, read
+from builder.sandbox.limitfiles import INIT_PIDS, needed_controllers, plan_limits
+from builder.sandbox.spec import Oom
 
 # a version 1 limit that is none: the largest page-aligned number
 _UNLIMITED = 1 << 62
@@ -64,13 +66,14 @@ class Group:
         Raises:
             CgroupError: one can't be held.
         """
-        missing = cgroup.needed_controllers(limits) - self._directories.keys()
+        held = self._directories.keys() | ({"io"} if "blkio" in self._directories else frozenset())
+        missing = needed_controllers(limits) - held
         if missing:
             raise CgroupError(f"no cgroup can hold a limit on {', '.join(sorted(missing))} here")
         for path in self._paths():
             version = next(version for version, known in self._directories.values() if known == path)
             controllers = frozenset(name for name, (_v, known) in self._directories.items() if known == path)
-            for name, value in cgroup.plan_limits(version, limits, controllers):
+            for name, value in plan_limits(version, limits, controllers):
                 _set(path, name, value, optional="sw" in name and limits.memory_swap_bytes is None)
 
     def usage(self) -> Usage:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from builder.limits import DEFAULT_SHM_BYTES
 from builder.sandbox import _sys
-from builder.sandbox.spec import DEFAULT_SHM_BYTES, File, SandboxSpec
+from builder.sandbox.spec import File, SandboxSpec
 
 HARDENED = _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
 BASE_TARGETS = ("/proc", "/dev", "/sys")

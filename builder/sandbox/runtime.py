@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from builder.sandbox import _sys, caps, init, mounts, network, protocol, seccomp
-from builder.sandbox.cgroup import needed_controllers
 from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.group import Usage
+from builder.sandbox.limitfiles import needed_controllers
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SandboxSpec
 from unionfs import wire

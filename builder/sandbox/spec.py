@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
+from builder import limits as step_limits
+from builder.limits import DeviceRate, LimitError, Limits, Ulimit
+
 HOSTNAME = "pybuildsandbox"
-DEFAULT_SHM_BYTES = 64 << 20
 
 Network = Literal["none", "host"]
 Security = Literal["sandbox", "insecure"]
@@ -61,36 +63,6 @@ class File(NamedTuple):
     gid: int = 0
 
 
-class Ulimit(NamedTuple):
-    """A resource limit by the name of ``ulimit``'s table: nofile, nproc, core …; -1 is no limit. setrlimit(2)."""
-
-    name: str
-    soft: int
-    hard: int
-
-
-class Limits(NamedTuple):
-    """What the step may use; None means no limit. Sources: the flags of ``docker run`` of the same names.
-
-    ``memory_swap_bytes`` counts memory and swap together, -1 is no limit; ``cpus`` is quota over period.
-    """
-
-    memory_bytes: int | None = None
-    memory_swap_bytes: int | None = None
-    cpus: float | None = None
-    cpu_shares: int | None = None
-    cpuset_cpus: str | None = None
-    pids: int | None = None
-    shm_bytes: int = DEFAULT_SHM_BYTES
-    ulimits: tuple[Ulimit, ...] = ()
-
-    @property
-    def needs_cgroup(self) -> bool:
-        """Whether a limit is asked for that only a cgroup can hold."""
-        wanted = (self.memory_bytes, self.memory_swap_bytes, self.cpus, self.cpu_shares, self.cpuset_cpus, self.pids)
-        return any(value is not None for value in wanted)
-
-
 class SandboxSpec(NamedTuple):
     """One step.
 
@@ -127,6 +99,7 @@ class SandboxSpec(NamedTuple):
         document["limits"] = {
             **self.limits._asdict(),
             "ulimits": [ulimit._asdict() for ulimit in self.limits.ulimits],
+            "device_rates": [rate._asdict() for rate in self.limits.device_rates],
         }
         return document
 
@@ -172,6 +145,7 @@ def spec_from_json(document: Mapping[str, Any]) -> SandboxSpec:
     fields = dict(document)
     limits = dict(_typed(fields, "limits", dict, default={}))
     limits["ulimits"] = _records(Ulimit, limits.get("ulimits", ()))
+    limits["device_rates"] = _records(DeviceRate, limits.get("device_rates", ()))
     spec = _record(
         SandboxSpec,
         {
@@ -232,16 +206,10 @@ def _targets(spec: SandboxSpec) -> tuple[str, ...]:
 
 
 def _check_limits(limits: Limits) -> None:
-    for name in ("memory_bytes", "cpus", "cpu_shares", "pids", "shm_bytes"):
-        value = getattr(limits, name)
-        if value is not None and value <= 0:
-            raise SpecError(f"{name} is {value}, expected more than 0")
-    swap = limits.memory_swap_bytes
-    if swap is not None and swap != -1:
-        if limits.memory_bytes is None:
-            raise SpecError("memory_swap_bytes is given without memory_bytes")
-        if swap < limits.memory_bytes:
-            raise SpecError(f"memory_swap_bytes is {swap}, less than memory_bytes ({limits.memory_bytes})")
+    try:
+        step_limits.check(limits)
+    except LimitError as error:
+        raise SpecError(str(error)) from error
 
 
 def _user(fields: Mapping[str, Any]) -> User:

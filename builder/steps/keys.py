@@ -52,6 +52,7 @@ class KeyInputs(NamedTuple):
     platform: Platform
     network: str
     extra_hosts: tuple[str, ...]
+    ulimits: tuple[str, ...]
     epoch: int | None
     context: BuildContext
     session: Session
@@ -105,6 +106,7 @@ def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult
             hostname=operation.hostname or "",
             extra_hosts=[_host(entry) for entry in inputs.extra_hosts],
             mounts=[_mount(strength, mount, results, inputs) for mount in operation.mounts],
+            ulimits=inputs.ulimits,
             network=inputs.network if operation.network == "default" else operation.network,
             security=operation.security,
             devices=operation.devices,

@@ -30,13 +30,13 @@ from builder.errors import ROOM_HINTS, BuildError, StepFailed, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.identities import UnknownIdentityError
-from builder.options import StepLimits
+from builder.limits import Limits
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
 from builder.sandbox.spec import HOSTNAME, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
-from builder.steps.demands import sandbox_limits, sandbox_network
+from builder.steps.demands import sandbox_network
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
 from unionfs.client import DetachedMount
@@ -60,7 +60,7 @@ class Environment(NamedTuple):
 
     servers: Servers
     scaffold: Path
-    limits: StepLimits
+    limits: Limits
     network: str
     extra_hosts: tuple[str, ...]
     allowed: frozenset[str] = frozenset()
@@ -271,7 +271,7 @@ def _spec(operation: Run, user: User, home: str, environment: Environment, prepa
         tmpfs=prepared.tmpfs,
         files=prepared.files,
         security="insecure" if operation.security == "insecure" else "sandbox",
-        limits=sandbox_limits(environment.limits),
+        limits=environment.limits,
     )
 
 

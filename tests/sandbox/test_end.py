@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from builder.limits import Limits
 from builder.sandbox.client import SandboxError, SandboxServer
-from builder.sandbox.spec import Limits
 from harness.sandbox import Ran, Reader, start
 
 pytestmark = pytest.mark.sandbox

@@ -16,8 +16,8 @@ SCRIPT = """
 import json, sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
+from builder.limits import Limits
 from builder.sandbox.client import SandboxServer
-from builder.sandbox.spec import Limits
 from harness.sandbox import run_in
 fields = json.loads(sys.argv[4])
 if "limits" in fields:

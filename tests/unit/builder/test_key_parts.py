@@ -91,6 +91,7 @@ class Case(NamedTuple):
     platform: Platform = AMD64
     network: str = "default"
     hosts: tuple[str, ...] = ("db:10.0.0.1",)
+    ulimits: tuple[str, ...] = ("nofile=64:64",)
     epoch: int | None = None
     fetched: FetchedFile = FILE
     commit: GitCommit = COMMIT
@@ -262,6 +263,7 @@ ROWS = (
     changed("RUN: host name", Case(RUN), hostname="h"),
     changed("RUN: name of a host", Case(RUN), hosts=("other:10.0.0.1",)),
     same("RUN: address of a host", Case(RUN), hosts=("db=10.9.9.9",)),
+    changed("RUN: limits of processes", Case(RUN), ulimits=("nofile=64:65",)),
     changed("RUN --network", Case(RUN), network="none"),
     changed("RUN: network of the build", Case(RUN), network="none"),
     changed("RUN --security", Case(RUN), security="insecure"),
@@ -356,7 +358,9 @@ class Laboratory:
             rebuilt = BASE if case.rebuilt == "below" else STAGE
             results[rebuilt] = results[rebuilt]._replace(key="another step")
         context = open_context(self._context(case.files))
-        given = step_keys.KeyInputs(case.platform, case.network, case.hosts, case.epoch, context, self.session, {})
+        given = step_keys.KeyInputs(
+            case.platform, case.network, case.hosts, case.ulimits, case.epoch, context, self.session, {}
+        )
         remote = ()
         if isinstance(case.operation, Copy) and case.operation.is_remote:
             files = tuple(case.fetched for _ in case.operation.http)
@@ -447,8 +451,7 @@ class TestMutations:
             monkeypatch.setattr(cache.keys, "key", _without(make, part))
             if all(laboratory.missed(row) == row[3:] for row in users):
                 unnoticed.append(part)
-        # no option sets limits of resources per process, so no two builds differ in them (test_keys has them)
-        assert [part for part in unnoticed if part[1] != "ulimits"] == []
+        assert unnoticed == []
 
     @pytest.mark.parametrize("field", cache.keys.KeyedMount._fields)
     def test_every_field_of_a_mount(self, laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, field: str) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from builder.limits import Limits
 from builder.sandbox import cgroup
-from builder.sandbox.cgroup import CgroupError, Hierarchy, bases_of, parse_hierarchies, plan_limits
+from builder.sandbox.cgroup import CgroupError, Hierarchy, bases_of, parse_hierarchies
 from builder.sandbox.group import Group, parse_io_v1, parse_io_v2
 from builder.sandbox.slice import Slice
-from builder.sandbox.spec import Limits, Oom
+from builder.sandbox.spec import Oom
 
-V1 = frozenset(("memory", "pids", "cpu", "cpuset"))
 MIB = 1 << 20
 
 
@@ -43,48 +43,6 @@ def test_version_two(tmp_path: Path) -> None:
 def test_group_below_a_mount_of_a_part(root: str, own: str) -> None:
     found = parse_hierarchies("4:memory:/docker/a\n", mountinfo(root, "/cg", "cgroup", "rw,memory"))
     assert found == (Hierarchy(1, "/cg", own, frozenset({"memory"})),)
-
-
-@pytest.mark.parametrize(
-    ("limits", "v1", "v2"),
-    [
-        (Limits(), [], []),
-        (
-            Limits(memory_bytes=100),
-            [("memory.limit_in_bytes", "100"), ("memory.memsw.limit_in_bytes", "200")],
-            [("memory.max", "100"), ("memory.swap.max", "100")],
-        ),
-        (
-            Limits(memory_bytes=100, memory_swap_bytes=150),
-            [("memory.limit_in_bytes", "100"), ("memory.memsw.limit_in_bytes", "150")],
-            [("memory.max", "100"), ("memory.swap.max", "50")],
-        ),
-        (
-            Limits(memory_bytes=100, memory_swap_bytes=-1),
-            [("memory.limit_in_bytes", "100")],
-            [("memory.max", "100")],
-        ),
-        (Limits(pids=7), [("pids.max", "8")], [("pids.max", "8")]),
-        (
-            Limits(cpus=1.5),
-            [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "150000")],
-            [("cpu.max", "150000 100000")],
-        ),
-        (
-            Limits(cpus=0.001),
-            [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "1000")],
-            [("cpu.max", "1000 100000")],
-        ),
-        (Limits(cpu_shares=1024), [("cpu.shares", "1024")], [("cpu.weight", "39")]),
-        (Limits(cpu_shares=2), [("cpu.shares", "2")], [("cpu.weight", "1")]),
-        (Limits(cpu_shares=262144), [("cpu.shares", "262144")], [("cpu.weight", "10000")]),
-        (Limits(cpuset_cpus="0-1"), [("cpuset.cpus", "0-1")], [("cpuset.cpus", "0-1")]),
-    ],
-)
-def test_what_is_written(limits: Limits, v1: list[tuple[str, str]], v2: list[tuple[str, str]]) -> None:
-    assert list(plan_limits(1, limits, V1)) == v1
-    assert list(plan_limits(2, limits, V1)) == v2
-    assert plan_limits(1, limits, frozenset()) == ()
 
 
 def test_owner_is_known_by_pid_and_start() -> None:

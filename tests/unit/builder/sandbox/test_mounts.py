@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from builder.limits import Limits
 from builder.sandbox import _sys
 from builder.sandbox.mounts import (
     CGROUPS,
@@ -13,7 +14,7 @@ from builder.sandbox.mounts import (
     plan_base,
     plan_own,
 )
-from builder.sandbox.spec import Bind, File, Limits, SandboxSpec, Tmpfs
+from builder.sandbox.spec import Bind, File, SandboxSpec, Tmpfs
 
 SPEC = SandboxSpec(argv=("true",))
 

@@ -5,17 +5,16 @@ from typing import Any
 
 import pytest
 
+from builder.limits import DeviceRate, Limits, Ulimit
 from builder.sandbox.protocol import Order, RunDescriptors, order_message, parse_order, parse_run, run_message
 from builder.sandbox.spec import (
     Bind,
     File,
-    Limits,
     Oom,
     SandboxResult,
     SandboxSpec,
     SpecError,
     Tmpfs,
-    Ulimit,
     User,
     result_from_json,
     spec_from_json,
@@ -31,7 +30,19 @@ FULL = SandboxSpec(
     binds=(Bind("/a", "/b"), Bind("", "/c", read_only=False, kind="cache", fd=0)),
     tmpfs=(Tmpfs("/t", 4096, 0o755),),
     files=(File("/run/secrets/x", "hush", 0o400, 1000, 1001),),
-    limits=Limits(1, 2, 0.5, 512, "0-1", 7, 100, (Ulimit("nofile", 1, -1),)),
+    limits=Limits(
+        memory_bytes=1,
+        memory_swap_bytes=2,
+        cpu_shares=512,
+        cpu_period_us=5000,
+        cpu_quota_us=2000,
+        cpuset_cpus="0-1",
+        cpuset_mems="0",
+        pids=7,
+        shm_bytes=100,
+        ulimits=(Ulimit("nofile", 1, -1),),
+        device_rates=(DeviceRate("read", 8, 0, 1000),),
+    ),
     security="insecure",
     cap_add=("KILL",),
     cap_drop=("ALL",),
