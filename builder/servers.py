@@ -7,6 +7,7 @@ and end too.
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from builder.limits import Limits
@@ -61,9 +62,12 @@ class Servers:
         with self._lock:
             sandbox, self._sandbox = self._sandbox, None
             union, self._union = self._union, None
+        said = ""
         try:
             if sandbox is not None:
-                sandbox.close()
+                said += sandbox.close()
         finally:
             if union is not None:
-                union.close()
+                said += union.close()
+        # nothing, unless something is wrong with them
+        sys.stderr.write(said)

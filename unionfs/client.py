@@ -6,7 +6,6 @@ as the client's end of the socket, so that nothing is left of it when the client
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from unionfs.branch import Branch
 from unionfs.errors import UnionError
 from unionfs.mounting import MountError
 from unionfs.mountspec import MountSpec
+from unionfs.serverprocess import ServerProcess
 from unionfs.types import Passthrough, UnionOptions
 
 _SERVER_FD = 0
@@ -43,7 +43,8 @@ class DetachedMount(NamedTuple):
     ``fd`` is the mount (``fsmount(2)``): whoever gets it attaches it with ``move_mount(2)``; while it is attached
     nowhere, closing it ends the mount. ``ended`` is the read end of a pipe: one JSON object with ``requests`` and
     ``opcodes``, then end of file, once the kernel has let the mount go and every byte written through it is in its
-    branch. End of file without the object: the server died before that. The caller closes both.
+    branch. An object with ``aborted``: the mount was given up before that, and why. End of file without an object: the
+    server died (`UnionServer.describe_end`). The caller closes both.
     """
 
     fd: int
@@ -53,12 +54,12 @@ class DetachedMount(NamedTuple):
 class UnionServer:
     """A running server; a context manager that closes it."""
 
-    def __init__(self, pid: int, sock: socket.socket) -> None:
+    def __init__(self, process: ServerProcess, sock: socket.socket) -> None:
         """Use `start`. Both arguments now belong to the server."""
-        self.pid = pid
+        self.pid = process.pid
+        self._process = process
         self._sock = sock
         self._lock = threading.Lock()
-        self._closed = False
 
     @classmethod
     def start(cls, command: Sequence[str] = _COMMAND) -> UnionServer:
@@ -69,10 +70,8 @@ class UnionServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             try:
-                pid = os.posix_spawn(
-                    command[0],
+                process = ServerProcess.start(
                     [*command, str(_SERVER_FD)],
-                    os.environ,
                     file_actions=[
                         (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SERVER_FD),
                         (os.POSIX_SPAWN_DUP2, 2, 1),
@@ -83,7 +82,7 @@ class UnionServer:
             except OSError as error:
                 ours.close()
                 raise UnionServerError(f"union server cannot be started: {error}") from error
-        return cls(pid, ours)
+        return cls(process, ours)
 
     def mount(self, branches: Sequence[Branch], options: UnionOptions, *, passthrough: str = "fast") -> DetachedMount:
         """A union of ``branches``, top first, that answers requests. ``passthrough``: auto, fast or off.
@@ -106,14 +105,16 @@ class UnionServer:
         with self._lock:
             self._sock.close()
 
-    def close(self) -> None:
-        """The server and all its mounts are gone. Idempotent."""
+    def close(self) -> str:
+        """The server and all its mounts are gone; what it said on stderr. Idempotent."""
         self.end()
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(self.pid, 0)
+        said = self._process.said()
+        self._process.close()
+        return said
+
+    def describe_end(self) -> str:
+        """How the server ended whose mounts came to no orderly end: ``was killed by signal 9 (SIGKILL)``; waits."""
+        return self._process.describe_end()
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +129,11 @@ class UnionServer:
             wire.send(self._sock, message)
             received = wire.receive(self._sock)
         except (OSError, wire.WireError) as error:
-            raise UnionServerError(f"union server (process {self.pid}) is gone: {error}") from error
+            raise UnionServerError(self._describe_absence()) from error
         if received is None:
-            raise UnionServerError(f"union server (process {self.pid}) is gone")
+            raise UnionServerError(self._describe_absence())
         return received
+
+    def _describe_absence(self) -> str:
+        self._sock.close()
+        return f"union server is gone: process {self.pid} {self.describe_end()}"

@@ -9,7 +9,8 @@
       (end of stream)                 →   every mount is dropped, the server ends
 
     pipe of a mount:  {"requests": N, "opcodes": {…}} and end of file once the kernel has let the mount go and all
-                      that was written is in its branches; end of file alone: the server died, or dropped the mount
+                      that was written is in its branches; {"aborted": "why"} when the kernel was told to give it up;
+                      end of file alone: the server died, or dropped the mount with its client
 
 Invariants: the server never touches a path of its own mounts; what fails in one mount is no concern of the others.
 Run as ``python -m unionfs.server FD`` with FD a connected unix stream socket (`unionfs.wire`).
@@ -34,6 +35,7 @@ from unionfs.mounting import MountError, MountOptions, mount_detached, open_devi
 from unionfs.mountspec import MountSpec
 from unionfs.ops import FilesystemOps, Notifier
 from unionfs.owned import open_union
+from unionfs.serverprocess import MOST_SAID_BYTES
 from unionfs.transport.direct.connection import Connection, Settings
 from unionfs.transport.direct.notify import KernelNotifier
 from unionfs.transport.loop import Loop, spins_worth_it
@@ -43,6 +45,7 @@ Filesystem = Callable[[MountSpec, Notifier], FilesystemOps]
 """Makes the filesystem of a specification; ``OSError`` or ``UnionError`` when it cannot."""
 
 _MANY_OBJECTS = 100_000
+_ABORTED = "the kernel was told to abort the mount (/sys/fs/fuse/connections)"
 
 
 class Server:
@@ -123,16 +126,20 @@ class Server:
         connection.close()
         opcodes = connection.counts()
         statistics = {"requests": sum(opcodes.values()), "opcodes": opcodes}
-        if not connection.aborted:
-            with contextlib.suppress(BrokenPipeError):  # the client need not be curious
-                os.write(told_fd, json.dumps(statistics, separators=(",", ":")).encode())
+        report = {"aborted": _ABORTED} if connection.aborted else statistics
+        with contextlib.suppress(BrokenPipeError):  # the client need not be curious
+            os.write(told_fd, json.dumps(report, separators=(",", ":")).encode())
         os.close(told_fd)
         # nodes know their directory and are known to it: without this they stay until many more were made
         gc.collect()
 
 
 def log(text: str) -> None:
-    """``text`` is on stderr, which the server inherited."""
+    """``text`` is on stderr, as far as its reader takes it."""
+    # a file in the memory of the client: a defect met in each request must not fill it
+    with contextlib.suppress(OSError):
+        if os.lseek(2, 0, os.SEEK_CUR) > MOST_SAID_BYTES:
+            return
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

@@ -23,6 +23,7 @@ from builder.sandbox.cgroup import sweep_abandoned
 from builder.sandbox.limitfiles import needed_controllers
 from builder.sandbox.spec import Network, SandboxResult, SandboxSpec, result_from_json
 from unionfs import wire
+from unionfs.serverprocess import ServerProcess
 
 _BOOT = (
     "import sys; sys.path[:0] = sys.argv[2:]; from builder.sandbox.server import main; sys.exit(main(int(sys.argv[1])))"
@@ -36,8 +37,9 @@ class SandboxError(BuildError):
 class Running:
     """A step that has been started; a context manager that ends it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, process: ServerProcess) -> None:
         self._socket = sock
+        self._process = process
         self._result: SandboxResult | None = None
         self.console: int | None = None
 
@@ -90,10 +92,10 @@ class Running:
     def _receive(self) -> wire.Message:
         try:
             received = wire.receive(self._socket)
-        except (OSError, wire.WireError) as error:
-            raise SandboxError(f"sandbox server is gone: {error}") from error
+        except (OSError, wire.WireError):
+            received = None
         if received is None:
-            raise SandboxError("sandbox server went away while a step was running")
+            raise SandboxError(f"sandbox server {self._process.describe_end()} while a step was running")
         if received.message.get("event") == protocol.CONSOLE and received.fds:
             self.console = received.fds[0]
         return received.message
@@ -102,12 +104,13 @@ class Running:
 class SandboxServer:
     """The process that runs the steps of one build. Calls may come from several threads."""
 
-    def __init__(self, control: socket.socket, pid: int) -> None:
+    def __init__(self, control: socket.socket, process: ServerProcess) -> None:
         self._control = control
+        self._process = process
         self._lock = threading.Lock()
         self._level: str | None = None
         self._closed = False
-        self.pid = pid
+        self.pid = process.pid
 
     @classmethod
     def start(cls, *, network: Network = "none", limits: Limits | None = None) -> SandboxServer:
@@ -123,11 +126,11 @@ class SandboxServer:
             with theirs:
                 controllers = sorted(needed_controllers(limits or Limits()))
                 wire.send(ours, {"op": protocol.PREPARE, "network": network, "controllers": controllers})
-                pid = _spawn(theirs)
+                process = _spawn(theirs)
         except OSError as error:
             ours.close()
             raise SandboxError(f"sandbox server can't be started: {error.strerror}") from error
-        return cls(ours, pid)
+        return cls(ours, process)
 
     def run(
         self,
@@ -149,16 +152,19 @@ class SandboxServer:
             SandboxError: the server is gone, or this machine can't run steps.
         """
         ours, theirs = socket.socketpair()
-        running = Running(ours)
+        running = Running(ours, self._process)
         stdio = (None, None, None) if spec.tty else (stdin, stdout, stderr)
         fds = protocol.RunDescriptors(theirs.fileno(), root_fd, stdio, tuple(mount_fds))
         try:
             with theirs, self._lock:
                 self._await_ready()
                 wire.send(self._control, protocol.run_message(spec, fds), fds.given())
-        except (OSError, wire.WireError) as error:
+        except wire.WireError as error:
             running.close()
-            raise SandboxError(f"sandbox server is gone: {error}") from error
+            raise SandboxError(f"step can't be handed to the sandbox server: {error}") from error
+        except OSError as error:
+            running.close()
+            raise self._is_gone() from error
         except BaseException:
             running.close()
             raise
@@ -192,7 +198,7 @@ class SandboxServer:
                 wire.send(self._control, {"op": protocol.SPAWN, "argv": list(argv)}, fds)
                 received = wire.receive(self._control)
         except (OSError, wire.WireError) as error:
-            raise SandboxError(f"sandbox server is gone: {error}") from error
+            raise self._is_gone() from error
         if received is None or received.message.get("event") != protocol.SPAWNED:
             raise SandboxError(str(received.message.get("error")) if received else "sandbox server went away")
         return int(received.message["pid"])
@@ -201,16 +207,19 @@ class SandboxServer:
         """Every step is dying and the server with them; returns at once, `close` waits."""
         self._control.close()
 
-    def close(self) -> None:
-        """Every step is dead, its groups are removed, the server has ended; calling it again does nothing."""
+    def close(self) -> str:
+        """Every step is dead, its groups are removed, the server has ended; what it said on stderr. Idempotent."""
         if self._closed:
-            return
+            return ""
         self._closed = True
         self.end()
-        _pid, status = os.waitpid(self.pid, 0)
+        status = self._process.wait()
+        said = self._process.said()
+        self._process.close()
         if status != 0:
             # killed before it could clean up
             sweep_abandoned()
+        return said
 
     def __enter__(self) -> Self:
         return self
@@ -220,24 +229,28 @@ class SandboxServer:
     ) -> None:
         self.close()
 
+    def _is_gone(self) -> SandboxError:
+        self._control.close()
+        return SandboxError(f"sandbox server is gone: it {self._process.describe_end()}")
+
     def _await_ready(self) -> str:
         if self._level is not None:
             return self._level
         received = wire.receive(self._control)
         if received is None:
-            raise SandboxError("sandbox server ended at its start")
+            raise SandboxError(f"sandbox server {self._process.describe_end()} at its start")
         if received.message.get("event") != protocol.READY:
             raise SandboxError(str(received.message.get("error", "sandbox server did not start")))
         self._level = str(received.message.get("level"))
         return self._level
 
 
-def _spawn(control: socket.socket) -> int:
-    """The id of a server over ``control``: an interpreter without site packages, in a session of its own."""
+def _spawn(control: socket.socket) -> ServerProcess:
+    """A server over ``control``: an interpreter without site packages, in a session of its own."""
     paths = {os.path.dirname(os.path.dirname(os.path.abspath(module.__file__ or ""))) for module in _packages()}
     argv = [sys.executable, "-I", "-S", "-E", "-X", "frozen_modules=on", "-c", _BOOT, str(control.fileno()), *paths]
     control.set_inheritable(True)
-    return os.posix_spawn(sys.executable, argv, os.environ, setsid=True)
+    return ServerProcess.start(argv, setsid=True)
 
 
 def _packages() -> tuple[ModuleType, ...]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -37,6 +38,7 @@ from builder.sandbox.client import Running
 from builder.sandbox.spec import HOSTNAME, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
 from builder.steps.demands import sandbox_network
+from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
 from unionfs.client import DetachedMount
@@ -134,14 +136,16 @@ async def _run_in_sandbox(
             started = await trio.to_thread.run_sync(
                 lambda: _start(make_spec(), root, environment, stdout.write_fd, stderr.write_fd)
             )
-        whole = False
+        mount = MountEnd(started.ended)
         try:
-            result = await _follow(started.running, {1: stdout.reader, 2: stderr.reader}, output)
+            result = await _follow(started.running, {1: stdout.reader, 2: stderr.reader}, mount, output)
         finally:
             with trio.CancelScope(shield=True):
-                whole = await _wait_for_end(started.ended)
-    if not whole:
-        raise BuildError("the union server ended before the step did: what the step wrote may be lost")
+                await mount.wait()
+                await mount.close()
+    if not mount.is_whole:
+        reason = await trio.to_thread.run_sync(mount.describe, environment.servers)
+        raise BuildError(f"the step lost its root: {reason}")
     return result
 
 
@@ -194,30 +198,36 @@ def _pipe(ends: ExitStack, reading: AsyncExitStack) -> _Pipe:
     return _Pipe(reader, write_fd)
 
 
-async def _follow(running: Running, readers: dict[int, trio.lowlevel.FdStream], output: Output) -> SandboxResult:
-    """The result, once the command has ended and all it wrote was given to ``output``."""
+async def _follow(
+    running: Running, readers: dict[int, trio.lowlevel.FdStream], mount: MountEnd, output: Output
+) -> SandboxResult:
+    """The result, once the command has ended and all it wrote was given to ``output``.
+
+    A command whose root is lost is killed: it could do nothing more, and might wait for ever.
+    """
 
     async def read(number: int, reader: trio.lowlevel.FdStream) -> None:
         while data := await reader.receive_some(_READ_BYTES):
             output(number, data)
 
+    watching = trio.CancelScope()
+
+    async def watch() -> None:
+        with watching:
+            await mount.wait()
+            if not mount.is_whole:
+                running.send_signal(signal.SIGKILL)
+
     try:
         async with trio.open_nursery() as nursery:
             for number, reader in readers.items():
                 nursery.start_soon(read, number, reader)
+            nursery.start_soon(watch)
             await trio.lowlevel.wait_readable(running.fd)
+            watching.cancel()
         return running.result()
     finally:
         running.close()
-
-
-async def _wait_for_end(ended: int) -> bool:
-    """The mount whose ``ended`` this is has ended; whether everything written through it is in its branch."""
-    report = b""
-    async with trio.lowlevel.FdStream(ended) as stream:
-        while data := await stream.receive_some(_READ_BYTES):
-            report += data
-    return bool(report)
 
 
 class _Tail:

@@ -168,17 +168,15 @@ def test_killed_server_takes_its_steps_and_the_next_one_sweeps(rootfs: Path, rea
     reader.started()
     reader.wait_for(b"ready")
     os.kill(server.pid, signal.SIGKILL)
-    with pytest.raises(SandboxError, match="went away"):
+    with pytest.raises(SandboxError, match=r"was killed by signal 9 \(SIGKILL\) while a step was running"):
         running.result()
     running.close()
-    os.waitpid(server.pid, 0)
     assert gone(lambda: processes(MARK))
     assert groups_of(server.pid)
     with SandboxServer.start() as other, start(other, rootfs, ("true",)) as step:
         assert step.result().status == 0
         assert groups_of(server.pid) == []
-    with pytest.raises(ChildProcessError):
-        server.close()
+    server.close()
 
 
 def test_run_after_the_server_is_gone(rootfs: Path) -> None:
@@ -187,7 +185,7 @@ def test_run_after_the_server_is_gone(rootfs: Path) -> None:
         running.result()
     os.kill(server.pid, signal.SIGKILL)
     assert gone(lambda: Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z")
-    with pytest.raises(SandboxError, match="is gone"):
+    with pytest.raises(SandboxError, match=r"is gone: it was killed by signal 9 \(SIGKILL\)"):
         start(server, rootfs, ("true",))
     server.close()
 

@@ -127,13 +127,25 @@ class Connection:
                 continue
             except OSError as error:
                 if error.errno in _GONE:
-                    self.aborted = error.errno == errno.ECONNABORTED
+                    self.aborted = error.errno == errno.ECONNABORTED and self._was_aborted()
                     return False
                 if error.errno in _TAKEN_BACK:
                     continue
                 raise
             spins = self._settings.spins
             self._answer(size)
+        return True
+
+    def _was_aborted(self) -> bool:
+        """Whether the mount, which is gone, was aborted.
+
+        Where it was let go while a request was taken off the queue, a RELEASE at the end of a program for one, that
+        read says ECONNABORTED as well, and the next one ENODEV (fs/fuse/dev.c, fuse_dev_do_read).
+        """
+        try:
+            os.readv(self.device_fd, self._buffers)
+        except OSError as error:
+            return error.errno == errno.ECONNABORTED
         return True
 
     def resume(self) -> None:
