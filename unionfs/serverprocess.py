@@ -30,9 +30,7 @@ class ServerProcess:
         self._status: int | None = None
 
     @classmethod
-    def start(
-        cls, argv: Sequence[str], *, file_actions: Sequence[tuple[Any, ...]] = (), **options: Any
-    ) -> ServerProcess:
+    def start(cls, argv: list[str], *, file_actions: Sequence[tuple[Any, ...]] = (), **options: Any) -> ServerProcess:
         """``argv`` runs, with what os.posix_spawn takes, and its stderr in memory. Raises OSError."""
         said_fd = os.memfd_create("stderr", os.MFD_CLOEXEC)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -211,3 +212,24 @@ def _eventually(condition: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+@pytest.mark.parametrize(
+    ("second", "aborted"), [(errno.ENODEV, False), (errno.ECONNABORTED, True)], ids=["let go", "aborted"]
+)
+def test_mount_let_go_while_a_request_is_taken_is_not_aborted(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: int, aborted: bool
+) -> None:
+    """Met once in 3,000 mounts whose last files are closed just before, on a busy machine."""
+    root = tmp_path / "root"
+    with serving(Loopback(os.fsencode(tree)), root) as mount:
+        pass
+    answers = iter((errno.ECONNABORTED, second))
+
+    def readv(_fd: int, _buffers: object) -> int:
+        number = next(answers)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "readv", readv)
+    assert not mount.connection.serve()
+    assert mount.connection.aborted is aborted

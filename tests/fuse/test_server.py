@@ -118,6 +118,23 @@ def test_killed_server_is_an_error_for_its_client(tree: Path) -> None:
         os.close(mount.fd)
 
 
+def test_aborted_mount_is_told_from_one_that_was_let_go(server: UnionServer, tree: Path, tmp_path: Path) -> None:
+    root, control = tmp_path / "root", tmp_path / "control"
+    root.mkdir()
+    control.mkdir()
+    mount = detached(server, tree)
+    number = os.minor(os.stat(f"/proc/self/fd/{mount.fd}/").st_dev)
+    script = 'mount -t fusectl none "$1" && echo 1 > "$1/$2/abort"'
+    subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", control, str(number)], check=True)
+    told = statistics(mount)
+    assert told is not None
+    assert told == {"aborted": "the kernel was told to abort the mount (/sys/fs/fuse/connections)"}
+    os.close(mount.fd)
+    other = detached(server, tree)
+    os.close(other.fd)
+    assert statistics(other) == {"requests": 1, "opcodes": {"INIT": 1}}
+
+
 def test_interrupt_from_the_terminal_does_not_reach_the_server(server: UnionServer, tree: Path) -> None:
     os.kill(server.pid, signal.SIGINT)
     assert os.getpgid(server.pid) != os.getpgid(0)
