@@ -66,7 +66,7 @@ class Group:
         Raises:
             CgroupError: one can't be held.
         """
-        held = self._directories.keys() | ({"io"} if "blkio" in self._directories else frozenset())
+        held = {"io" if name == "blkio" else name for name in self._directories}
         missing = needed_controllers(limits) - held
         if missing:
             raise CgroupError(f"no cgroup can hold a limit on {', '.join(sorted(missing))} here")
