@@ -1,48 +1,75 @@
 """``pybuild run``: a command in an image, in the sandbox that build steps run in.
 
-What the command writes is thrown away when it ends.
+What the command writes is thrown away when it ends, but for what it writes to directories that ``-v`` shows it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import argparse
 import sys
-from collections.abc import Generator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NoReturn
 
 from builder.cli.arguments import parse_assignments
+from builder.cli.attend import Signals, Stdio, attend
+from builder.cli.environment import compose
 from builder.cli.images import create_parser
-from builder.cli.limits import add_limits, read_limits
 from builder.cli.parser import ArgumentParser
+from builder.cli.surroundings import (
+    add_surroundings,
+    check_surroundings,
+    find_identity,
+    given_variables,
+    surround,
+    warn,
+)
 from builder.errors import BuildError, UsageError
 from builder.rootless import become_root
-from builder.sandbox.client import Running
-from builder.sandbox.spec import SandboxSpec
-from builder.servers import Servers
+from builder.running import Started, fresh_root, started
+from builder.sandbox.spec import SandboxResult, SandboxSpec
 from builder.session import Session
-from builder.steps.demands import sandbox_network
-from builder.steps.run import Root, make_scaffold, mount_root, resolve_user
+from builder.steps.run import Root
 from layers.config import ImageConfig
-from layers.digest import ChainId
 from layers.ensure import ensure_unpacked
+from layers.store import StoredImage
+
+_NOTHING_STAYS = "the command ends with this one, and what it writes goes with it"
+_IN_FRONT = "the command runs in front, as a program of the shell; & puts it behind"
+REFUSED = {
+    "-d": _IN_FRONT,
+    "--detach": _IN_FRONT,
+    "--detach-keys": _IN_FRONT,
+    "-a": "stdout and stderr are attached, and stdin with -i",
+    "--attach": "stdout and stderr are attached, and stdin with -i",
+    "--restart": _NOTHING_STAYS,
+    "--cidfile": _NOTHING_STAYS,
+    "--health-cmd": _NOTHING_STAYS,
+    "--link": "there are no other containers",
+    "--volumes-from": "there are no other containers",
+    "--platform": "an image in the store is of one platform",
+    "--device": "the command has the usual devices",
+    "--userns": "a plain user has a user namespace, root has none",
+    "--pid": "the command has a pid namespace of its own",
+    "--ipc": "the command has an ipc namespace of its own",
+    "--uts": "the command has a host name of its own: --hostname",
+    "--security-opt": "the sandbox is weakened by --cap-add and --privileged alone",
+}
+"""Option → why it is not there."""
+_MIB = 1 << 20
 
 
 def parser_run() -> ArgumentParser:
     """The options of ``pybuild run``."""
-    parser = create_parser("run", "Run a command in an image.", "pybuild run -it debian:bookworm bash")
-    parser.add_argument("-i", "--interactive", action="store_true", help="keep stdin open")
-    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
-    parser.add_argument("--rm", action="store_true", help="accepted: what the command writes never stays")
-    parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="environment variable")
-    parser.add_argument("-u", "--user", help="name or number, with or without :group")
-    parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory in the image")
-    parser.add_argument("--entrypoint", help="program instead of the image's ENTRYPOINT")
-    parser.add_argument(
-        "--network", choices=("default", "none", "host"), default="default", help="what the command reaches"
+    parser = create_parser(
+        "run", "Run a command in an image.", "pybuild run -it -v .:/work -w /work debian:bookworm bash"
     )
-    parser.add_argument("--read-only", action="store_true", help="the root cannot be written")
-    add_limits(parser, "the command")
+    parser.refused = REFUSED
+    add_surroundings(parser)
+    parser.add_argument("--rm", action="store_true", help="accepted: what the command writes never stays")
+    parser.add_argument("--init", action="store_true", help="accepted: the command is never process 1")
+    parser.add_argument("--name", metavar="NAME", help="accepted without effect: nothing refers to a running command")
+    parser.add_argument("--entrypoint", metavar="PROGRAM", help='program instead of ENTRYPOINT and CMD, "" for none')
     parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
     command = parser.add_argument("command", metavar="COMMAND", nargs="...", help="instead of the image's CMD")
     command.required = False
@@ -52,76 +79,74 @@ def parser_run() -> ArgumentParser:
 def command_run(words: Sequence[str]) -> int:
     """Exit status of the command."""
     arguments = parser_run().read(words)
-    if arguments.tty and not sys.stdin.isatty():
-        raise UsageError("-t: stdin is no terminal")
-    limits = read_limits(arguments)
+    check_surroundings(arguments)
+    if arguments.name is not None:
+        warn("--name has no effect: nothing refers to a running command")
     become_root()
-    with Session(arguments.root) as session:
-        image = session.store.image(arguments.image)
+    with Signals(hand_on=arguments.sig_proxy) as signals, Session(arguments.root) as session:
+        with session.pins.looking():
+            image = session.store.image(arguments.image)
+            session.pins.pin(image.config.rootfs.chain_ids[-1:])
         chain = ensure_unpacked(session.store, image.manifest, image.config)
-        with _fresh_root(session, chain) as root:
-            user, home = resolve_user(arguments.user or image.config.user, root)
-            spec = SandboxSpec(
-                argv=_command(image.config, arguments.entrypoint, arguments.command),
-                env=_environment(image.config, arguments.env, home, tty=arguments.tty),
-                cwd=arguments.workdir or image.config.working_dir or "/",
-                user=user,
-                network=sandbox_network("default", arguments.network),
-                limits=limits,
-                read_only_root=arguments.read_only,
-                tty=arguments.tty,
-            )
-            return _run(spec, root, session, interactive=arguments.interactive)
+        with fresh_root(session, chain) as root:
+            spec = _spec(image, arguments, root)
+            return run_spec(spec, root, session, signals, interactive=arguments.interactive)
+
+
+def _spec(image: StoredImage, arguments: argparse.Namespace, root: Root) -> SandboxSpec:
+    config = image.config
+    user, home = find_identity(arguments.user, config.user, root)
+    env = compose(
+        parse_assignments(config.env, {}),
+        given_variables(arguments),
+        home=home,
+        hostname=arguments.hostname,
+        tty=arguments.tty,
+    )
+    spec = SandboxSpec(
+        argv=_command(config, arguments.entrypoint, arguments.command),
+        env=tuple(env),
+        cwd=arguments.workdir or config.working_dir or "/",
+        user=user,
+    )
+    return surround(spec, arguments)
 
 
 def _command(config: ImageConfig, entrypoint: str | None, words: Sequence[str]) -> tuple[str, ...]:
     """What is run: the entry point, and the words given or else the image's."""
     given = tuple(words[1:] if words and words[0] == "--" else words)
-    start = config.entrypoint if entrypoint is None else (entrypoint,)
+    start = config.entrypoint if entrypoint is None else tuple(filter(None, (entrypoint,)))
     rest = given or (config.cmd if entrypoint is None else ())
     if not (*start, *rest):
-        raise UsageError("the image has neither ENTRYPOINT nor CMD, and no command was given")
+        _refuse_nothing(entrypoint)
     return (*start, *rest)
 
 
-def _environment(config: ImageConfig, given: Sequence[str], home: str, *, tty: bool) -> tuple[str, ...]:
-    variables = {"HOME": home} | ({"TERM": os.environ.get("TERM", "xterm")} if tty else {})
-    variables |= parse_assignments(config.env, {}) | parse_assignments(given, dict(os.environ))
-    return tuple(f"{name}={value}" for name, value in variables.items())
+def _refuse_nothing(entrypoint: str | None) -> NoReturn:
+    if entrypoint is None:
+        raise UsageError("the image has neither ENTRYPOINT nor CMD, and no command was given")
+    raise UsageError('--entrypoint "" leaves no program, and no command was given')
 
 
-@contextlib.contextmanager
-def _fresh_root(session: Session, chain: ChainId | None) -> Generator[Root]:
-    """A root on the layers of ``chain``, whose upper branch is gone afterwards."""
-    active = session.snapshotter.prepare("run", chain)
-    try:
-        yield Root(active.path, () if chain is None else session.snapshotter.view(chain))
-    finally:
-        session.snapshotter.remove(active)
+def run_spec(spec: SandboxSpec, root: Root, session: Session, signals: Signals, *, interactive: bool) -> int:
+    """Exit status of the command of ``spec``, once it has ended and all it wrote is written.
+
+    Raises:
+        BuildError: it could not be run.
+    """
+
+    def start(stdio: Stdio) -> AbstractContextManager[Started]:
+        return started(session, root, spec, *stdio)
+
+    result = attend(start, signals, interactive=interactive, tty=spec.tty)
+    return status_of(result)
 
 
-def _run(spec: SandboxSpec, root: Root, session: Session, *, interactive: bool) -> int:
-    servers: Servers = session.servers
-    scaffold = make_scaffold(Path(session.root) / "scaffold")
-    mount = mount_root(servers, root, scaffold)
-    try:
-        stdin = 0 if interactive else None
-        with servers.sandbox.run(spec, root_fd=mount.fd, stdin=stdin, stdout=1, stderr=2) as running:
-            os.close(mount.fd)
-            if running.console is not None:
-                from builder.cli.terminal import relay
-
-                relay(running, running.console)
-            return _status(running)
-    finally:
-        with open(mount.ended, "rb") as ended:
-            ended.read()
-
-
-def _status(running: Running) -> int:
-    result = running.result()
+def status_of(result: SandboxResult) -> int:
+    """The exit status that ``result`` means; what the user has to know beside it has been told. Raises BuildError."""
     if result.error is not None:
         raise BuildError(f"command could not be run: {result.error}", exit_status=result.status or 1)
     if result.oom is not None:
-        sys.stderr.write(f"ERROR: out of memory at the limit of {result.oom.limit_bytes} bytes\n")
+        limit, peak = (f"{number / _MIB:.0f} MiB" for number in result.oom)
+        sys.stderr.write(f"error: out of memory at the limit of {limit} (peak {peak})\n")
     return result.status

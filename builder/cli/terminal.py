@@ -1,6 +1,8 @@
-"""A step's terminal and the user's own, joined.
+"""The user's terminal, while a command in a sandbox has one of its own.
 
-Invariants: the user's terminal has its settings back when `relay` returns or raises; the window's size follows.
+Invariants: the user's terminal has its settings back when the block is left, however; it has them not while this
+process is stopped from outside, and what a shell sets meanwhile is set anew when it goes on; the size of the window
+follows.
 """
 
 from __future__ import annotations
@@ -8,82 +10,38 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import termios
 import tty
 from collections.abc import Generator
 from types import FrameType
 
-from builder.sandbox.client import Running
-
-_READ_BYTES = 64 << 10
-
-
-def relay(running: Running, console: int) -> None:
-    """Everything has gone from stdin to ``console`` and back until the step ended; ``console`` is closed."""
-    try:
-        with _raw(0), _following_size(console):
-            _copy(running, console)
-    finally:
-        os.close(console)
-
-
-def _copy(running: Running, console: int) -> None:
-    sources = [0, console, running.fd]
-    while True:
-        ready, _, _ = select.select(sources, [], [])
-        if console in ready:
-            data = _read(console)
-            if not data:
-                return
-            _write(1, data)
-        elif running.fd in ready:
-            return
-        if 0 in ready:
-            data = _read(0)
-            if data:
-                _write(console, data)
-            else:
-                sources.remove(0)
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, _READ_BYTES)
-    except OSError:
-        # EIO: the last one who had the terminal open is gone (pty(7))
-        return b""
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
 
 @contextlib.contextmanager
-def _raw(fd: int) -> Generator[None]:
-    """The terminal hands every key on as it is."""
-    before = termios.tcgetattr(fd)
-    tty.setraw(fd)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+def attached(console: int, *, raw: bool) -> Generator[None]:
+    """``console`` has the size of the user's window; where ``raw``, the user's terminal hands every key on as it is."""
+    before = termios.tcgetattr(0) if raw and os.isatty(0) else None
+    window = next((fd for fd in (0, 1, 2) if os.isatty(fd)), None)
 
-
-@contextlib.contextmanager
-def _following_size(console: int) -> Generator[None]:
-    """``console`` has the size of the user's window, also when that changes."""
+    def prepare(_number: int = 0, _frame: FrameType | None = None) -> None:
+        if before is not None:
+            tty.setraw(0, termios.TCSADRAIN)
+        resize()
 
     def resize(_number: int = 0, _frame: FrameType | None = None) -> None:
+        # where the terminal is gone, so is its size
         with contextlib.suppress(OSError):
-            fcntl.ioctl(console, termios.TIOCSWINSZ, fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
+            if window is not None:
+                fcntl.ioctl(console, termios.TIOCSWINSZ, fcntl.ioctl(window, termios.TIOCGWINSZ, bytes(8)))
 
-    before = signal.signal(signal.SIGWINCH, resize)
-    resize()
+    handlers = {signal.SIGWINCH: signal.signal(signal.SIGWINCH, resize)}
     try:
+        prepare()
+        handlers[signal.SIGCONT] = signal.signal(signal.SIGCONT, prepare)
         yield
     finally:
-        signal.signal(signal.SIGWINCH, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if before is not None:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(0, termios.TCSADRAIN, before)

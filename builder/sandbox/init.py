@@ -34,6 +34,7 @@ _FORWARDED = frozenset(
         signal.SIGTERM,
         signal.SIGUSR1,
         signal.SIGUSR2,
+        signal.SIGALRM,
         signal.SIGWINCH,
         signal.SIGCONT,
     )

@@ -1,0 +1,72 @@
+"""A command over layers of the store, in the sandbox that build steps run in; what it writes goes with it.
+
+Invariants: the layers stay while the command runs; when the block is left its mount has ended and its branch is gone,
+of a process that was killed at the next start of a build or command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from builder.errors import BuildError
+from builder.sandbox.client import Running
+from builder.sandbox.spec import SandboxSpec
+from builder.session import Session
+from builder.steps.run import Root, make_scaffold, mount_root
+from layers.digest import ChainId
+
+
+@contextlib.contextmanager
+def fresh_root(session: Session, chain: ChainId | None, above: Sequence[Path] = ()) -> Generator[Root]:
+    """A root on the layers of ``chain`` and the branches ``above`` them, top first; its own branch is gone afterwards.
+
+    The layers must be there, and pinned.
+    """
+    session.snapshotter.sweep()
+    active = session.snapshotter.prepare("run", chain)
+    try:
+        yield Root(active.path, (*above, *(() if chain is None else session.snapshotter.view(chain))))
+    finally:
+        session.snapshotter.remove(active)
+
+
+class Started(NamedTuple):
+    """A command that runs. ``lost`` is readable when its root has ended, which before the command's end is a fault."""
+
+    running: Running
+    lost: int
+
+
+@contextlib.contextmanager
+def started(
+    session: Session, root: Root, spec: SandboxSpec, stdin: int | None, stdout: int | None, stderr: int | None
+) -> Generator[Started]:
+    """The command of ``spec`` runs over ``root``; it has ended, and all it wrote is in the branch, after the block.
+
+    The descriptors stay the caller's; one that is None is /dev/null.
+
+    Raises:
+        SandboxError: this machine can't run it.
+        UnionError: nothing can be mounted.
+        BuildError: its root ended before it did.
+    """
+    servers = session.servers
+    mount = mount_root(servers, root, make_scaffold(Path(session.root) / "scaffold"))
+    with open(mount.ended, "rb", buffering=0) as ended:
+        try:
+            try:
+                running = servers.sandbox.run(spec, root_fd=mount.fd, stdin=stdin, stdout=stdout, stderr=stderr)
+            finally:
+                os.close(mount.fd)
+            with running:
+                yield Started(running, mount.ended)
+        finally:
+            report = ended.readall()
+    if not report or "aborted" in json.loads(report):
+        reason = json.loads(report)["aborted"] if report else f"the union server {servers.union.describe_end()}"
+        raise BuildError(f"the command lost its root: {reason}")
