@@ -10,12 +10,14 @@ import contextlib
 import json
 import os
 from collections.abc import Generator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox.client import Running
 from builder.sandbox.spec import SandboxSpec
+from builder.servers import Servers
 from builder.session import Session
 from builder.steps.run import Root, make_scaffold, mount_root
 from layers.digest import ChainId
@@ -35,11 +37,34 @@ def fresh_root(session: Session, chain: ChainId | None, above: Sequence[Path] = 
         session.snapshotter.remove(active)
 
 
+class RootEnd:
+    """What the union server says of the end of a root (`DetachedMount.ended`): a little before the command's own."""
+
+    def __init__(self, ended: FileIO) -> None:
+        self._ended = ended
+        self._report = b""
+
+    def fileno(self) -> int:
+        """Readable when something is said, and from the end on."""
+        return self._ended.fileno()
+
+    def is_lost(self) -> bool:
+        """Whether the root has ended as it should not; waits until it has ended."""
+        self._report += self._ended.readall()
+        return not self._report or "aborted" in json.loads(self._report)
+
+    def describe(self, servers: Servers) -> str:
+        """How a root that is lost has ended."""
+        if self._report:
+            return str(json.loads(self._report)["aborted"])
+        return f"the union server {servers.union.describe_end()}"
+
+
 class Started(NamedTuple):
-    """A command that runs. ``lost`` is readable when its root has ended, which before the command's end is a fault."""
+    """A command that runs, and its root."""
 
     running: Running
-    lost: int
+    root: RootEnd
 
 
 @contextlib.contextmanager
@@ -58,15 +83,15 @@ def started(
     servers = session.servers
     mount = mount_root(servers, root, make_scaffold(Path(session.root) / "scaffold"))
     with open(mount.ended, "rb", buffering=0) as ended:
+        end = RootEnd(ended)
         try:
             try:
                 running = servers.sandbox.run(spec, root_fd=mount.fd, stdin=stdin, stdout=stdout, stderr=stderr)
             finally:
                 os.close(mount.fd)
             with running:
-                yield Started(running, mount.ended)
+                yield Started(running, end)
         finally:
-            report = ended.readall()
-    if not report or "aborted" in json.loads(report):
-        reason = json.loads(report)["aborted"] if report else f"the union server {servers.union.describe_end()}"
-        raise BuildError(f"the command lost its root: {reason}")
+            lost = end.is_lost()
+    if lost:
+        raise BuildError(f"the command lost its root: {end.describe(servers)}")

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import NamedTuple, Self
 
 from builder.errors import Interrupted
-from builder.running import Started
+from builder.running import RootEnd, Started
 from builder.sandbox.client import Running
 from builder.sandbox.spec import SandboxResult
 
@@ -157,13 +157,13 @@ def attend(start: Start, signals: Signals, *, interactive: bool, tty: bool) -> S
     with contextlib.ExitStack() as stack:
         flows: list[_Flow] = []
         if tty:
-            running, lost = stack.enter_context(start(Stdio()))
+            running, root = stack.enter_context(start(Stdio()))
             if running.console is not None:
                 flows += _console(running.console, stack, interactive=interactive)
         else:
-            running, lost = _with_pipes(start, flows, stack, interactive=interactive)
+            running, root = _with_pipes(start, flows, stack, interactive=interactive)
         with signals.leading_to(running):
-            _move_all(flows, running, lost)
+            _move_all(flows, running, root)
             return running.result()
 
 
@@ -204,12 +204,12 @@ def _closing(fd: int, stack: contextlib.ExitStack) -> Callable[[], None]:
     return closing.close
 
 
-def _move_all(flows: list[_Flow], running: Running, lost: int) -> None:
+def _move_all(flows: list[_Flow], running: Running, root: RootEnd) -> None:
     """Everything the command wrote is written, and it has ended: all who could write are dead then.
 
     One whose root is lost is killed: it could do nothing more, and might wait for ever.
     """
-    watched = {running.fd, lost}
+    watched = {running.fd, root.fileno()}
     while True:
         ended = running.fd not in watched
         waiting = [flow for flow in flows if flow.source > 0 or (flow.source == 0 and not ended)]
@@ -224,7 +224,7 @@ def _move_all(flows: list[_Flow], running: Running, lost: int) -> None:
         for flow in waiting:
             if flow.source >= 0 and flow.wants[0] in ready:
                 flow.move()
-        if lost in ready:
+        if root.fileno() in ready & watched and root.is_lost():
             running.send_signal(signal.SIGKILL)
         watched -= ready
 

@@ -58,7 +58,7 @@ def test_shell_on_a_terminal(store: Pybuild) -> None:
         terminal.type(b"while ! stty size | grep '20 60'; do sleep 0.05; done; echo resi''zed\n")
         terminal.read_until(b"resized")
         # Ctrl-C is a key of the inner terminal: it ends what runs there, and the shell goes on
-        terminal.type(b"echo slee''ping; sleep 1000\n")
+        terminal.type(b"sh -c 'echo slee\"\"ping; exec sleep 1000'\n")
         terminal.read_until(b"sleeping")
         terminal.type(b"\x03")
         terminal.type(b"echo $? and o''n\n")
@@ -272,3 +272,16 @@ def test_privileges(store: Pybuild) -> None:
     assert mask("--cap-add", "NET_ADMIN", "--cap-drop", "MKNOD") == (usual | 1 << 12) & ~(1 << 27)
     assert mask("--privileged") & usual == usual
     assert mask("--privileged") & 1 << 21
+
+
+def test_union_server_that_is_killed_ends_the_command(store: Pybuild) -> None:
+    with start(store, "busybox", "sh", "-c", "echo ready; while true; do :; done") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (server,) = (pid for pid in children if b"unionfs" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(int(server), signal.SIGKILL)
+        _, said = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 1
+    assert b"error: the command lost its root: the union server was killed by signal 9" in said
+    assert active(store) == []
