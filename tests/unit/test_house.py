@@ -26,7 +26,7 @@ def test_no_module_grows_past_its_seams(project_root: Path) -> None:
 def test_commands_of_the_readme_exist(project_root: Path) -> None:
     text = (project_root / "README.md").read_text(encoding="utf-8")
     scripts = set(re.findall(r"scripts/[a-z-]+", text))
-    assert scripts >= {"scripts/demo", "scripts/test", "scripts/fresh-machine"}
+    assert scripts >= {"scripts/demo", "scripts/test", "scripts/test-vm"}
     for script in scripts:
         assert os.access(project_root / script, os.X_OK), script
     targets = set(re.findall(r"make ([a-z]+)", text))
