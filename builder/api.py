@@ -102,9 +102,9 @@ def build_or_reuse(
     Raises:
         BuildError: the build failed; nothing was given a name.
     """
-    become_root()
+    become_root(options.isolation)
     journal = Journal(emit, time.monotonic_ns)
-    with Session(root, journal.notice) as session, ExitStack() as stack:
+    with Session(root, journal.notice, options.isolation) as session, ExitStack() as stack:
         exports = plan_exports(options)
         plan = read_plan(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
         asked = plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
@@ -141,7 +141,7 @@ def opened_contexts(options: BuildOptions, session: Session, journal: Journal) -
         if are_local(options):
             yield open_contexts(options, session.root, make)
             return
-        become_root()
+        become_root(options.isolation)
         yield _run_until_signal(lambda: fetch_contexts(options, session, journal, make))
 
 

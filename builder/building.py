@@ -22,10 +22,12 @@ from builder.events import Emit, Journal, Outcome
 from builder.exchanging import export_caches, open_caches
 from builder.executor import Executor
 from builder.exporting import Exports, plan_exports
-from builder.graph import BaseRef
+from builder.graph import BaseRef, Run
 from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, needed_bases, read_plan
 from builder.pushing import push_all
+from builder.sandbox.client import SandboxError
+from builder.sandbox.isolation import AUTO
 from builder.schedule import run_graph
 from builder.session import Session
 from builder.steps import pull
@@ -50,7 +52,7 @@ class Job(NamedTuple):
 async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[str, Source]) -> api.BuildResult:
     """The image of ``options``; as `builder.api.build_or_reuse`, inside an event loop of trio."""
     journal = Journal(emit, time.monotonic_ns)
-    with Session(root, journal.notice) as session:
+    with Session(root, journal.notice, options.isolation) as session:
         exports = plan_exports(options)
         directories = api.fetched_directories(session)
         make = directories.__enter__()
@@ -108,12 +110,30 @@ async def build_job(job: Job) -> api.BuildResult:
     jobs = options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
     for step_id in preparation.known:
         executor.tell_cached(preparation.graph.steps[step_id])
+    if any(isinstance(step.operation, Run) and step.id not in preparation.known for step in graph.steps):
+        await _tell_isolation(session, options, journal)
     results = await run_graph(preparation.graph, preparation.known, executor.execute, jobs=jobs)
     session.end_servers()
     result = api.finish(preparation, results, session, journal, tuple(executor.reports))
     pushed = await push_all(session, job.exports.pushes, journal)
     await export_caches(preparation, results, session, journal)
     return result._replace(pushed=pushed)
+
+
+async def _tell_isolation(session: Session, options: BuildOptions, journal: Journal) -> None:
+    """How strongly steps are shut in is told before the first one begins.
+
+    Raises:
+        SandboxError: the level that was asked for can't be had. Without one asked for, the steps may all be found in
+            a cache elsewhere; one that is not tells why it can't be run.
+    """
+    try:
+        level = await trio.to_thread.run_sync(lambda: session.servers.sandbox.level)
+    except SandboxError:
+        if options.isolation != AUTO:
+            raise
+    else:
+        journal.start(f"[internal] isolation of steps: {level}").finish(Outcome.DONE)
 
 
 def _sweep(session: Session) -> None:

@@ -31,6 +31,7 @@ class BuildOptions(NamedTuple):
     are there for mounts, by id; ``allowed`` are entitlements such as ``security.insecure``; ``outputs`` are the fields
     of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own. ``no_cache_stages`` are stages, by
     name or number, whose steps are run anew. ``cache_from`` and ``cache_to`` are the fields of those options.
+    ``isolation`` is a level of `builder.sandbox.isolation`, or ``auto`` for the strongest that works.
     """
 
     context: str
@@ -57,6 +58,7 @@ class BuildOptions(NamedTuple):
     no_cache_stages: tuple[str, ...] = ()
     cache_from: tuple[Mapping[str, str], ...] = ()
     cache_to: tuple[Mapping[str, str], ...] = ()
+    isolation: str = "auto"
 
     @property
     def inline_cache(self) -> bool:

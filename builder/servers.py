@@ -19,7 +19,8 @@ from unionfs.client import UnionServer
 class Servers:
     """The servers, started when they are first asked for at the latest; safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, isolation: str = "auto") -> None:
+        self._isolation = isolation
         self._lock = threading.Lock()
         self._union: UnionServer | None = None
         self._sandbox: SandboxServer | None = None
@@ -28,7 +29,7 @@ class Servers:
         """Both are starting, the sandbox for a first step with ``network`` and ``limits``; returns at once."""
         with self._lock:
             if self._sandbox is None:
-                self._sandbox = SandboxServer.start(network=network, limits=limits)
+                self._sandbox = SandboxServer.start(network=network, limits=limits, isolation=self._isolation)
             if self._union is None:
                 self._union = UnionServer.start()
 
@@ -45,7 +46,7 @@ class Servers:
         """The sandbox server, running."""
         with self._lock:
             if self._sandbox is None:
-                self._sandbox = SandboxServer.start()
+                self._sandbox = SandboxServer.start(isolation=self._isolation)
             return self._sandbox
 
     def end(self) -> None:

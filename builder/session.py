@@ -31,13 +31,15 @@ def warn_on_stderr(text: str) -> None:
 class Session:
     """The opened services; use it as a context manager."""
 
-    def __init__(self, root: str, warn: Callable[[str], None] = warn_on_stderr) -> None:
+    def __init__(self, root: str, warn: Callable[[str], None] = warn_on_stderr, isolation: str = "auto") -> None:
+        """``isolation`` is that of steps (`builder.options.BuildOptions`)."""
         # the servers have working directories of their own
         self.root = os.path.abspath(root)
         self.store = Store(self.root)
         self.snapshotter = Snapshotter(self.store)
         self.cache = BuildCache(self.root, warn)
         self.pins = Pins(self.root)
+        self._isolation = isolation
         self._servers: Servers | None = None
         self._registries: RegistrySettings | None = None
 
@@ -47,7 +49,7 @@ class Session:
         if self._servers is None:
             from builder.servers import Servers
 
-            self._servers = Servers()
+            self._servers = Servers(self._isolation)
         return self._servers
 
     @property

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+_SYS_ADMIN = 21
 _ALL_IDS = 2**32 - 1
+# PROC_USER_INIT_INO of the kernel: the number of the namespace that is there from the start
+_INITIAL_NAMESPACE = 0xEFFF_FFFD
 
 
 def mapped_ids() -> int:
@@ -17,6 +20,28 @@ def mapped_ids() -> int:
         return _ALL_IDS
 
 
+def effective_capabilities() -> int:
+    """The mask of capabilities in effect for this process. capabilities(7)."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def may_mount() -> bool:
+    """Whether this process has CAP_SYS_ADMIN in its user namespace."""
+    return bool(effective_capabilities() >> _SYS_ADMIN & 1)
+
+
 def is_machine_root() -> bool:
     """Whether this process is root where device nodes can be made and every id exists."""
-    return os.geteuid() == 0 and mapped_ids() >= _ALL_IDS
+    return os.geteuid() == 0 and _is_initial_namespace()
+
+
+def _is_initial_namespace() -> bool:
+    try:
+        return os.stat("/proc/self/ns/user").st_ino == _INITIAL_NAMESPACE
+    except OSError:
+        # no /proc, or a kernel without user namespaces
+        return True

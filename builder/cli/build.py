@@ -122,6 +122,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         contexts=dict(arguments.build_context),
         cache_from=tuple(arguments.cache_from),
         cache_to=tuple(arguments.cache_to),
+        isolation=arguments.isolation,
         no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
 
@@ -220,6 +221,7 @@ def _add_surroundings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--network", choices=("default", "none", "host"), default="default", help="network of RUN steps"
     )
+    parser.add_isolation()
     parser.add_argument(
         "--add-host", action="append", default=[], type=parse_host, metavar="NAME:ADDRESS", help="line in /etc/hosts"
     )

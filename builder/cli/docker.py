@@ -22,7 +22,6 @@ REFUSED = {
     "--cgroup-parent": "each step has a control group of its own",
     "--device": "a step has the usual devices, or with RUN --security=insecure all",
     "--dns": "a step has the machine's own name servers",
-    "--isolation": "there is one kind of sandbox",
     "--policy": "there are no policies",
     "--security-opt": "the sandbox is not weakened by options; RUN --security=insecure is, with --allow",
     "--squash": "layers stay as the Dockerfile makes them; COPY --from=STAGE / / in a last stage makes one",

@@ -67,6 +67,16 @@ class ArgumentParser(argparse.ArgumentParser):
             help="where images and cache live, $XDG_DATA_HOME/pybuild when left out",
         )
 
+    def add_isolation(self) -> None:
+        """The command runs steps: it takes ``--isolation``."""
+        self.add_argument(
+            "--isolation",
+            choices=("auto", "full", "rootless", "no-new-proc", "chroot"),
+            default="auto",
+            metavar="LEVEL",
+            help="how strong steps are shut in; auto is the strongest that works",
+        )
+
     def actions(self) -> tuple[argparse.Action, ...]:
         """All options and arguments, in the order of their definition."""
         return tuple(self._actions)

@@ -70,6 +70,7 @@ def parser_run() -> ArgumentParser:
     parser.add_argument("--init", action="store_true", help="accepted: the command is never process 1")
     parser.add_argument("--name", metavar="NAME", help="accepted without effect: nothing refers to a running command")
     parser.add_argument("--entrypoint", metavar="PROGRAM", help='program instead of ENTRYPOINT and CMD, "" for none')
+    parser.add_isolation()
     parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
     command = parser.add_argument("command", metavar="COMMAND", nargs="...", help="instead of the image's CMD")
     command.required = False
@@ -82,8 +83,11 @@ def command_run(words: Sequence[str]) -> int:
     check_surroundings(arguments)
     if arguments.name is not None:
         warn("--name has no effect: nothing refers to a running command")
-    become_root()
-    with Signals(hand_on=arguments.sig_proxy) as signals, Session(arguments.root) as session:
+    become_root(arguments.isolation)
+    with (
+        Signals(hand_on=arguments.sig_proxy) as signals,
+        Session(arguments.root, isolation=arguments.isolation) as session,
+    ):
         with session.pins.looking():
             image = session.store.image(arguments.image)
             session.pins.pin(image.config.rootfs.chain_ids[-1:])

@@ -8,6 +8,7 @@ failure is an ``OSError`` with the errno and nothing else. The library is entere
 from __future__ import annotations
 
 import ctypes  # noqa: TID251  (this module is where the sandbox's system calls live)
+import errno as errno_names
 import os
 import signal
 import struct
@@ -53,6 +54,7 @@ RESOLVE_IN_ROOT = 0x10
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 _PR_SET_NAME = 15
@@ -154,6 +156,15 @@ def pivot_root(new_root: bytes, put_old: bytes) -> None:
     pivot_root(2).
     """
     _call(_own("pivot_root"), new_root, put_old)
+
+
+def may_pivot() -> bool:
+    """Whether pivot_root(2) is allowed to a process that may mount; a filter of an outer container may refuse it."""
+    try:
+        pivot_root(b"", b"")
+    except OSError as error:
+        return error.errno not in {errno_names.EPERM, errno_names.ENOSYS}
+    return True
 
 
 def open_tree(path: bytes, *, recursive: bool, dir_fd: int = AT_FDCWD) -> int:

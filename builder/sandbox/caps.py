@@ -7,7 +7,7 @@ set: moby's and BuildKit's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from builder.sandbox import _sys
 from builder.sandbox.spec import SpecError
@@ -58,7 +58,11 @@ NAMES = (
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 DEFAULT_MASK = 0xA804_25FB
 ALL_MASK = (1 << len(NAMES)) - 1
-SYS_ADMIN_MASK = 1 << _NUMBERS["SYS_ADMIN"]
+
+
+def mask_of(names: Iterable[str]) -> int:
+    """The mask of the capabilities ``names``, which are known."""
+    return sum(1 << _NUMBERS[name] for name in set(names))
 
 
 def plan_capabilities(security: str, add: Sequence[str], drop: Sequence[str]) -> int:
@@ -94,15 +98,6 @@ def last_capability() -> int:
     """The highest capability the running kernel knows."""
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
         return int(file.read())
-
-
-def held() -> int:
-    """The effective capabilities of this process."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
 
 
 def _plain(name: str) -> str:

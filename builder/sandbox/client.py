@@ -20,13 +20,15 @@ from builder.errors import BuildError
 from builder.limits import Limits
 from builder.sandbox import protocol
 from builder.sandbox.cgroup import sweep_abandoned
+from builder.sandbox.isolation import AUTO
 from builder.sandbox.limitfiles import needed_controllers
 from builder.sandbox.spec import Network, SandboxResult, SandboxSpec, result_from_json
 from unionfs import wire
 from unionfs.serverprocess import ServerProcess
 
 _BOOT = (
-    "import sys; sys.path[:0] = sys.argv[2:]; from builder.sandbox.server import main; sys.exit(main(int(sys.argv[1])))"
+    "import sys; sys.path[:0] = sys.argv[3:]; from builder.sandbox.server import main; "
+    "sys.exit(main(int(sys.argv[1]), sys.argv[2]))"
 )
 
 
@@ -113,10 +115,11 @@ class SandboxServer:
         self.pid = process.pid
 
     @classmethod
-    def start(cls, *, network: Network = "none", limits: Limits | None = None) -> SandboxServer:
+    def start(cls, *, network: Network = "none", limits: Limits | None = None, isolation: str = AUTO) -> SandboxServer:
         """A server is starting; returns at once, the first `run` waits for it.
 
         ``network`` and ``limits`` are those of the first step, which is made ready meanwhile; they are no promise.
+        ``isolation`` is a level (`builder.sandbox.isolation`), or the strongest that works.
 
         Raises:
             SandboxError: no process could be started.
@@ -126,7 +129,7 @@ class SandboxServer:
             with theirs:
                 controllers = sorted(needed_controllers(limits or Limits()))
                 wire.send(ours, {"op": protocol.PREPARE, "network": network, "controllers": controllers})
-                process = _spawn(theirs)
+                process = _spawn(theirs, isolation)
         except OSError as error:
             ours.close()
             raise SandboxError(f"sandbox server can't be started: {error.strerror}") from error
@@ -174,10 +177,10 @@ class SandboxServer:
 
     @property
     def level(self) -> str:
-        """How strong steps are shut in: ``full``, ``rootless``, or ``rootless with one id``; waits for the start.
+        """How strong steps are shut in (`builder.sandbox.isolation`), as people are told; waits for the start.
 
         Raises:
-            SandboxError: this machine can't run steps.
+            SandboxError: this machine can't run steps, or not as strongly shut in as asked for.
         """
         with self._lock:
             return self._await_ready()
@@ -240,15 +243,18 @@ class SandboxServer:
         if received is None:
             raise SandboxError(f"sandbox server {self._process.describe_end()} at its start")
         if received.message.get("event") != protocol.READY:
-            raise SandboxError(str(received.message.get("error", "sandbox server did not start")))
+            hint = str(received.message.get("hint", ""))
+            message = str(received.message.get("error", "sandbox server did not start"))
+            raise SandboxError(message, hints=(hint,) if hint else ())
         self._level = str(received.message.get("level"))
         return self._level
 
 
-def _spawn(control: socket.socket) -> ServerProcess:
+def _spawn(control: socket.socket, isolation: str) -> ServerProcess:
     """A server over ``control``: an interpreter without site packages, in a session of its own."""
     paths = {os.path.dirname(os.path.dirname(os.path.abspath(module.__file__ or ""))) for module in _packages()}
-    argv = [sys.executable, "-I", "-S", "-E", "-X", "frozen_modules=on", "-c", _BOOT, str(control.fileno()), *paths]
+    argv = [sys.executable, "-I", "-S", "-E", "-X", "frozen_modules=on", "-c", _BOOT]
+    argv += [str(control.fileno()), isolation, *paths]
     control.set_inheritable(True)
     return ServerProcess.start(argv, setsid=True)
 

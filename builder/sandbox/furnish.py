@@ -90,7 +90,8 @@ class MadePoint(NamedTuple):
 class Root:
     """The root of a step while it is being furnished; belongs to the step's first process, in its namespaces."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pivots: bool = True) -> None:
+        self._pivots = pivots
         self._staged: dict[str, int] = {}
         self._root = -1
         self._made: list[MadePoint] = []
@@ -161,8 +162,11 @@ class Root:
                 os.close(fd)
         with Stage("changing to", "root"):
             os.fchdir(root_fd)
-            _sys.pivot_root(b".", b".")
-            _sys.umount(b".", _sys.MNT_DETACH)
+            if self._pivots:
+                _sys.pivot_root(b".", b".")
+                _sys.umount(b".", _sys.MNT_DETACH)
+            else:
+                _cover_root(root_fd)
             os.chdir("/")
         return sources
 
@@ -269,6 +273,17 @@ def _write_texts(texts: Texts) -> Sources:
         allowed = _sys.MOUNT_ATTR_NOEXEC if file.mode & _EXECUTABLE else 0
         _sys.mount_setattr(sources[file.target], _READ_ONLY & ~allowed, recursive=False)
     return sources
+
+
+def _cover_root(root_fd: int) -> None:
+    """The mount lies over the root of this namespace and is the root of this process.
+
+    For where pivot_root(2) is not allowed. As after switch_root(8) the old root is below all that has a path: ``..``
+    in the new one leads to itself, from every directory.
+    """
+    _attach(root_fd, "/")
+    os.fchdir(root_fd)
+    os.chroot(".")
 
 
 def _attach(mount_fd: int, path: str) -> None:

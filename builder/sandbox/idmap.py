@@ -1,20 +1,24 @@
-"""A user namespace for a builder that is not root: which ids it has there, and how it gets in.
+"""A user namespace for a builder that may not mount: which ids it has there, and how it gets in.
 
 Invariants: what is mapped is decided by `plan_mapping`, a pure function; the process itself becomes user 0 of the
-namespace; without a range of subordinate ids, only that one id exists there and groups can't be set
-(user_namespaces(7)).
+namespace. Root, who may set ids, keeps all that exist; a plain user has itself and its range of subordinate ids;
+without that, only one id exists there and groups can't be set (user_namespaces(7)).
 A process of several threads can't enter: this is called in the sandbox server, before it does anything else.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from builder.sandbox import _sys
+from builder.sandbox import _sys, caps
+from unionfs.privileges import effective_capabilities
 
+_MAPS = ("uid_map", "gid_map")
 _HELPERS = ("newuidmap", "newgidmap")
+_SETS_IDS = caps.mask_of(("SETUID", "SETGID", "SETFCAP"))
 _PROBLEM = 1
 
 
@@ -26,20 +30,39 @@ class Range(NamedTuple):
     size: int
 
 
+class Writer(enum.Enum):
+    """Who says which ids a namespace has: the process itself, for its own alone; its parent; newuidmap, newgidmap."""
+
+    ITSELF = "itself"
+    PARENT = "parent"
+    HELPERS = "helpers"
+
+
 class Mapping(NamedTuple):
-    """The ids of the namespace; ``by_helpers`` where newuidmap(1) and newgidmap(1) have to write them."""
+    """The ids of the namespace, and who has to write them."""
 
     uids: tuple[Range, ...]
     gids: tuple[Range, ...]
-    by_helpers: bool
+    writer: Writer
 
 
 def plan_mapping(uid: int, gid: int, names: Sequence[str], subuid: str, subgid: str) -> Mapping:
     """The mapping for the user ``uid``, called ``names``, by the texts of /etc/subuid and /etc/subgid. subuid(5)."""
     uids, gids = _ranges(names, subuid), _ranges(names, subgid)
     if not uids or not gids:
-        return Mapping((Range(0, uid, 1),), (Range(0, gid, 1),), by_helpers=False)
-    return Mapping(_after_own(uid, uids), _after_own(gid, gids), by_helpers=True)
+        return Mapping((Range(0, uid, 1),), (Range(0, gid, 1),), Writer.ITSELF)
+    return Mapping(_after_own(uid, uids), _after_own(gid, gids), Writer.HELPERS)
+
+
+def plan_same(uid_map: str, gid_map: str) -> Mapping:
+    """The mapping in which every id of the present namespace, whose maps these are, stays what it is."""
+    uids, gids = (
+        tuple(
+            Range(int(inside), int(inside), int(size)) for inside, _outside, size in map(str.split, text.splitlines())
+        )
+        for text in (uid_map, gid_map)
+    )
+    return Mapping(uids, gids, Writer.PARENT)
 
 
 def _ranges(names: Sequence[str], text: str) -> list[tuple[int, int]]:
@@ -59,21 +82,23 @@ def _after_own(own: int, ranges: Sequence[tuple[int, int]]) -> tuple[Range, ...]
     return tuple(mapped)
 
 
-def enter() -> bool:
-    """This process is user 0 of a new user and mount namespace; whether it has more ids than that one there.
+def enter() -> None:
+    """This process is user 0 of a new user and mount namespace.
 
     Raises:
         OSError: user namespaces are not to be had here.
     """
     uid, gid = os.geteuid(), os.getegid()
-    mapping = plan_mapping(uid, gid, _names(uid), _read("/etc/subuid"), _read("/etc/subgid"))
-    if mapping.by_helpers and _enter_by_helpers(mapping):
-        return True
-    if not mapping.by_helpers:
+    if uid == 0 and effective_capabilities() & _SETS_IDS == _SETS_IDS:
+        mapping = plan_same(_read("/proc/self/uid_map"), _read("/proc/self/gid_map"))
+    else:
+        mapping = plan_mapping(uid, gid, _names(uid), _read("/etc/subuid"), _read("/etc/subgid"))
+    if mapping.writer is Writer.ITSELF:
         _sys.unshare(_sys.CLONE_NEWUSER | _sys.CLONE_NEWNS)
-    # the helpers may have failed after the namespace was made: then nothing is mapped yet
+    elif _enter_mapped(mapping):
+        return
+    # who was to write may have failed after the namespace was made: then nothing is mapped yet
     _write_own(Range(0, uid, 1), Range(0, gid, 1))
-    return False
 
 
 def can_set_groups() -> bool:
@@ -81,8 +106,8 @@ def can_set_groups() -> bool:
     return _read("/proc/self/setgroups").strip() != "deny"
 
 
-def _enter_by_helpers(mapping: Mapping) -> bool:
-    """Whether the helpers have mapped all; the process is in its namespaces in any case."""
+def _enter_mapped(mapping: Mapping) -> bool:
+    """Whether all is mapped, from outside; the process is in its namespaces in any case."""
     parent = os.getpid()
     entered, entering = os.pipe()
     child = os.fork()  # noqa: TID251  (the server has one thread, and has to be mapped from outside)
@@ -103,7 +128,10 @@ def _map_from_outside(pid: int, mapping: Mapping, entered: int) -> NoReturn:
     try:
         os.read(entered, 1)
         status = 0
-        for helper, ranges in zip(_HELPERS, (mapping.uids, mapping.gids), strict=True):
+        for name, helper, ranges in zip(_MAPS, _HELPERS, (mapping.uids, mapping.gids), strict=True):
+            if mapping.writer is Writer.PARENT:
+                _write_map(f"/proc/{pid}/{name}", ranges)
+                continue
             argv = [helper, str(pid), *(str(number) for one in ranges for number in one)]
             ended = os.waitpid(os.posix_spawnp(helper, argv, os.environ), 0)[1]
             status = status or (0 if ended == 0 else _PROBLEM)
@@ -114,13 +142,16 @@ def _map_from_outside(pid: int, mapping: Mapping, entered: int) -> NoReturn:
 
 
 def _write_own(uid: Range, gid: Range) -> None:
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", " ".join(map(str, uid))),
-        ("gid_map", " ".join(map(str, gid))),
-    ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+    with open("/proc/self/setgroups", "w", encoding="ascii") as file:
+        file.write("deny")
+    for name, own in zip(_MAPS, (uid, gid), strict=True):
+        _write_map(f"/proc/self/{name}", (own,))
+
+
+def _write_map(path: str, ranges: Sequence[Range]) -> None:
+    """The kernel takes a map in one piece, once."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write("".join(f"{one.inside} {one.outside} {one.size}\n" for one in ranges))
 
 
 def _names(uid: int) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The first process of a step: furnishes the step's root, lets the command loose, reaps until it ends.
 
-It is process 1 of the step's pid namespace, so whatever the step leaves behind dies with it. The command is its child:
+It is process 1 of the step's pid namespace, so whatever the step leaves behind dies with it; without such a namespace
+(`builder.sandbox.isolation`) it reaps for its descendants, and ends them. The command is its child:
 the program of a step is not process 1, signals do to it what they do elsewhere. It is made ready, with its child,
 before a step is known, and waits for its order.
 
@@ -19,7 +20,7 @@ import socket
 import struct
 from typing import NamedTuple, NoReturn
 
-from builder.sandbox import _sys, command, network, protocol
+from builder.sandbox import _sys, command, descendants, network, protocol
 from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.furnish import Root, Stage, StageError
 from builder.sandbox.mounts import BaseMount, plan_own
@@ -42,22 +43,28 @@ _FORWARDED = frozenset(
 # ioctl_tty(2); not in the termios module of every version
 _TIOCSPTLCK = 0x4004_5431
 _TIOCGPTN = 0x8004_5430
-_AWAITED = _FORWARDED | {signal.SIGCHLD}
+_SERVER_GONE = signal.SIGRTMAX
+_AWAITED = _FORWARDED | {signal.SIGCHLD, _SERVER_GONE}
 
 
 class Preparation(NamedTuple):
-    """What is known before a step is: ``join_fds`` are the groups' cgroup.procs."""
+    """What is known before a step is: ``join_fds`` are the groups' cgroup.procs.
+
+    ``own_processes``: there is a pid namespace; ``pivots``: pivot_root(2) is allowed.
+    """
 
     mounts: tuple[BaseMount, ...]
     join_fds: tuple[int, ...]
     own_network: bool
     confinement: Confinement
+    own_processes: bool = True
+    pivots: bool = True
 
 
 def run(preparation: Preparation, report: socket.socket) -> NoReturn:
     """The life of a step's first process; ``report`` leads to the server."""
     try:
-        _die_with_server(report)
+        _die_with_server(report, signal.SIGKILL if preparation.own_processes else _SERVER_GONE)
         _run(preparation, report)
     except StageError as error:
         wire.send(report, {"event": protocol.FAILED, "error": str(error), "status": SETUP_FAILED})
@@ -68,7 +75,7 @@ def run(preparation: Preparation, report: socket.socket) -> NoReturn:
 
 
 def _run(preparation: Preparation, report: socket.socket) -> None:
-    root = Root()
+    root = Root(pivots=preparation.pivots)
     to_command = _prepare(preparation, report, root)
     received = wire.receive(report)
     if received is None:
@@ -81,18 +88,22 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     sources = root.enter(fds.root, own, fds.mounts)
     root.furnish(own, sources, order.root_attributes)
     stdio = _open_console(spec, fds.step) if spec.tty else _stdio(fds)
+    to_command = to_command or _fork_command(preparation, report)
     wire.send(to_command[0], spec.to_json(), stdio)
     for fd in {*stdio, *received.fds} - {fds.root}:
         os.close(fd)
     ended = _reap_until(to_command[1])
-    _end_all_others()
+    _end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
     wire.send(report, {"event": protocol.EXITED, "wait_status": ended})
 
 
-def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[socket.socket, int]:
-    """Everything that doesn't depend on the step is done; returns the way to the command's process, and its id."""
+def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[socket.socket, int] | None:
+    """Everything that doesn't depend on the step is done; returns what `_fork_command` did.
+
+    None where the command's process must be forked in the root, as it would not be moved there by pivot_root(2).
+    """
     with Stage("joining", "cgroup"):
         for fd in preparation.join_fds:
             os.write(fd, b"0")
@@ -105,19 +116,27 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
     os.umask(0)
     _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    if not preparation.own_processes:
+        _sys.prctl(_sys.PR_SET_CHILD_SUBREAPER, 1)
+    forked = _fork_command(preparation, report) if preparation.pivots else None
+    root.prepare(preparation.mounts)
+    return forked
+
+
+def _fork_command(preparation: Preparation, report: socket.socket) -> tuple[socket.socket, int]:
+    """The command's process waits for its order; returns the way to it, and its id."""
     ours, theirs = socket.socketpair()
     pid = os.fork()  # noqa: TID251  (the server and all its forks have one thread)
     if pid == 0:
         ours.close()
         command.run(preparation.confinement, theirs, report)
     theirs.close()
-    root.prepare(preparation.mounts)
     return ours, pid
 
 
-def _die_with_server(report: socket.socket) -> None:
-    """This process is killed when the server is; the server may be gone already, then its end of ``report`` is."""
-    _sys.prctl(_sys.PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with_server(report: socket.socket, number: int) -> None:
+    """This process gets a signal when the server is killed; that may be gone already, then its end of ``report`` is."""
+    _sys.prctl(_sys.PR_SET_PDEATHSIG, number)
     poll = select.poll()
     poll.register(report, 0)
     if poll.poll(0):
@@ -147,6 +166,9 @@ def _reap_until(pid: int) -> int:
     """The wait status of the command; what else ends meanwhile is reaped, signals go to the command."""
     while True:
         received = signal.sigwait(_AWAITED)
+        if received == _SERVER_GONE:
+            descendants.end_all()
+            os._exit(0)
         if received != signal.SIGCHLD:
             os.kill(pid, received)
             continue

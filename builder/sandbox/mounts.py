@@ -113,18 +113,26 @@ OwnMount = Filesystem | Tree | Texts
 
 
 def plan_base(
-    *, insecure: bool, device_control: bool, cgroups: tuple[tuple[str, str], ...], sys_of_host: bool = False
+    *,
+    insecure: bool,
+    device_control: bool,
+    cgroups: tuple[tuple[str, str], ...],
+    proc_of_host: bool = False,
+    sys_of_host: bool = False,
+    own_ipc: bool = True,
 ) -> tuple[BaseMount, ...]:
     """/proc, /dev and /sys of a step.
 
     ``device_control`` says that a cgroup decides about devices, else the mounts do. ``cgroups`` are host directories by
-    the name they get below /sys/fs/cgroup; a single one with an empty name lies there itself. ``sys_of_host`` takes a
-    copy of the host's /sys: a user namespace may mount a fresh one only for a network namespace of its own.
+    the name they get below /sys/fs/cgroup; a single one with an empty name lies there itself. ``proc_of_host`` and
+    ``sys_of_host`` take copies of the host's: a user namespace may mount a fresh /proc only where all of the host's is
+    seen, and a fresh /sys only for a network namespace of its own (mount_namespaces(7)). Without ``own_ipc`` there
+    are no message queues, which would be the host's.
     """
     nodev = 0 if device_control else _sys.MOUNT_ATTR_NODEV
     read_only = 0 if insecure else _sys.MOUNT_ATTR_RDONLY
     return (
-        Filesystem("proc", "/proc", HARDENED),
+        Tree("/proc", "/proc", HARDENED, "proc") if proc_of_host else Filesystem("proc", "/proc", HARDENED),
         Filesystem("tmpfs", "/dev", _sys.MOUNT_ATTR_NOSUID | nodev, (("mode", "755"), ("size", str(_DEV_BYTES)))),
         Devices(bound=not device_control),
         Filesystem(
@@ -135,7 +143,7 @@ def plan_base(
             last_is_optional=True,
         ),
         _shm(DEFAULT_SHM_BYTES),
-        Filesystem("mqueue", "/dev/mqueue", HARDENED),
+        *((Filesystem("mqueue", "/dev/mqueue", HARDENED),) if own_ipc else ()),
         Tree("/sys", "/sys", HARDENED | read_only, "sysfs")
         if sys_of_host
         else Filesystem("sysfs", "/sys", HARDENED | read_only),

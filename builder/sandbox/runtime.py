@@ -18,12 +18,13 @@ from typing import NamedTuple
 from builder.sandbox import _sys, caps, init, mounts, network, protocol, seccomp
 from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.group import Usage
+from builder.sandbox.isolation import Isolation
 from builder.sandbox.limitfiles import needed_controllers
 from builder.sandbox.slice import Slice
-from builder.sandbox.spec import SandboxResult, SandboxSpec
+from builder.sandbox.spec import SandboxResult, SandboxSpec, SpecError
 from unionfs import wire
+from unionfs.privileges import effective_capabilities
 
-FULL, ROOTLESS, ROOTLESS_ONE_ID = "full", "rootless", "rootless with one id"
 _SIGNALLED = 128
 
 
@@ -35,43 +36,55 @@ class Kind(NamedTuple):
     insecure: bool = False
     cgroup_parent: str | None = None
     controllers: frozenset[str] = frozenset()
+    own_processes: bool = True
 
     @property
     def namespaces(self) -> int:
         """Flags of clone(2); the cgroup namespace is entered later, by init in its groups, or it would show ours."""
-        flags = _sys.CLONE_NEWNS | _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC | _sys.CLONE_NEWUTS
+        flags = _sys.CLONE_NEWNS | _sys.CLONE_NEWUTS
+        if self.own_processes:
+            flags |= _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC
         return flags | _sys.CLONE_NEWNET if self.own_network else flags
 
 
 class Machine:
     """What is the same for all steps of a server."""
 
-    def __init__(self, groups: Slice, level: str = FULL) -> None:
-        """``level`` is how strong steps are shut in here: `FULL`, `ROOTLESS` or `ROOTLESS_ONE_ID`."""
+    def __init__(self, groups: Slice, isolation: Isolation, *, pivots: bool = True) -> None:
+        """``pivots`` says that pivot_root(2) is allowed."""
         self.groups = groups
-        self.level = level
+        self.isolation = isolation
+        self.pivots = pivots
         self.last_capability = caps.last_capability()
-        self.held_capabilities = caps.held()
+        self.held_capabilities = effective_capabilities()
         self._calls = seccomp.read_table()
         self._filters: dict[int, _sys.SeccompFilter | None] = {}
         self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
 
     def usual_kind(self, *, own_network: bool, controllers: frozenset[str]) -> Kind:
         """The kind of child that steps need which ask for nothing else."""
-        return Kind(own_network, caps.DEFAULT_MASK & self.held_capabilities, controllers=controllers)
+        return Kind(
+            own_network and self.isolation.own_processes,
+            caps.DEFAULT_MASK & self.held_capabilities,
+            controllers=controllers,
+            own_processes=self.isolation.own_processes,
+        )
 
     def kind_of(self, spec: SandboxSpec) -> Kind:
         """The kind of child ``spec`` needs.
 
         Raises:
-            SpecError: a capability is not known.
+            SpecError: a capability is not known, or the network can't be kept away.
         """
+        if spec.network != "host" and not self.isolation.own_processes:
+            raise SpecError(f"network {spec.network!r} can't be had with isolation {self.isolation}: only 'host' can")
         return Kind(
             own_network=spec.network != "host",
             capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
             insecure=spec.security == "insecure",
             cgroup_parent=spec.cgroup_parent,
             controllers=needed_controllers(spec.limits),
+            own_processes=self.isolation.own_processes,
         )
 
     def filter_for(self, capabilities: int) -> _sys.SeccompFilter | None:
@@ -95,8 +108,8 @@ class Child:
         self._machine = machine
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
-        is_full = machine.level == FULL
-        self._device_control = is_full and (kind.insecure or machine.groups.controls_devices)
+        is_machine_root = not machine.isolation.user_namespace
+        self._device_control = is_machine_root and (kind.insecure or machine.groups.controls_devices)
         self._group = machine.groups.make(kind.cgroup_parent, kind.controllers, confine_devices=not kind.insecure)
         self.report, theirs = socket.socketpair()
         try:
@@ -111,15 +124,20 @@ class Child:
             self._group.release_joins()
 
     def _clone(self, theirs: socket.socket) -> int:
+        isolation = self._machine.isolation
         preparation = init.Preparation(
             mounts=mounts.plan_base(
                 insecure=self.kind.insecure,
                 device_control=self._device_control,
                 cgroups=self._group.views(),
-                sys_of_host=self._machine.level != FULL and not self.kind.own_network,
+                proc_of_host=not isolation.new_proc,
+                sys_of_host=not isolation.new_proc or (isolation.user_namespace and not self.kind.own_network),
+                own_ipc=isolation.own_processes,
             ),
             join_fds=self._group.join_fds,
             own_network=self.kind.own_network,
+            own_processes=isolation.own_processes,
+            pivots=self._machine.pivots,
             confinement=Confinement(
                 self.kind.capabilities,
                 self._machine.last_capability,

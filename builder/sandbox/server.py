@@ -21,14 +21,23 @@ import socket
 import sys
 from collections.abc import Callable
 
-from builder.sandbox import _sys, caps, idmap, protocol
+from builder.sandbox import _sys, descendants, idmap, protocol
 from builder.sandbox.cgroup import CgroupError
 from builder.sandbox.command import SETUP_FAILED
-from builder.sandbox.runtime import FULL, ROOTLESS, ROOTLESS_ONE_ID, Child, Kind, Machine
+from builder.sandbox.isolation import (
+    AUTO,
+    Abilities,
+    Isolation,
+    IsolationError,
+    explain_refusal,
+    plan_isolation,
+    wants_user_namespace,
+)
+from builder.sandbox.runtime import Child, Kind, Machine
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SpecError
 from unionfs import wire
-from unionfs.privileges import is_machine_root, mapped_ids
+from unionfs.privileges import is_machine_root, mapped_ids, may_mount
 
 _RETRY_MS = 5
 # while a step has just started no child is made: joining a group holds up every fork and exec of the machine for a
@@ -36,6 +45,8 @@ _RETRY_MS = 5
 _PREPARE_AFTER_MS = 40
 _CONTROL_FD = 3
 _TITLE = b"pybuild-sandbox"
+_MADE_BY_CONTAINERS = ("/.dockerenv", "/run/.containerenv")
+_PROCESSES = _sys.CLONE_NEWNS | _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC | _sys.CLONE_NEWUTS
 
 
 class Server:
@@ -47,6 +58,7 @@ class Server:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._children: dict[Child, socket.socket | None] = {}
+        self._spawned: set[int] = set()
         self._lingering: list[Child] = []
         self._spare: Child | None = None
         self._wanted = machine.usual_kind(own_network=True, controllers=frozenset())
@@ -151,12 +163,14 @@ class Server:
             wire.send(self._control, {"event": protocol.FAILED, "error": f"program can't be started: {error}"})
             return
         pidfd = os.pidfd_open(pid)
+        self._spawned.add(pid)
         self._watch(pidfd, lambda: self._on_spawned_end(pid, pidfd))
         wire.send(self._control, {"event": protocol.SPAWNED, "pid": pid})
 
     def _on_spawned_end(self, pid: int, pidfd: int) -> None:
         self._unwatch(pidfd)
         os.close(pidfd)
+        self._spawned.discard(pid)
         os.waitpid(pid, 0)
 
     def _on_report(self, child: Child) -> None:
@@ -191,6 +205,9 @@ class Server:
             # it failed before it was needed: the next step makes its own, and its failure is told
             self._spare = None
         result = child.finish()
+        if not child.kind.own_processes:
+            # what its first process could not end, having been killed itself
+            descendants.end_strays({*self._spawned, *(other.pid for other in self._children if other is not child)})
         if not child.close_group():
             self._lingering.append(child)
         if client is not None:
@@ -228,10 +245,10 @@ def spawn(argv: tuple[str, ...], fds: tuple[int, ...]) -> int:
             os.close(fd)
 
 
-def _settle() -> str:
-    """This process hears no terminal and no stray signal, and its mounts propagate nothing outwards; returns its level.
+def _settle(wanted: str) -> Isolation:
+    """This process hears no terminal and no stray signal, and its mounts propagate nothing outwards.
 
-    Without CAP_SYS_ADMIN it is in a user namespace of its own, where it has that.
+    Without CAP_SYS_ADMIN it is in a user namespace of its own, where it has that. Returns how it isolates steps.
     """
     with contextlib.suppress(PermissionError):
         os.setsid()
@@ -243,13 +260,46 @@ def _settle() -> str:
         signal.signal(number, signal.SIG_IGN)
     # a step sees this in its process table, and the command line of an interpreter tells of the host
     _sys.set_title(_TITLE)
-    if caps.held() & caps.SYS_ADMIN_MASK:
+    if may_mount() and not (is_machine_root() and wants_user_namespace(wanted)):
         _sys.unshare(_sys.CLONE_NEWNS)
     else:
         idmap.enter()
-    level = FULL if is_machine_root() else ROOTLESS if mapped_ids() > 1 else ROOTLESS_ONE_ID
     _sys.mount_propagation(b"/", _sys.MS_REC | _sys.MS_SLAVE)
-    return level
+    isolation = plan_isolation(wanted, _find_abilities(), one_id=mapped_ids() == 1)
+    if not isolation.own_processes:
+        _sys.prctl(_sys.PR_SET_CHILD_SUBREAPER, 1)
+    return isolation
+
+
+def _find_abilities() -> Abilities:
+    """What works here, tried: a process that is root of the machine tries no more than it will do at its first step."""
+    machine_root = is_machine_root()
+    for namespaces, proc in ((_PROCESSES, True), (_PROCESSES, False)):
+        if _succeeds(namespaces, proc=proc):
+            return Abilities(machine_root, new_processes=True, new_proc=proc)
+    return Abilities(machine_root, new_processes=False, new_proc=False)
+
+
+def _succeeds(namespaces: int, *, proc: bool) -> bool:
+    """Whether a process in new ``namespaces`` can be made, and mount a /proc of its own."""
+    try:
+        pid = _sys.clone(namespaces)
+    except OSError:
+        return False
+    if pid == 0:
+        status = 1
+        try:
+            if proc:
+                _sys.new_mount("proc", (), 0)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _is_container() -> bool:
+    """Whether docker, podman or another that says so has made the surroundings of this process."""
+    return "container" in os.environ or any(map(os.path.exists, _MADE_BY_CONTAINERS))
 
 
 def _take_control(fd: int) -> socket.socket:
@@ -262,18 +312,19 @@ def _take_control(fd: int) -> socket.socket:
     return socket.socket(fileno=_CONTROL_FD)
 
 
-def main(control_fd: int) -> int:
-    """Serves one build over ``control_fd``; the status of the process."""
+def main(control_fd: int, wanted: str = AUTO) -> int:
+    """Serves one build over ``control_fd`` with the isolation ``wanted``; the status of the process."""
     control = _take_control(control_fd)
     try:
-        level = _settle()
-        machine = Machine(Slice.of_this_process(), level)
-    except OSError as error:
-        reason = (error.strerror or "").lower()
-        message = f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)"
-        wire.send(control, {"event": protocol.FAILED, "error": message})
+        try:
+            isolation = _settle(wanted)
+        except OSError as error:
+            raise explain_refusal((error.strerror or "").lower(), in_container=_is_container()) from error
+        machine = Machine(Slice.of_this_process(), isolation, pivots=_sys.may_pivot())
+    except IsolationError as error:
+        wire.send(control, {"event": protocol.FAILED, "error": str(error), "hint": error.hint})
         return 1
-    wire.send(control, {"event": protocol.READY, "level": level})
+    wire.send(control, {"event": protocol.READY, "level": str(isolation)})
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -282,4 +333,4 @@ def main(control_fd: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:3]))

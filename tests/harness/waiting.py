@@ -21,6 +21,16 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
+def processes_running(command: str) -> list[int]:
+    """Every process whose whole command line is ``command``."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+            if file.read().replace(b"\0", b" ").decode(errors="replace").strip() == command:
+                found.append(int(name))
+    return found
+
+
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():

@@ -16,6 +16,7 @@ import pytest
 from builder.limits import Limits
 from builder.sandbox.client import SandboxError, SandboxServer
 from harness.sandbox import Ran, Reader, start
+from harness.waiting import processes_running
 
 pytestmark = pytest.mark.sandbox
 
@@ -34,18 +35,6 @@ running = start(server, sys.argv[3], ("sh", "-c", sys.argv[4]), stdout=1)
 print("server", server.pid, flush=True)
 time.sleep(1000)
 """
-
-
-def processes(word: str) -> list[int]:
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if command.strip() == word:
-            found.append(int(name))
-    return found
 
 
 def gone(check: Callable[[], object], seconds: float = 10) -> bool:
@@ -70,15 +59,15 @@ def test_closing_a_step_kills_its_tree(server: SandboxServer, rootfs: Path, read
     running = start(server, rootfs, ("sh", "-c", STUBBORN), stdout=reader.write_fd)
     reader.started()
     reader.wait_for(b"ready")
-    assert gone(lambda: not processes(MARK))
+    assert gone(lambda: not processes_running(MARK))
     running.close()
-    assert gone(lambda: processes(MARK))
+    assert gone(lambda: processes_running(MARK))
 
 
 def test_daemon_left_behind_dies_with_the_step(run: Run) -> None:
     ran = run("sh", "-c", f"setsid {MARK} </dev/null >/dev/null 2>&1 & sleep 0.1; echo done")
     assert (ran.status, ran.out) == (0, "done\n")
-    assert processes(MARK) == []
+    assert processes_running(MARK) == []
 
 
 def test_orphans_are_reaped_while_the_step_runs(run: Run) -> None:
@@ -95,7 +84,7 @@ def test_step_that_ignores_sigterm(server: SandboxServer, rootfs: Path, reader: 
         running.send_signal(signal.SIGKILL)
         result = running.result()
     assert result.status == 137
-    assert processes(MARK) == []
+    assert processes_running(MARK) == []
 
 
 def test_signal_reaches_the_command(server: SandboxServer, rootfs: Path, reader: Reader) -> None:
@@ -133,7 +122,7 @@ def test_closing_the_server_kills_all_steps(rootfs: Path, reader: Reader) -> Non
     reader.started()
     reader.wait_for(b"ready\nready\nready")
     server.close()
-    assert processes(MARK) == []
+    assert processes_running(MARK) == []
     assert groups_of(server.pid) == []
     for step in steps:
         assert step.result().status == 137
@@ -157,7 +146,7 @@ def killed_client(rootfs: Path, number: int) -> int:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_end_of_pybuild_is_the_end_of_everything(rootfs: Path, number: int) -> None:
     server = killed_client(rootfs, number)
-    assert gone(lambda: processes(MARK))
+    assert gone(lambda: processes_running(MARK))
     assert gone(lambda: os.path.exists(f"/proc/{server}"))
     assert groups_of(server) == []
 
@@ -171,7 +160,7 @@ def test_killed_server_takes_its_steps_and_the_next_one_sweeps(rootfs: Path, rea
     with pytest.raises(SandboxError, match=r"was killed by signal 9 \(SIGKILL\) while a step was running"):
         running.result()
     running.close()
-    assert gone(lambda: processes(MARK))
+    assert gone(lambda: processes_running(MARK))
     assert groups_of(server.pid)
     with SandboxServer.start() as other, start(other, rootfs, ("true",)) as step:
         assert step.result().status == 0
