@@ -34,7 +34,6 @@ from unionfs.owned import open_union
 from unionfs.snapshots import Line, expand
 from unionfs.transport.direct.connection import Settings
 from unionfs.transport.direct.mount import DirectMount
-from unionfs.transport.loop import spins_worth_it
 from unionfs.types import Passthrough
 from unionfs.union import Union
 
@@ -154,7 +153,6 @@ def _mount(call: DaemonCall, make: Callable[[Notifier], Union], log: Log) -> Mou
         timeout_seconds=call.timeout_seconds,
         changeable=True,
         volatile=options.volatile,
-        spins=spins_worth_it(),
     )
     return DirectMount(call.mount_point, call.mount, make, settings, log)
 

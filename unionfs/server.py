@@ -38,7 +38,8 @@ from unionfs.owned import open_union
 from unionfs.serverprocess import MOST_SAID_BYTES
 from unionfs.transport.direct.connection import Connection, Settings
 from unionfs.transport.direct.notify import KernelNotifier
-from unionfs.transport.loop import Loop, spins_worth_it
+from unionfs.transport.handoff import Handoff
+from unionfs.transport.loop import Loop
 from unionfs.types import Passthrough
 
 Filesystem = Callable[[MountSpec, Notifier], FilesystemOps]
@@ -55,9 +56,9 @@ class Server:
         """``sock`` belongs to the caller."""
         self._sock = sock
         self._make_filesystem = make_filesystem
-        self._loop = Loop()
+        self._handoff = Handoff()
+        self._loop = Loop(self._handoff)
         self._connections: set[Connection] = set()
-        self._spins = spins_worth_it()
 
     def run(self) -> None:
         """Serves until the peer is gone; then every mount is dropped."""
@@ -113,9 +114,8 @@ class Server:
             passthrough=spec.options.passthrough is not Passthrough.OFF,
             stack_depth=stack_depth(branch.path for branch in spec.branches),
             volatile=spec.options.volatile,
-            spins=self._spins,
         )
-        connection = Connection(device_fd, ops, notifier, settings, log)
+        connection = Connection(device_fd, ops, notifier, settings, self._handoff, log)
         connection.serve()  # INIT waits already
         self._connections.add(connection)
         self._loop.add(connection, lambda: self._ended(connection, told_fd))

@@ -16,6 +16,7 @@ from loopback import Loopback
 from unionfs.mounting import MountOptions, attach, mount_detached, open_device
 from unionfs.transport.direct.connection import Connection, Settings
 from unionfs.transport.direct.notify import KernelNotifier
+from unionfs.transport.handoff import Handoff
 from unionfs.transport.loop import Loop
 from unionfs.types import ROOT_INO, Attr, Caller, HandleId, Ino
 
@@ -25,14 +26,15 @@ pytestmark = pytest.mark.fuse
 class Serving:
     """A mount served by a thread, with what it logged."""
 
-    def __init__(self, ops: Loopback, root: Path, settings: Settings) -> None:
+    def __init__(self, ops: Loopback, root: Path, settings: Settings, handoff: Handoff) -> None:
         self.ops = ops
         self.log: list[str] = []
         self.device_fd = open_device()
         self.notifier = KernelNotifier(self.device_fd)
         self.mount_fd = mount_detached(self.device_fd, MountOptions())
-        self.connection = Connection(self.device_fd, ops, self.notifier, settings, self.log.append)
-        self.loop = Loop()
+        self.connection = Connection(self.device_fd, ops, self.notifier, settings, handoff, self.log.append)
+        self.loop = Loop(handoff)
+        self.thread = threading.Thread(target=lambda: self.loop.run(while_mounted=True))
         self.loop.add(self.connection, lambda: None)
         self.connection.serve()
         attach(self.mount_fd, os.fsencode(root))
@@ -40,16 +42,17 @@ class Serving:
 
 
 @contextmanager
-def serving(ops: Loopback, root: Path, settings: Settings | None = None) -> Iterator[Serving]:
+def serving(
+    ops: Loopback, root: Path, settings: Settings | None = None, handoff: Handoff | None = None
+) -> Iterator[Serving]:
     root.mkdir()
-    mount = Serving(ops, root, settings or Settings())
-    thread = threading.Thread(target=lambda: mount.loop.run(while_mounted=True))
-    thread.start()
+    mount = Serving(ops, root, settings or Settings(), handoff or Handoff())
+    mount.thread.start()
     try:
         yield mount
     finally:
         subprocess.run(["umount", root], check=True)
-        thread.join()
+        mount.thread.join()
         mount.connection.close()
         mount.loop.close()
 

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from unionfs.transport.handoff import run_anywhere
+
 Message = Callable[[], object]
 
 
@@ -44,6 +46,7 @@ class Courier:
         return not self._thread.is_alive()
 
     def _deliver(self) -> None:
+        run_anywhere()
         while (message := self._queue.get()) is not None:
             # ENOENT: the kernel does not know the node; ENODEV, ENOTCONN: it has let the mount go
             with contextlib.suppress(OSError):

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 
 from unionfs.ops import LongCopy
+from unionfs.transport.handoff import run_anywhere
 
 Request = bytes
 
@@ -73,6 +74,7 @@ class Deferred:
             self.fd = -1
 
     def _run(self, copy: LongCopy) -> None:
+        run_anywhere()
         copy.run()
         self._ended.append(copy)
         os.eventfd_write(self.fd, 1)

@@ -5,13 +5,11 @@ Invariant: nothing here blocks except the wait for the next event.
 
 from __future__ import annotations
 
-import os
 import select
 from collections.abc import Callable
 from typing import Protocol
 
-_SPINS = 10
-"""About as long as the one asking needs for its next question: a read of an empty device takes 1 to 2 microseconds."""
+from unionfs.transport.handoff import Handoff
 
 
 class Served(Protocol):
@@ -32,15 +30,11 @@ class Served(Protocol):
         """Requests that waited for something else than the kernel go on."""
 
 
-def spins_worth_it() -> int:
-    """How often to read an empty device before sleeping; never where the one asking needs the same processor."""
-    return _SPINS if len(os.sched_getaffinity(0)) > 1 else 0
-
-
 class Loop:
     """Calls what is ready until `stop` or until nothing is left to serve."""
 
-    def __init__(self) -> None:
+    def __init__(self, handoff: Handoff) -> None:
+        self._handoff = handoff
         self._poll = select.epoll()
         self._mounts: dict[int, tuple[Served, Callable[[], None]]] = {}
         self._watched: dict[int, Callable[[], None]] = {}
@@ -75,11 +69,15 @@ class Loop:
         """Serves until `stop`; with ``while_mounted`` also until the last mount is gone."""
         poll, mounts = self._poll.poll, self._mounts
         while not self._stopped and (mounts or not while_mounted):
-            for fd, _events in poll():
+            events = poll(self._handoff.patience)
+            if not events:
+                self._handoff.leave()
+            for fd, _events in events:
                 known = mounts.get(fd)
                 if known is not None:
                     self._serve(fd, *known)
                 elif fd in self._watched:
+                    self._handoff.leave()
                     self._watched[fd]()
 
     def close(self) -> None:

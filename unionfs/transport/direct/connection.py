@@ -27,6 +27,7 @@ from unionfs.transport.direct.names import NameRequests
 from unionfs.transport.direct.notify import KernelNotifier
 from unionfs.transport.direct.replies import Replies
 from unionfs.transport.direct.requests import DONE, Handler, Payload
+from unionfs.transport.handoff import Handoff
 from unionfs.transport.negotiate import Agreement, Wishes, encode_agreement, negotiate, parse_offer
 from unionfs.transport.protocol import (
     BUFFER_BYTES,
@@ -64,15 +65,19 @@ class Settings(NamedTuple):
     """Branches may change while mounted: names must not outlive the kernel's means to forget them all."""
     volatile: bool = False
     """fsync is answered without work."""
-    spins: int = 0
-    """How often an empty device is read again before the connection sleeps."""
 
 
 class Connection:
     """Answers the requests of one mount. Requests are read without blocking."""
 
     def __init__(
-        self, device_fd: int, ops: FilesystemOps, notifier: KernelNotifier, settings: Settings, log: Log
+        self,
+        device_fd: int,
+        ops: FilesystemOps,
+        notifier: KernelNotifier,
+        settings: Settings,
+        handoff: Handoff,
+        log: Log,
     ) -> None:
         """``device_fd`` is an open /dev/fuse, owned by the connection as ``ops`` and ``notifier`` are.
 
@@ -86,6 +91,7 @@ class Connection:
         """When set, gets a line for each request."""
         self._ops = ops
         self._settings = settings
+        self._handoff = handoff
         self._log = log
         self._agreement: Agreement | None = None
         self._notifier = notifier
@@ -116,7 +122,8 @@ class Connection:
     def serve(self) -> bool:
         """Waiting requests are answered, a bounded number of them; False once the kernel has let the mount go."""
         buffers = self._buffers
-        spins = self._settings.spins
+        handoff = self._handoff
+        spins = handoff.spins
         for _ in range(_REQUESTS_IN_TURN):
             try:
                 size = os.readv(self.device_fd, buffers)
@@ -132,8 +139,9 @@ class Connection:
                 if error.errno in _TAKEN_BACK:
                     continue
                 raise
-            spins = self._settings.spins
+            handoff.asked()
             self._answer(size)
+            spins = handoff.spins
         return True
 
     def _was_aborted(self) -> bool:
@@ -189,6 +197,10 @@ class Connection:
         if self.trace is not None:
             self.trace(_describe(opcode, unique, node, pid, payload, failure))
         if payload is not None:
+            if size + len(payload) < _COPY_BELOW_BYTES:
+                self._handoff.answering(pid)
+            else:
+                self._handoff.leave()  # one processor copies while the other uses what was copied
             self._reply(unique, payload, failure)
         return True
 

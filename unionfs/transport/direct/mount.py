@@ -10,6 +10,7 @@ from unionfs.mounting import MountOptions
 from unionfs.ops import FilesystemOps, Notifier
 from unionfs.transport.direct.connection import Connection, Log, Settings
 from unionfs.transport.direct.notify import KernelNotifier
+from unionfs.transport.handoff import Handoff
 from unionfs.transport.loop import Loop
 from unionfs.wire import Message
 
@@ -48,8 +49,9 @@ class DirectMount:
             ops.close()
             _close(device_fd)
             raise
-        self._connection = Connection(device_fd, ops, notifier, settings, log)
-        self._loop = Loop()
+        handoff = Handoff()
+        self._connection = Connection(device_fd, ops, notifier, settings, handoff, log)
+        self._loop = Loop(handoff)
         self._loop.add(self._connection, lambda: None)
         self._connection.serve()  # INIT waits already
         if mount_fd >= 0:
