@@ -4,7 +4,7 @@ A build whose steps are all in the cache is finished synchronously, by `build_or
 anything else is taken up by `build`.
 
 Invariants: events come in the order of `builder.events`; when a call returns or raises, its servers have ended; a name
-is given to an image only when the image is whole in the store.
+is given to an image only when the image is whole in the store (`builder.building` says which need not be).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from builder.assemble import assemble
+from builder.assemble import AssembledImage, assemble
 from builder.bases import Base
 from builder.context import BuildContext, open_context
 from builder.contexts import Contexts, are_local, open_contexts
@@ -119,7 +119,7 @@ def build_or_reuse(
                 if preparation.is_complete and not exports.need_network and not options.cache_to:
                     tell_findings(preparation, journal)
                     _tell_cached(preparation, journal)
-                    return finish(preparation, preparation.known, session, journal)
+                    return finish(preparation, assembled(preparation, preparation.known), session, journal)
                 pin_all(preparation, session)
             _start_servers(preparation, session)
         import trio
@@ -272,26 +272,27 @@ def _tell_cached(preparation: Preparation, journal: Journal) -> None:
         journal.start(step.title).finish(Outcome.CACHED)
 
 
-def finish(
-    preparation: Preparation,
-    results: Mapping[StepId, StepResult],
-    session: Session,
-    journal: Journal,
-    steps: tuple[StepReport, ...] = (),
-) -> BuildResult:
-    """The image is in the store, has its names, and lies where ``-o`` says."""
+def assembled(preparation: Preparation, results: Mapping[StepId, StepResult]) -> AssembledImage:
+    """The image that the results of all steps make."""
     image = assemble(preparation.graph, results, preparation.options.labels)
     if preparation.options.inline_cache:
         from builder.exchange import inline
 
         records = preparation.lookup.records(preparation.graph.final_chain, results)
         image = image._replace(manifest=inline(image.manifest, image.config.rootfs.diff_ids, records))
+    return image
+
+
+def finish(
+    preparation: Preparation, image: AssembledImage, session: Session, journal: Journal, *, keep: bool = True
+) -> BuildResult:
+    """The image is in the store, has its names, and lies where ``-o`` says; without ``keep`` it is not kept."""
     step = journal.start("exporting to image")
     try:
-        export_local(session, image, preparation.exports, step)
+        export_local(session, image, preparation.exports, step, keep=keep)
     except BaseException as error:
         step.finish(Outcome.FAILED, str(error))
         raise
     step.finish(Outcome.DONE)
     names = tuple(name.name for name in preparation.exports.names)
-    return BuildResult(image.image_id, image.manifest.digest, names, {}, steps)
+    return BuildResult(image.image_id, image.manifest.digest, names, {}, ())

@@ -17,6 +17,7 @@ from layers.descriptor import Descriptor
 from layers.digest import Digest, sha256
 from layers.manifest import Manifest
 from layers.media import OCI_CONFIG
+from layers.store import StoredImage
 
 
 class AssembledImage(NamedTuple):
@@ -30,6 +31,12 @@ class AssembledImage(NamedTuple):
     def image_id(self) -> Digest:
         """Digest of the configuration: the name by which docker knows an image."""
         return self.manifest.config.digest
+
+    @property
+    def stored(self) -> StoredImage:
+        """The image as the store knows it, under no name."""
+        descriptor = self.manifest.descriptor(self.config.platform)
+        return StoredImage((), descriptor, self.manifest, self.config)
 
 
 def assemble(graph: Graph, results: Mapping[StepId, StepResult], labels: Mapping[str, str]) -> AssembledImage:

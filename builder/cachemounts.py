@@ -163,7 +163,7 @@ def take(session: Session, cache: RemoteCache, mount: RemoteMount, place: Path, 
     from layers.unpack import apply_layer
 
     blob = cache.layers[mount.layer]
-    cache.place.fetch(session.store, blob, cancel)
+    cache.place.fetch(session.store, (blob,), cancel)
     active = session.snapshotter.prepare("mount", None)
     try:
         fresh = active.path / "cache"

@@ -9,6 +9,7 @@
     ├── ContextError                status 1    the build context: a missing source, a path out of bounds, ignore rules
     ├── BaseImageError              status 1    a base image that cannot be had
     ├── FetchError                  status 1    a file, repository or context from elsewhere that cannot be had
+    ├── LostLayerError              status 1    a result elsewhere that is not what was said; the build can do without
     ├── StepFailed                  RUN's own   the command of a step ended badly
     └── Interrupted                 status 130  the person said stop
 
@@ -84,6 +85,15 @@ class BaseImageError(BuildError):
 
 class FetchError(BuildError):
     """A file, repository or context from elsewhere cannot be had, or is not what it was said to be."""
+
+
+class LostLayerError(BuildError):
+    """The cache ``place`` promised a layer that cannot be had, or is another one; ``reason`` says how."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"cache {place!r}: {reason}")
+        self.place = place
+        self.reason = reason
 
 
 class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base class says that it is an error

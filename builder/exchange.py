@@ -4,8 +4,8 @@
     type=registry   a manifest of its own in a repository   (ref=NAME)
     type=inline     an annotation of the image's manifest   (written only; read by type=registry of the image)
 
-The records are read at the start, a layer when a step hits.  Invariants: a layer is unpacked on the step's own parent
-and must have the diff ID the record says; whatever is wrong elsewhere is a warning and the build goes on without it.
+The records are read when a build starts (`builder.elsewhere`), layers when they are needed.  Invariant: whatever is
+wrong elsewhere is a warning and the build goes on without it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from builder import cachemounts
 from builder.cachemounts import PackedMount
 from builder.errors import BuildError
-from builder.results import LayerResult, StepResult
 from builder.session import Session
-from builder.steps.keys import StepKeys
-from cache.keys import CacheKey
 from cache.records import CacheRecord
 from cache.remote import ANNOTATION, CONFIG_TYPE, RemoteMount, RemoteRecord, decode, encode
 from layers.config import ImageConfig
 from layers.descriptor import Descriptor
-from layers.digest import ChainId, Digest, chain_id, sha256
-from layers.ensure import unpack_layer
+from layers.digest import Digest, sha256
 from layers.errors import LayersError
 from layers.manifest import Index, Manifest
 from layers.platform import Platform
@@ -46,17 +40,24 @@ class Place(Protocol):
         """The manifest and the bytes of its configuration."""
         ...
 
-    def fetch(self, store: Store, blob: Descriptor, cancel: threading.Event) -> None:
-        """``blob`` is in ``store``."""
+    @property
+    def repository(self) -> Reference | None:
+        """The name, where it is in a registry."""
         ...
 
-    def write(self, store: Store, manifest: Manifest, config: bytes, cancel: threading.Event) -> None:
-        """The manifest is there with all it refers to, which is in ``store``."""
+    def fetch(self, store: Store, blobs: Sequence[Descriptor], cancel: threading.Event) -> None:
+        """``blobs`` are in ``store``."""
+        ...
+
+    def write(self, session: Session, manifest: Manifest, config: bytes, cancel: threading.Event) -> None:
+        """The manifest is there with all it refers to, which is in the store, or known to be elsewhere."""
         ...
 
 
 class LocalPlace:
     """A directory."""
+
+    repository = None
 
     def __init__(self, directory: str) -> None:
         self._directory = os.path.abspath(directory)
@@ -73,26 +74,29 @@ class LocalPlace:
                     return found, kept.blobs.read(found.config.digest)
         raise LayersError(f"directory {self._directory!r} holds no results")
 
-    def fetch(self, store: Store, blob: Descriptor, cancel: threading.Event) -> None:
+    def fetch(self, store: Store, blobs: Sequence[Descriptor], cancel: threading.Event) -> None:
         """See `Place`."""
-        del cancel
-        if store.blobs.size(blob.digest) == blob.size:
-            store.blobs.put(iter(()), expected=blob)
-            return
-        with Store(self._directory) as kept, kept.blobs.open(blob.digest) as content:
-            store.blobs.put(content, expected=blob)
+        with Store(self._directory) as kept:
+            for blob in blobs:
+                if cancel.is_set():
+                    return
+                if not store.blobs.refresh(blob.digest, blob.size):
+                    with kept.blobs.open(blob.digest) as content:
+                        store.blobs.put(content, expected=blob)
 
-    def write(self, store: Store, manifest: Manifest, config: bytes, cancel: threading.Event) -> None:
+    def write(self, session: Session, manifest: Manifest, config: bytes, cancel: threading.Event) -> None:
         """See `Place`; what earlier results alone needed goes."""
         from layers.gc import collect
 
         with Store(self._directory) as kept:
-            for layer in manifest.layers:
+            lacking = [layer for layer in manifest.layers if kept.blobs.size(layer.digest) is None]
+            if session.absent is not None:
+                session.absent.fetch(lacking, cancel)
+            for layer in lacking:
                 if cancel.is_set():
                     return
-                if kept.blobs.size(layer.digest) is None:
-                    with store.blobs.open(layer.digest) as content:
-                        kept.blobs.put(content, expected=layer)
+                with session.store.blobs.open(layer.digest) as content:
+                    kept.blobs.put(content, expected=layer)
             kept.blobs.put(config, expected=manifest.config)
             kept.blobs.put(manifest.raw)
             kept.tag(_LOCAL_NAME, manifest.descriptor())
@@ -103,28 +107,35 @@ class RegistryPlace:
     """A name in a registry."""
 
     def __init__(self, reference: str, session: Session) -> None:
-        self._reference = Reference.parse(reference)
+        self.repository = Reference.parse(reference)
         self._session = session
 
     def read(self, platform: Platform, cancel: threading.Event) -> tuple[Manifest, bytes]:
         """See `Place`."""
         from layers.registry import artifacts
 
-        return artifacts.read_manifest(self._reference, platform, self._session.registries, cancel)
+        return artifacts.read_manifest(self.repository, platform, self._session.registries, cancel)
 
-    def fetch(self, store: Store, blob: Descriptor, cancel: threading.Event) -> None:
+    def fetch(self, store: Store, blobs: Sequence[Descriptor], cancel: threading.Event) -> None:
         """See `Place`."""
         from layers.registry import artifacts
 
-        artifacts.fetch_blob(store, self._reference, blob, self._session.registries, cancel)
+        artifacts.fetch_blobs(store, self.repository, blobs, self._session.registries, cancel)
 
-    def write(self, store: Store, manifest: Manifest, config: bytes, cancel: threading.Event) -> None:
+    def write(self, session: Session, manifest: Manifest, config: bytes, cancel: threading.Event) -> None:
         """See `Place`."""
         from layers.registry import transfer
 
-        store.blobs.put(config, expected=manifest.config)
+        session.store.blobs.put(config, expected=manifest.config)
         image = StoredImage((), manifest.descriptor(), manifest, ImageConfig(architecture="", os=""))
-        transfer.push(store, image, self._reference, settings=self._session.registries, cancel=cancel)
+        transfer.push(
+            session.store,
+            image,
+            self.repository,
+            settings=session.registries,
+            elsewhere=session.absent,
+            cancel=cancel,
+        )
 
 
 class RemoteCache(NamedTuple):
@@ -175,95 +186,6 @@ def read_cache(name: str, place: Place, platform: Platform, cancel: threading.Ev
     return RemoteCache(name, place, found.records, found.mounts, manifest.layers)
 
 
-class RemoteCaches:
-    """The results elsewhere that one build may use."""
-
-    def __init__(self, caches: Sequence[RemoteCache], session: Session, warn: Warn) -> None:
-        self._caches = list(caches)
-        self._session = session
-        self._warn = warn
-
-    def __bool__(self) -> bool:
-        return bool(self._caches)
-
-    def find(self, keys: StepKeys, parent: StepResult, identity: str, cancel: threading.Event) -> StepResult | None:
-        """The result under one of ``keys``, which is now in the store and in the cache of this machine."""
-        for cache in tuple(self._caches):
-            try:
-                found = self._take(cache, keys, parent, identity, cancel)
-            except (LayersError, OSError, BuildError) as error:
-                if cancel.is_set():
-                    return None
-                self._warn(f"cache {cache.name!r} is not used any more: {error}")
-                self._caches.remove(cache)
-                continue
-            if found is not None:
-                return found
-        return None
-
-    def has_mount(self, mount_id: str) -> bool:
-        """Whether a cache mount with that id came with one of them."""
-        return any(cachemounts.identity(mount_id) in cache.mounts for cache in self._caches)
-
-    def take_mount(self, mount_id: str, place: Path, cancel: threading.Event) -> bool:
-        """Whether ``place`` (see ``cachemounts.take``) holds what the first that has the cache mount has of it."""
-        name = cachemounts.identity(mount_id)
-        for cache in tuple(self._caches):
-            if name not in cache.mounts:
-                continue
-            try:
-                cachemounts.take(self._session, cache, cache.mounts[name], place, cancel)
-            except (LayersError, OSError, BuildError) as error:
-                if cancel.is_set():
-                    return False
-                self._warn(f"cache mount {mount_id!r} is not taken from {cache.name!r}: {error}")
-            else:
-                return True
-        return False
-
-    def _take(
-        self, cache: RemoteCache, keys: StepKeys, parent: StepResult, identity: str, cancel: threading.Event
-    ) -> StepResult | None:
-        used: list[CacheKey] = [keys.definition]
-        record = cache.records.get(keys.definition.digest)
-        if record is None and keys.content is not None:
-            used.append(keys.content())
-            record = cache.records.get(used[-1].digest)
-        if record is None:
-            return None
-        store, blob = self._session.store, cache.layers[record.layer]
-        cache.place.fetch(store, blob, cancel)
-        below = None if parent.chain_id is None else ChainId(Digest(parent.chain_id))
-        chain = unpack_layer(store, blob, Digest(record.diff_id), below)
-        self._session.cache.add(
-            *(local_record(record, blob, chain, parent.chain_id or "", identity, key) for key in used)
-        )
-        layer = LayerResult(record.diff_id, chain, blob, record.created)
-        return StepResult(keys.definition.digest, (*parent.layers, layer))
-
-
-def local_record(
-    record: RemoteRecord, blob: Descriptor, chain: str, parent: str, identity: str, key: CacheKey | None
-) -> CacheRecord:
-    """``record`` as one of this machine, under ``key`` or its own."""
-    return CacheRecord(
-        key=record.key if key is None else key.digest,
-        kind=record.kind if key is None else key.domain,
-        chain_id=chain,
-        parent_chain_id=parent,
-        diff_id=record.diff_id,
-        media_type=blob.media_type,
-        digest=blob.digest,
-        size_bytes=blob.size,
-        created=record.created,
-        created_ns=record.created_ns,
-        duration_ns=record.duration_ns,
-        identity=identity,
-        description=record.description,
-        parts=() if key is None else key.parts,
-    )
-
-
 def write_cache(
     records: Sequence[CacheRecord],
     mounts: Sequence[PackedMount],
@@ -287,7 +209,7 @@ def write_cache(
     config = encode(records, places, remote)
     descriptor = Descriptor(CONFIG_TYPE, sha256(config), len(config))
     manifest = Manifest.create(descriptor, tuple(layers.values()), artifact_type=CONFIG_TYPE)
-    place.write(session.store, manifest, config, cancel)
+    place.write(session, manifest, config, cancel)
     return describe(results, len(mounts))
 
 
@@ -309,31 +231,10 @@ def inline(manifest: Manifest, diff_ids: Sequence[str], records: Sequence[CacheR
 
 
 def exportable(session: Session, records: Iterable[CacheRecord]) -> list[CacheRecord]:
-    """Those of ``records`` whose layers are in the store."""
-    return [record for record in records if session.store.blobs.size(Digest(record.digest)) is not None]
+    """Those of ``records`` whose layers are in the store or known to be elsewhere."""
 
+    def is_there(digest: Digest) -> bool:
+        known = session.absent is not None and session.absent.knows(digest)
+        return known or session.store.blobs.size(digest) is not None
 
-def take_all(cache: RemoteCache, session: Session, cancel: threading.Event) -> tuple[int, int]:
-    """All results of ``cache`` whose parents are here or came with it are on this machine; how many, how many not.
-
-    Raises LayersError, OSError.
-    """
-    waiting = {(record.chain_id, record.key): record for record in cache.records.values()}
-    taken: set[str] = set()
-    progress = True
-    while waiting and progress:
-        progress = False
-        for place, record in tuple(waiting.items()):
-            below = ChainId(Digest(record.parent_chain_id)) if record.parent_chain_id else None
-            if below is not None and not session.snapshotter.has(below):
-                continue
-            if chain_id(below, Digest(record.diff_id)) != record.chain_id:
-                raise LayersError(f"record {record.key} names a chain that its layers do not make")
-            blob = cache.layers[record.layer]
-            cache.place.fetch(session.store, blob, cancel)
-            chain = unpack_layer(session.store, blob, Digest(record.diff_id), below)
-            session.cache.add(local_record(record, blob, chain, record.parent_chain_id, "", None))
-            taken.add(chain)
-            del waiting[place]
-            progress = True
-    return len(taken), len({chain for chain, _ in waiting})
+    return [record for record in records if is_there(Digest(record.digest))]

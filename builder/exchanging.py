@@ -14,7 +14,7 @@ import trio
 from builder import cachemounts, exchange
 from builder.errors import BuildError
 from builder.events import Journal, Outcome
-from builder.exchange import RemoteCaches
+from builder.exchange import RemoteCache
 from builder.graph import Step, StepId
 from builder.options import BuildOptions
 from builder.results import StepResult
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 async def open_caches(
     options: BuildOptions, platform: Platform, session: Session, journal: Journal
-) -> RemoteCaches | None:
+) -> tuple[RemoteCache, ...]:
     """The results elsewhere that ``--cache-from`` names; of those that can't be read a warning is told."""
     if not options.cache_from or options.no_cache:
-        return None
+        return ()
     step = journal.start("importing cache from " + ", ".join(map(exchange.name_of, options.cache_from)))
     try:
         caches = await call_blocking(
@@ -43,7 +43,7 @@ async def open_caches(
         step.finish(Outcome.CANCELLED)
         raise
     step.finish(Outcome.DONE)
-    return RemoteCaches(caches, session, journal.notice)
+    return caches
 
 
 async def export_caches(

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import trio
 
 from builder.assemble import format_time
-from builder.errors import BuildError, ContextError, describe_os_error, room_hints
+from builder.elsewhere import RemoteCaches
+from builder.errors import BuildError, ContextError, LostLayerError, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
-from builder.exchange import RemoteCaches
 from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
 from builder.options import BuildOptions
@@ -97,12 +97,18 @@ class Executor:
         Raises:
             BuildError: the step cannot be done; the error knows its lines.
         """
+        if isinstance(step.operation, Pull) and self._elsewhere:
+            return Finished(await self._defer(step, step.operation))
         journal = self._journal.start(step.title)
         started_ns = time.monotonic_ns()
         try:
             with _placed_at(step):
                 obtained = await self._obtain(step, results, journal)
         except trio.Cancelled:
+            journal.finish(Outcome.CANCELLED)
+            raise
+        except LostLayerError:
+            # it will be done in another way
             journal.finish(Outcome.CANCELLED)
             raise
         except BuildError as error:
@@ -143,12 +149,27 @@ class Executor:
             obtained = await self._work(step, results, keys, journal)
             return obtained._replace(settle=_closing(held.pop_all(), obtained.settle))
 
-    async def _obtain_base(self, step: Step, operation: Pull | Scratch, journal: StepJournal) -> _Obtained:
-        found = await trio.to_thread.run_sync(self._find_base, step)
-        if found is not None or isinstance(operation, Scratch):
-            return _Obtained(found or EMPTY, cached=True)
+    async def _defer(self, step: Step, operation: Pull) -> StepResult:
+        """The base, which is fetched when a step needs it: all that stands on it may be had elsewhere."""
         base = self._lookup.base(operation)
-        await pull.pull(self._session, base, journal)
+        found = await trio.to_thread.run_sync(self._find_base, step)
+        if found is None and self._session.absent is not None:
+            origin = pull.BaseOrigin(self._session, base, self._journal)
+            for layer in base.manifest.layers:
+                self._session.absent.note(layer, origin)
+            self._pin(base.result)
+        self.tell_cached(step)
+        return base.result
+
+    async def _obtain_base(self, step: Step, operation: Pull | Scratch, journal: StepJournal) -> _Obtained:
+        if isinstance(operation, Scratch):
+            return _Obtained(EMPTY, cached=True)
+        found = await trio.to_thread.run_sync(self._find_base, step)
+        is_leaf = step.id in self._leaves
+        if found is not None and (is_leaf or self._session.is_unpacked(found.layers)):
+            return _Obtained(found, cached=True)
+        base = self._lookup.base(operation)
+        await pull.pull(self._session, base, journal, unpack=not is_leaf)
         self._pin(base.result)
         return _Obtained(base.result, cached=False)
 
@@ -194,10 +215,12 @@ class Executor:
         if not elsewhere or not self._may_reuse(step):
             return None
         parent = EMPTY if step.base is None else results[step.base]
-        identity = self._lookup.identity(step)
-        return await pull.call_blocking(
-            lambda cancel: elsewhere.find(keys, parent, identity, cancel), threading.Event()
-        )
+        found = await trio.to_thread.run_sync(elsewhere.find, keys, parent, self._lookup.identity(step))
+        if found is None:
+            return None
+        self._lookup.tell_found(step, found.records)
+        self._pin(found.result)
+        return found.result
 
     async def _tell_miss(self, step: Step, keys: StepKeys, journal: StepJournal) -> None:
         """Why the step must be run is part of its output."""

@@ -21,7 +21,7 @@ from builder.session import Session
 from layers.descriptor import Descriptor
 from layers.errors import FormatError
 from layers.reference import Reference
-from layers.store import Store, StoredImage
+from layers.store import Store
 
 
 class Output(NamedTuple):
@@ -83,13 +83,22 @@ def _parse_name(text: str) -> Reference:
     return reference
 
 
-def export_local(session: Session, image: AssembledImage, exports: Exports, step: StepJournal) -> None:
-    """The image is in the store under its names, and in the files and directories of the outputs."""
+def export_local(
+    session: Session, image: AssembledImage, exports: Exports, step: StepJournal, *, keep: bool = True
+) -> None:
+    """The image is in the store under its names, and in the files and directories of the outputs.
+
+    Without ``keep`` its names mean nothing here from now on, and it is only ready to be pushed: layers are not here.
+    """
     store = session.store
     store.blobs.put(image.config_bytes)
-    descriptor = store.blobs.put(image.manifest.raw)._replace(
-        media_type=image.manifest.media_type, platform=image.config.platform
-    )
+    store.blobs.put(image.manifest.raw)
+    descriptor = image.stored.descriptor
+    if not keep:
+        for name in exports.names:
+            store.untag(name)
+        _tell(step, f"image {image.image_id} is pushed only, since layers of it are not here: --load keeps it as well")
+        return
     _tell(step, f"writing image {image.image_id}")
     if not exports.names:
         store.keep(descriptor)
@@ -136,8 +145,7 @@ def _write_archive(
         if output.kind == "oci":
             write_oci_archive(store, [(descriptor, name) for name in listed], out)
         else:
-            stored = StoredImage(tuple(names), descriptor, image.manifest, image.config)
-            write_docker_archive(store, [(stored, names)], out)
+            write_docker_archive(store, [(image.stored, names)], out)
 
 
 def _is_special(path: str) -> bool:

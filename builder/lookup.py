@@ -2,15 +2,15 @@
 
 On the cached-build path; synchronous.  Invariants: a result is a hit only when its layer lies on the very root the
 step would run on (the chain id is derived from the step's own parent, never taken from a record), and its blob is in
-the store, of which ``Session.ensure_unpacked`` makes the directory that a later step may need; a hit by content is
-remembered under the definition key as well.
+the store, of which ``Session.ensure_unpacked`` makes the directory that a later step may need (of a base as well); a
+hit by content is remembered under the definition key as well.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from builder.bases import Base
@@ -41,6 +41,9 @@ class Lookup:
         self._keys: dict[StepId, StepKeys] = {}
         self._remote: dict[StepId, Sequence[tuple[str, Value]]] = {}
         self._dockerfile = _name(plan)
+        self._found: dict[StepId, tuple[CacheRecord, ...]] = {}
+        self.elsewhere: Callable[[CacheKey], bool] | None = None
+        """Whether something else has a result, while steps are run."""
 
     @property
     def epoch(self) -> int | None:
@@ -60,8 +63,18 @@ class Lookup:
     def keys(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys:
         """The keys of ``step``, made once in a build; raises BuildError where its sources are wrong."""
         if step.id not in self._keys:
-            self._keys[step.id] = self.fresh_keys(step, results)
+            self._keys[step.id] = self._guess(step, results) or self.fresh_keys(step, results)
         return self._keys[step.id]
+
+    def _guess(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys | None:
+        """The keys of a step that has a result, as far as they are known without unpacking what it stands on."""
+        for keys in step_keys.guess_keys(step, results, self._inputs, self._remote.get(step.id, ())):
+            if self._has_record(keys.definition) or (keys.content is not None and self._has_record(keys.content())):
+                return keys
+        return None
+
+    def _has_record(self, key: CacheKey) -> bool:
+        return self._session.cache.find(key) is not None or (self.elsewhere is not None and self.elsewhere(key))
 
     def fresh_keys(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys:
         """The keys of ``step`` as the files it takes are now."""
@@ -70,6 +83,10 @@ class Lookup:
     def tell_remote(self, step: Step, parts: Sequence[tuple[str, Value]]) -> None:
         """``parts`` of the key say what the remote sources of ``step`` are; to be told before its key is made."""
         self._remote[step.id] = parts
+
+    def tell_found(self, step: Step, records: tuple[CacheRecord, ...]) -> None:
+        """``records`` are those of the result that something else has of ``step``."""
+        self._found[step.id] = records
 
     def open_source(self, operation: Copy, results: Mapping[StepId, StepResult]) -> AbstractContextManager[SourceTree]:
         """The tree that ``operation`` takes files from."""
@@ -81,14 +98,16 @@ class Lookup:
             return EMPTY
         if isinstance(step.operation, Pull):
             result = self.base(step.operation).result
-            return result if self._has_layers(result) else None
+            return result if all(map(self._has_layer, result.layers)) else None
         return None
 
     def find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
-        """The result that is there under one of ``keys``."""
+        """The result that is there under one of ``keys``; by content only where nothing else has it by definition."""
         parent = EMPTY if step.base is None else results[step.base]
         record, result = self._find_key(keys.definition, keys.definition, parent)
-        if result is None and keys.content is not None:
+        # what the content is may take fetching it
+        is_elsewhere = self.elsewhere is not None and self.elsewhere(keys.definition)
+        if result is None and keys.content is not None and not is_elsewhere:
             content = keys.content()
             record, result = self._find_key(content, keys.definition, parent)
             if record is not None and result is not None:
@@ -107,6 +126,9 @@ class Lookup:
         found: list[CacheRecord] = []
         for step in steps:
             if isinstance(step.operation, Pull | Scratch):
+                continue
+            if step.id in self._found:
+                found += self._found[step.id]
                 continue
             keys = self.keys(step, results)
             for key in (keys.definition, *(() if keys.content is None else (keys.content(),))):
@@ -149,11 +171,6 @@ class Lookup:
         )
         result = StepResult(definition.digest, (*parent.layers, layer))
         return record, result if self._has_layer(layer) else None
-
-    def _has_layers(self, result: StepResult) -> bool:
-        """Whether a base is here with all its blobs; an empty image is."""
-        here = all(self._session.store.blobs.size(layer.descriptor.digest) is not None for layer in result.layers)
-        return here and (result.chain_id is None or self._session.snapshotter.has(ChainId(Digest(result.chain_id))))
 
     def _has_layer(self, layer: LayerResult) -> bool:
         return self._session.store.blobs.size(layer.descriptor.digest) == layer.descriptor.size

@@ -30,8 +30,9 @@ class BuildOptions(NamedTuple):
     path, None for ``Dockerfile`` in the context, ``-`` for stdin; ``secrets`` and ``agents`` (paths of sockets)
     are there for mounts, by id; ``allowed`` are entitlements such as ``security.insecure``; ``outputs`` are the fields
     of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own. ``no_cache_stages`` are stages, by
-    name or number, whose steps are run anew. ``cache_from`` and ``cache_to`` are the fields of those options.
-    ``isolation`` is a level of `builder.sandbox.isolation`, or ``auto`` for the strongest that works.
+    name or number, whose steps are run anew. ``load``: the image is kept in the store whatever that takes.
+    ``cache_from`` and ``cache_to`` are the fields of those options. ``isolation`` is a level of
+    `builder.sandbox.isolation`, or ``auto`` for the strongest that works.
     """
 
     context: str
@@ -44,6 +45,7 @@ class BuildOptions(NamedTuple):
     no_cache: bool = False
     pull: bool = False
     push: bool = False
+    load: bool = False
     outputs: tuple[Mapping[str, str], ...] = ()
     network: str = "default"
     limits: Limits = Limits()

@@ -19,6 +19,7 @@ from layers.snapshotter import Snapshotter
 from layers.store import Store
 
 if TYPE_CHECKING:
+    from builder.absent import AbsentLayers
     from builder.servers import Servers
     from layers.registry.settings import RegistrySettings
 
@@ -40,6 +41,8 @@ class Session:
         self.cache = BuildCache(self.root, warn)
         self.pins = Pins(self.root)
         self._isolation = isolation
+        self.absent: AbsentLayers | None = None
+        """What else has layers that are not here, while steps are run."""
         self._servers: Servers | None = None
         self._registries: RegistrySettings | None = None
 
@@ -66,15 +69,23 @@ class Session:
         if self._servers is not None:
             self._servers.end()
 
-    def ensure_unpacked(self, layers: Sequence[LayerResult]) -> None:
-        """The directories of ``layers``, bottom first, are there. Raises LayersError where a blob is gone or damaged.
+    def is_unpacked(self, layers: Sequence[LayerResult]) -> bool:
+        """Whether the directories of ``layers``, bottom first, are there."""
+        return not layers or self.snapshotter.has(ChainId(Digest(layers[-1].chain_id)))
 
-        A layer that no step looked at has none so far.
+    def ensure_unpacked(self, layers: Sequence[LayerResult]) -> None:
+        """The directories of ``layers``, bottom first, are there; those that are elsewhere are fetched.
+
+        A layer that no step looked at has none so far. Raises LayersError where a blob is gone or damaged, BuildError
+        where one cannot be fetched.
         """
-        if not layers or self.snapshotter.has(ChainId(Digest(layers[-1].chain_id))):
+        if self.is_unpacked(layers):
             return
         from layers.ensure import ensure_layers
 
+        if self.absent is not None:
+            bare = [layer for layer in layers if not self.snapshotter.has(ChainId(Digest(layer.chain_id)))]
+            self.absent.fetch_for_step([layer.descriptor for layer in bare])
         ensure_layers(self.store, [(layer.descriptor, Digest(layer.diff_id)) for layer in layers])
 
     def close(self) -> None:

@@ -109,6 +109,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         no_cache=arguments.no_cache,
         pull=arguments.pull,
         push=arguments.push,
+        load=arguments.load,
         outputs=tuple(arguments.output),
         network=arguments.network,
         limits=read_limits(arguments),
@@ -191,6 +192,10 @@ def _add_cache(parser: ArgumentParser) -> None:
 def _add_results(parser: ArgumentParser) -> None:
     """Where results go and how progress is shown."""
     parser.add_argument("--push", action="store_true", help="send the result to the registries in its names")
+    parser.add_argument(
+        "--load", action="store_true",
+        help="keep the result in the store, as without --push is always done, even where layers must be fetched for it",
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--output", action="append", default=[], type=parse_output, metavar="type=TYPE,dest=PATH",
         help="write the result elsewhere too: oci, docker, image, registry, local (DIR alone), tar (- on stdout)",

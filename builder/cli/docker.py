@@ -37,14 +37,11 @@ def add_accepted(parser: argparse.ArgumentParser) -> None:
 
     What is to be told about them is in the list ``notes`` of the parsed arguments.
     """
-    for option, reason in (
-        ("--load", "images are always in the store"),
-        ("--compress", "the context is read where it lies"),
-    ):
-        parser.add_argument(
-            option, action="append_const", dest="notes", default=[], const=f"{option} has no effect: {reason}",
-            help=f"accepted without effect: {reason}",
-        )  # fmt: skip
+    parser.add_argument(
+        "--compress", action="append_const", dest="notes", default=[],
+        const="--compress has no effect: the context is read where it lies",
+        help="accepted without effect: the context is read where it lies",
+    )  # fmt: skip
     for option in ("--rm", "--force-rm"):
         parser.add_argument(option, action="store_true", help="accepted: nothing of a step stays but its layer")
     for option in ("--provenance", "--sbom"):

@@ -58,14 +58,14 @@ def command_cache_import(words: Sequence[str]) -> int:
     """All results from elsewhere whose bases are in the store are here, and the cache mounts that came with them."""
     arguments = parser_cache_import().read(words)
     become_root()
-    from builder import cachemounts, exchange
+    from builder import cachemounts, elsewhere, exchange
     from layers.platform import host
 
     cancel = threading.Event()
     with Session(arguments.root) as session:
         place = exchange.place_of(arguments.source, session)
         cache = exchange.read_cache(exchange.name_of(arguments.source), place, host(), cancel)
-        taken, left = exchange.take_all(cache, session, cancel)
+        taken, left = elsewhere.take_all(cache, session, cancel)
         mounts = cachemounts.take_all(cache, session, warn_on_stderr, cancel)
     text = f", {left} left out: their bases are not here" if left else ""
     sys.stdout.write(f"{exchange.describe(taken, mounts)} taken{text}\n")

@@ -1,7 +1,9 @@
 """What decides the result of COPY and ADD, as keys.
 
 On the cached-build path. Invariants: two operations with equal keys put the same files in place, up to times; whatever
-can't be told without reading the target's files is taken as making a difference.
+can't be told without reading the target's files is taken as making a difference. A key that names the files below
+(all but those of ``--link``) takes nothing more from them than `Target`, of which the same files give the same: so at
+most one of `GUESSES` leads to keys that anybody has used.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 from builder import paths
 from builder.errors import ContextError
@@ -20,6 +23,21 @@ from builder.selection import Selected, SourceEntry, SourceTree, entries_below, 
 from cache.contenthash import FileMemory, TreeEntry, fingerprint
 from cache.framing import Value
 from cache.keys import CacheKey, KeyedSource, StepInput, copy_key
+
+
+class Target(NamedTuple):
+    """What a key takes from the files of the step below.
+
+    ``is_directory``: the destination may be one, so that a single file keeps its name there. ``identities``: name and
+    digest of the files that say who an owner is, where nothing else in the key tells which files these are.
+    """
+
+    is_directory: bool
+    identities: tuple[tuple[str, str], ...] = ()
+
+
+GUESSES = (Target(is_directory=False), Target(is_directory=True))
+"""What a target can be, where its files are not here: of an operation that is `guessable`."""
 
 
 def keyed_sources(
@@ -47,11 +65,11 @@ def key(
     *,
     parent: StepInput,
     sources: Sequence[KeyedSource | StepInput],
-    branches: Sequence[str | os.PathLike[str]],
+    target: Target,
     remote: Sequence[tuple[str, Value]] = (),
     epoch: int | None = None,
 ) -> CacheKey:
-    """The key of ``operation`` on ``branches`` (top first), the files of the step ``parent``; see `looks_at_target`.
+    """The key of ``operation`` on the files of the step ``parent``, of which ``target`` is told (`look_at`).
 
     ``sources`` are those of ``keyed_sources``; or, in a definition key, the step the files come from. ``remote`` says
     what its remote sources are (``Resolved.key_parts``).
@@ -65,20 +83,38 @@ def key(
         strength,
         parent=None if operation.link else parent,
         destination=operation.destination,
-        sources=[_nameless(source, operation, sources, branches) for source in sources],
+        sources=[_nameless(source, operation, sources, target) for source in sources],
         owner=operation.chown or None,
         mode=operation.chmod or None,
         flags=flags,
-        identities=identity_digests(operation.chown, branches),
+        identities=target.identities,
         details=[*details, *remote],
         epoch=epoch,
     )
 
 
-def looks_at_target(operation: Copy) -> bool:
-    """Whether the key may depend on files of the step below: who an owner is, what the destination is."""
-    to_directory = operation.destination.endswith("/") or operation.unpack
-    return not to_directory or bool(operation.chown and names_identity(operation.chown))
+def looks_at_target(operation: Copy, *, by_content: bool) -> bool:
+    """Whether the key depends on files of the step below: on what the destination is, or with ``--link`` on owners.
+
+    ``by_content``: of a key that has the sources by content; one that has them by step has no names of files.
+    """
+    if operation.link and operation.chown and names_identity(operation.chown):
+        return True
+    return by_content and not (operation.destination.endswith("/") or operation.unpack)
+
+
+def guessable(operation: Copy) -> bool:
+    """Whether all that can be known of the target is in `GUESSES`: the key has the files below as a whole."""
+    return not operation.link
+
+
+def look_at(operation: Copy, branches: Sequence[str | os.PathLike[str]]) -> Target:
+    """What ``branches`` (top first) say that the key of ``operation`` depends on."""
+    if operation.destination.endswith("/") or operation.unpack:
+        is_directory = True
+    else:
+        is_directory = _may_be_directory(operation.destination, branches)
+    return Target(is_directory, identity_digests(operation.chown, branches) if operation.link else ())
 
 
 def identity_digests(owner: str, branches: Sequence[str | os.PathLike[str]]) -> tuple[tuple[str, str], ...]:
@@ -135,13 +171,11 @@ def _nameless(
     source: KeyedSource | StepInput,
     operation: Copy,
     sources: Sequence[KeyedSource | StepInput],
-    branches: Sequence[str | os.PathLike[str]],
+    target: Target,
 ) -> KeyedSource | StepInput:
     """``source`` without its name where the result can't have the name: one file that becomes ``destination``."""
     count = len(sources) + len(operation.inline) + len(operation.http) + len(operation.git)
-    if isinstance(source, StepInput) or source.name is None or count > 1:
-        return source
-    if operation.destination.endswith("/") or operation.unpack or _may_be_directory(operation.destination, branches):
+    if isinstance(source, StepInput) or source.name is None or count > 1 or target.is_directory:
         return source
     return source._replace(name=None)
 

@@ -27,6 +27,7 @@ from builder.results import EMPTY, StepResult
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copykeys
+from builder.steps.copykeys import Target
 from cache.framing import Value
 from cache.keys import CONTENT, DEFINITION, CacheKey, KeyedMount, KeyedSource, StepInput, directory_key, run_key
 from layers.digest import ChainId, Digest
@@ -177,33 +178,75 @@ def _copy(
     remote: Sequence[tuple[str, Value]],
 ) -> StepKeys:
     """The keys of COPY or ADD: what comes from a step is known by the step, what comes from the context by content."""
-    below = (
-        None if parent.chain_id is None or not copykeys.looks_at_target(operation) else ChainId(Digest(parent.chain_id))
-    )
-    branches: tuple[str, ...] = ()
-    if below is not None:
-        inputs.session.ensure_unpacked(parent.layers)
-        branches = inputs.session.snapshotter.directories(below)
-
-    def make(strength: str, sources: Sequence[KeyedSource | StepInput]) -> CacheKey:
-        return copykeys.key(
-            strength,
-            operation,
-            parent=step_input(parent),
-            sources=sources,
-            branches=branches,
-            remote=remote,
-            epoch=inputs.epoch,
-        )
+    if operation.from_step is None:
+        sources = copykeys.keyed_sources(operation, inputs.context_of(operation.context), inputs.session.cache.files)
+        return _copy_of_context(operation, parent, inputs, remote, sources)
 
     def content() -> CacheKey:
         with open_source(operation, results, inputs) as tree:
-            return make(CONTENT, copykeys.keyed_sources(operation, tree, inputs.session.cache.files))
+            sources = copykeys.keyed_sources(operation, tree, inputs.session.cache.files)
+        target = _target(operation, parent, inputs.session, by_content=True)
+        return _copy_key(CONTENT, operation, parent, inputs, remote, sources, target)
 
-    if operation.from_step is not None:
-        return StepKeys(make(DEFINITION, [step_input(results[operation.from_step])]), content)
+    target = _target(operation, parent, inputs.session, by_content=False)
+    origin = [step_input(results[operation.from_step])]
+    return StepKeys(_copy_key(DEFINITION, operation, parent, inputs, remote, origin, target), content)
+
+
+def _copy_of_context(
+    operation: Copy,
+    parent: StepResult,
+    inputs: KeyInputs,
+    remote: Sequence[tuple[str, Value]],
+    sources: Sequence[KeyedSource],
+    guessed: Target | None = None,
+) -> StepKeys:
+    """``guessed`` is taken for what the files below would tell."""
+    target = guessed or _target(operation, parent, inputs.session, by_content=True)
+
+    def make(strength: str) -> CacheKey:
+        return _copy_key(strength, operation, parent, inputs, remote, sources, target)
+
+    return StepKeys(make(DEFINITION), lambda: make(CONTENT))
+
+
+def _copy_key(
+    strength: str,
+    operation: Copy,
+    parent: StepResult,
+    inputs: KeyInputs,
+    remote: Sequence[tuple[str, Value]],
+    sources: Sequence[KeyedSource | StepInput],
+    target: Target,
+) -> CacheKey:
+    below = step_input(parent)
+    return copykeys.key(
+        strength, operation, parent=below, sources=sources, target=target, remote=remote, epoch=inputs.epoch
+    )
+
+
+def _target(operation: Copy, parent: StepResult, session: Session, *, by_content: bool) -> Target:
+    branches: tuple[str, ...] = ()
+    if parent.chain_id is not None and copykeys.looks_at_target(operation, by_content=by_content):
+        session.ensure_unpacked(parent.layers)
+        branches = session.snapshotter.directories(ChainId(Digest(parent.chain_id)))
+    return copykeys.look_at(operation, branches)
+
+
+def guess_keys(
+    step: Step, results: Mapping[StepId, StepResult], inputs: KeyInputs, remote: Sequence[tuple[str, Value]] = ()
+) -> tuple[StepKeys, ...]:
+    """The keys that ``step`` may have, where telling which takes files of the step below that are not unpacked.
+
+    One of them are its keys, and of the others there are no records; none where `create_keys` can tell at once.
+    """
+    operation, parent = step.operation, EMPTY if step.base is None else results[step.base]
+    if not isinstance(operation, Copy) or operation.from_step is not None or not copykeys.guessable(operation):
+        return ()
+    if not copykeys.looks_at_target(operation, by_content=True) or inputs.session.is_unpacked(parent.layers):
+        return ()
     sources = copykeys.keyed_sources(operation, inputs.context_of(operation.context), inputs.session.cache.files)
-    return StepKeys(make(DEFINITION, sources), lambda: make(CONTENT, sources))
+    return tuple(_copy_of_context(operation, parent, inputs, remote, sources, guess) for guess in copykeys.GUESSES)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Invariants: bytes are compared with their digests before they are given out or s
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from layers.descriptor import Descriptor
 from layers.digest import sha256
@@ -31,20 +32,24 @@ def read_manifest(
         return transfer.call(lambda: _read(transfer.client(api_host(reference.registry)), reference, platform))
 
 
-def fetch_blob(
-    store: Store, reference: Reference, blob: Descriptor, settings: RegistrySettings, cancel: threading.Event
+def fetch_blobs(
+    store: Store,
+    reference: Reference,
+    blobs: Sequence[Descriptor],
+    settings: RegistrySettings,
+    cancel: threading.Event,
 ) -> None:
-    """The blob of the repository is in the store."""
-    if store.blobs.size(blob.digest) == blob.size:
-        store.blobs.put(iter(()), expected=blob)
+    """The blobs of the repository are in the store, several fetched at a time."""
+    missing = [blob for blob in blobs if not store.blobs.refresh(blob.digest, blob.size)]
+    if not missing:
         return
     with Transfer(reference.canonical, reference.repository, settings, cancel) as transfer:
 
-        def fetch() -> None:
+        def fetch(blob: Descriptor) -> None:
             client = transfer.client(api_host(reference.registry))
             store.blobs.put(client.read_blob(blob), expected=blob)
 
-        transfer.call(fetch)
+        transfer.map(fetch, missing)
 
 
 def _read(client: RegistryClient, reference: Reference, platform: Platform) -> tuple[Manifest, bytes]:

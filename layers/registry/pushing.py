@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from layers import media
 from layers.descriptor import Descriptor
@@ -20,6 +21,9 @@ from layers.registry.settings import RegistrySettings, api_host
 from layers.registry.workers import Transfer
 from layers.store import Store, StoredImage
 
+if TYPE_CHECKING:
+    from layers.registry.transfer import Elsewhere
+
 _MOST_MOUNT_SOURCES = 3
 
 
@@ -30,6 +34,7 @@ def push(
     tags: tuple[str, ...],
     settings: RegistrySettings,
     compression: str,
+    elsewhere: Elsewhere | None,
     progress: Callback | None,
     cancel: threading.Event | None,
 ) -> Digest:
@@ -38,7 +43,7 @@ def push(
     image = source if isinstance(source, StoredImage) else store.image(source)
     store.claim()
     with Transfer(target.canonical, target.repository, settings, cancel, push=True) as transfer:
-        sender = _Sender(store, target, transfer, compressor, Reporter("push", progress))
+        sender = _Sender(store, target, transfer, compressor, Reporter("push", progress), elsewhere)
         blobs = tuple({blob.digest: blob for blob in (*image.manifest.layers, image.manifest.config)}.values())
         sent = dict(zip((blob.digest for blob in blobs), transfer.map(sender.send, blobs), strict=True))
         manifest = _rewrite(image.manifest, sent)
@@ -74,13 +79,21 @@ class _Sender:
     """One blob at a time to the registry; called by several threads."""
 
     def __init__(
-        self, store: Store, target: Reference, transfer: Transfer, compressor: Compressor | None, reporter: Reporter
+        self,
+        store: Store,
+        target: Reference,
+        transfer: Transfer,
+        compressor: Compressor | None,
+        reporter: Reporter,
+        elsewhere: Elsewhere | None,
     ) -> None:
         self._store = store
         self._transfer = transfer
         self._host = api_host(target.registry)
         self._compressor = compressor
         self._reporter = reporter
+        self._elsewhere = elsewhere
+        self._target = target
         self._sources = _mount_sources(store, target)
 
     def client(self) -> RegistryClient:
@@ -95,10 +108,11 @@ class _Sender:
         if outgoing is not None and client.has_blob(outgoing):
             reporter.state(blob, "exists", outgoing)
             return outgoing
-        sources = self._sources.get(blob.digest, ())
-        if outgoing is not None and client.mount_blob(outgoing, sources):
+        if outgoing is not None and client.mount_blob(outgoing, self._repositories(blob)):
             reporter.state(blob, "mounted", outgoing)
             return outgoing
+        if self._elsewhere is not None:
+            self._elsewhere.fetch((blob,), self._transfer.stop)
         ready = self._ready(blob)
         if outgoing != ready and client.has_blob(ready):
             reporter.state(blob, "exists", ready)
@@ -109,6 +123,13 @@ class _Sender:
         client.send_blob(ready, self._store.blobs.path(ready.digest), report)
         reporter.state(blob, "done", ready)
         return ready
+
+    def _repositories(self, blob: Descriptor) -> tuple[str, ...]:
+        """The repositories of the same registry that may have the blob."""
+        found = self._sources.get(blob.digest, ())
+        others = () if self._elsewhere is None else self._elsewhere.repositories(blob.digest)
+        near = (other.repository for other in others if other.registry == self._target.registry)
+        return tuple(dict.fromkeys(name for name in (*near, *found) if name != self._target.repository))
 
     def _known(self, blob: Descriptor) -> Descriptor | None:
         """What will be sent, as far as it is known without work."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from layers.descriptor import Descriptor
 from layers.digest import Digest
@@ -22,7 +22,19 @@ from layers.registry.progress import Callback, TransferProgress
 from layers.registry.settings import DEFAULTS, RegistrySettings
 from layers.store import Store, StoredImage
 
-__all__ = ["ResolvedImage", "TransferProgress", "pull", "push", "resolve"]
+__all__ = ["Elsewhere", "ResolvedImage", "TransferProgress", "pull", "push", "resolve"]
+
+
+class Elsewhere(Protocol):
+    """What has layers that a store lacks; called by several threads."""
+
+    def repositories(self, digest: Digest) -> tuple[Reference, ...]:
+        """Names in repositories that have the layer."""
+        ...
+
+    def fetch(self, blobs: Sequence[Descriptor], cancel: threading.Event) -> None:
+        """Those of ``blobs`` that can be had are in the store. Exceptions are passed on to the caller of `push`."""
+        ...
 
 
 class ResolvedImage(NamedTuple):
@@ -88,6 +100,7 @@ def push(
     tags: Sequence[str] = (),
     settings: RegistrySettings = DEFAULTS,
     compression: str = "gzip",
+    elsewhere: Elsewhere | None = None,
     progress: Callback | None = None,
     cancel: threading.Event | None = None,
 ) -> Digest:
@@ -96,6 +109,8 @@ def push(
     Layers that are uncompressed in the store are compressed as `layers.registry.compress` says (``compression``:
     ``gzip``, ``gzip:zlib``, ``gzip:isal``, ``zstd``, ``none``) and remembered, so that a second push compresses
     nothing; compressed ones travel as they are. The configuration, and with it the image id, is the same everywhere.
+    Of layers that the store lacks ``elsewhere`` is asked: for repositories of the registry that may give them to
+    another, then for the layers themselves.
 
     Raises:
         RegistryError: see `layers.registry.errors`.
@@ -104,7 +119,7 @@ def push(
     """
     from layers.registry import pushing
 
-    return pushing.push(store, source, _parse(target), tuple(tags), settings, compression, progress, cancel)
+    return pushing.push(store, source, _parse(target), tuple(tags), settings, compression, elsewhere, progress, cancel)
 
 
 def _parse(reference: Reference | str) -> Reference:

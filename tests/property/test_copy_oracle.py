@@ -100,7 +100,8 @@ def outcome(top, name, tree, operation, base):
     upper.mkdir()
     try:
         sources = copykeys.keyed_sources(operation, context)
-        key = copykeys.key(CONTENT, operation, parent=StepInput("", "base"), sources=sources, branches=[base])
+        target = copykeys.look_at(operation, [base])
+        key = copykeys.key(CONTENT, operation, parent=StepInput("", "base"), sources=sources, target=target)
     except BuildError as error:
         return None, error.message
     try:

@@ -720,7 +720,8 @@ class TestKeys:
         made = operation(*sources, **options)
         found = copykeys.keyed_sources(made, BuildContext(stage.context))
         chosen = [stage.base] if branches is None else branches
-        return copykeys.key(strength, made, parent=self.PARENT, sources=found, branches=chosen)
+        target = copykeys.look_at(made, chosen)
+        return copykeys.key(strength, made, parent=self.PARENT, sources=found, target=target)
 
     @pytest.mark.parametrize(
         "options",
@@ -772,17 +773,19 @@ class TestKeys:
 
     def test_who_a_name_is_counts(self, stage):
         make(stage.base, {"etc/passwd": b"app:x:5:6::/:\n"})
-        one = self.key(stage, "a", chown="app")
-        number = self.key(stage, "a", chown="5")
+        one = self.key(stage, "a", chown="app", link=True)
+        number = self.key(stage, "a", chown="5", link=True)
+        on_parent = self.key(stage, "a", chown="app")
         (stage.base / "etc/passwd").write_bytes(b"app:x:6:6::/:\n")
-        assert self.key(stage, "a", chown="app") != one
-        assert self.key(stage, "a", chown="5") == number
+        assert self.key(stage, "a", chown="app", link=True) != one
+        assert self.key(stage, "a", chown="5", link=True) == number
+        assert self.key(stage, "a", chown="app") == on_parent, "other files below are another parent"
 
     def test_link_is_independent_of_the_parent(self, stage):
         made = operation("a", link=True)
         found = copykeys.keyed_sources(made, BuildContext(stage.context))
         keys = {
-            copykeys.key(CONTENT, made, parent=StepInput("", chain), sources=found, branches=[])
+            copykeys.key(CONTENT, made, parent=StepInput("", chain), sources=found, target=copykeys.GUESSES[0])
             for chain in ("sha256:1", "sha256:2")
         }
         assert len(keys) == 1
@@ -791,7 +794,7 @@ class TestKeys:
         def made(sources, **options):
             one = operation(*sources, **options)
             origin = StepInput("origin", "sha256:9")
-            return copykeys.key(DEFINITION, one, parent=self.PARENT, sources=[origin], branches=[])
+            return copykeys.key(DEFINITION, one, parent=self.PARENT, sources=[origin], target=copykeys.GUESSES[0])
 
         assert made(["a"]) == made(["a"])
         assert made(["a"]) != made(["b"])

@@ -197,9 +197,9 @@ def test_options_of_docker_that_are_not_there_are_refused_by_name(words: list[st
 
 
 def test_options_of_docker_that_change_nothing_are_accepted() -> None:
-    words = ["--load", "--compress", "--rm", "--force-rm", "--provenance=false", "--sbom", "false", "."]
+    words = ["--compress", "--rm", "--force-rm", "--provenance=false", "--sbom", "false", "."]
     parsed = parser_build().read(words)
-    assert [note.split(" ")[0] for note in parsed.notes] == ["--load", "--compress"]
+    assert [note.split(" ")[0] for note in parsed.notes] == ["--compress"]
     assert parser_build().read(["."]).notes == []
 
 
