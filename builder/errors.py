@@ -22,8 +22,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from builder.dockerfile.source import Source, SourceRange
+
+if TYPE_CHECKING:
+    from builder.events import Usage
 
 
 class BuildError(Exception):
@@ -99,7 +103,7 @@ class LostLayerError(BuildError):
 class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base class says that it is an error
     """The command of a step ended with ``status``, which is the exit status of the build as well.
 
-    ``output`` holds the last lines the command wrote, ``used`` says what it cost.
+    ``output`` holds the last lines the command wrote, ``used`` is what it cost, None where it did not run.
     """
 
     def __init__(
@@ -110,7 +114,7 @@ class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base 
         source: SourceRange | None = None,
         hints: tuple[str, ...] = (),
         output: tuple[str, ...] = (),
-        used: str = "",
+        used: Usage | None = None,
     ) -> None:
         super().__init__(message, source=source, hints=hints, exit_status=status)
         self.status = status
@@ -163,7 +167,9 @@ def render(error: BuildError, sources: Mapping[str, Source]) -> str:
         else:
             place = f"{error.source}: "
     parts.append(f"error: {place}{error.message}")
-    if isinstance(error, StepFailed) and error.used:
-        parts.append(f"used: {error.used}")
+    if isinstance(error, StepFailed) and error.used is not None:
+        from builder.progress.usage import describe
+
+        parts.append(f"used: {describe(error.used)}")
     parts.extend(f"hint: {hint}" for hint in error.hints)
     return "\n".join(parts)

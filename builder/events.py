@@ -35,6 +35,8 @@ class Usage(NamedTuple):
     cpu_system_ns: int | None = None
     memory_peak_bytes: int | None = None
     pids_peak: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
 
 
 class StepStarted(NamedTuple):

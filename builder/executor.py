@@ -18,7 +18,7 @@ import trio
 
 from builder.assemble import format_time
 from builder.elsewhere import RemoteCaches
-from builder.errors import BuildError, ContextError, LostLayerError, describe_os_error, room_hints
+from builder.errors import BuildError, ContextError, LostLayerError, StepFailed, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
@@ -112,7 +112,7 @@ class Executor:
             journal.finish(Outcome.CANCELLED)
             raise
         except BuildError as error:
-            journal.finish(Outcome.FAILED, error.message)
+            journal.finish(Outcome.FAILED, error.message, error.used if isinstance(error, StepFailed) else None)
             raise
         except BaseException as error:
             journal.finish(Outcome.FAILED, str(error))

@@ -2,7 +2,7 @@
 
 ::
 
-     => [2/4] RUN make                        1.2s        finished, written once
+     => [2/4] RUN make       1.1s cpu 40.20MB  1.2s       finished, written once: what it used, how long it took
      => CACHED [3/4] COPY . /src              0.0s
      => [4/4] RUN make test                   3.4s        running, redrawn
      => => # the last lines of its output
@@ -25,6 +25,7 @@ from builder.progress.plain import TextOutput, format_bytes, visible_text
 _SECOND_NS = 1_000_000_000
 _REDRAW_INTERVAL_NS = 80_000_000
 _TAIL_LINES = 5
+_WIDE_COLUMNS = 70
 _BLUE, _RED, _YELLOW, _RESET = "\x1b[34m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
@@ -97,7 +98,12 @@ class TtyProgress:
         word = {Outcome.CACHED: "CACHED ", Outcome.FAILED: "ERROR ", Outcome.CANCELLED: "CANCELED "}.get(
             event.outcome, ""
         )
-        line = self._step_line(f"{word}{live.title}", seconds)
+        used = ""
+        if event.usage is not None:
+            from builder.progress.usage import describe_briefly
+
+            used = describe_briefly(event.usage) + "  "
+        line = self._step_line(f"{word}{live.title}", seconds, used)
         colour = {Outcome.FAILED: _RED, Outcome.CANCELLED: _YELLOW}.get(event.outcome, _BLUE)
         self._scroll([self._paint(colour, line)])
 
@@ -111,9 +117,9 @@ class TtyProgress:
             return 80, 24
         return max(size.columns, 20), max(size.lines, 4)
 
-    def _step_line(self, title: str, seconds: float) -> str:
+    def _step_line(self, title: str, seconds: float, used: str = "") -> str:
         columns, _ = self._size()
-        stamp = f"{seconds:.1f}s"
+        stamp = f"{used if columns >= _WIDE_COLUMNS else ''}{seconds:.1f}s"
         room = columns - len(stamp) - 6
         text = title if len(title) <= room else title[: room - 1] + "…"
         return f" => {text:<{room}} {stamp}"

@@ -35,7 +35,7 @@ from builder.limits import Limits
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
-from builder.sandbox.spec import HOSTNAME, SandboxResult, SandboxSpec, User
+from builder.sandbox.spec import HOSTNAME, Oom, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
 from builder.steps.demands import sandbox_network
 from builder.steps.mountend import MountEnd
@@ -107,6 +107,8 @@ async def run(
         result = await _run_in_sandbox(make_spec, root, environment, tail)
     if result.status or result.error:
         raise _failure(step, operation, result, tail, ROOM_HINTS if _is_full(root.upper) else ())
+    if result.oom is not None:
+        tail(2, f"a process of the step was killed: {_describe_oom(result.oom)}\n".encode())
     return usage_of(result)
 
 
@@ -299,7 +301,14 @@ def _refuse(step: Step, operation: Run, allowed: frozenset[str]) -> None:
 
 def usage_of(result: SandboxResult) -> Usage:
     """What the step used, as events tell it."""
-    return Usage(result.cpu_user_ns, result.cpu_system_ns, result.memory_peak_bytes, result.pids_peak)
+    return Usage(
+        result.cpu_user_ns,
+        result.cpu_system_ns,
+        result.memory_peak_bytes,
+        result.pids_peak,
+        result.read_bytes,
+        result.written_bytes,
+    )
 
 
 def _is_full(directory: Path) -> bool:
@@ -308,11 +317,15 @@ def _is_full(directory: Path) -> bool:
     return status.f_bavail * status.f_frsize < _LITTLE_ROOM_BYTES
 
 
+def _describe_oom(oom: Oom) -> str:
+    limit = f"at the limit of {oom.limit_bytes / _MIB:.0f} MiB" if oom.limit_bytes else "of the whole machine"
+    return f"out of memory {limit} (peak {oom.peak_bytes / _MIB:.0f} MiB)"
+
+
 def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail, hints: tuple[str, ...]) -> StepFailed:
     command = operation.shell_text
     if result.oom is not None:
-        limit, peak = (f"{number / _MIB:.0f} MiB" for number in result.oom)
-        message = f"process {command!r} did not complete: out of memory at the limit of {limit} (peak {peak})"
+        message = f"process {command!r} did not complete: {_describe_oom(result.oom)}"
     elif result.error is not None:
         message = f"process {command!r} could not be run: {result.error}"
     elif result.signal is not None:
@@ -325,14 +338,5 @@ def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail, hin
         source=step.source,
         hints=hints,
         output=tail.lines(),
-        used=_describe_use(result),
+        used=usage_of(result),
     )
-
-
-def _describe_use(result: SandboxResult) -> str:
-    """What the step used, for people."""
-    cpu_seconds = (result.cpu_user_ns + result.cpu_system_ns) / 1e9
-    parts = [f"{cpu_seconds:.1f} s of processor time"]
-    if result.memory_peak_bytes is not None:
-        parts.append(f"at most {result.memory_peak_bytes / _MIB:.0f} MiB of memory")
-    return ", ".join(parts)

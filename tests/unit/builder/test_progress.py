@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 
 import pytest
 
@@ -12,6 +13,7 @@ from builder.progress.plain import PlainProgress, format_bytes, visible_text
 from builder.progress.quiet import QuietProgress
 from builder.progress.rawjson import JsonProgress
 from builder.progress.tty import TtyProgress
+from builder.progress.usage import describe, describe_briefly
 
 SECOND = 1_000_000_000
 EVENTS = (
@@ -21,7 +23,7 @@ EVENTS = (
     StepOutput(2, 1, b"compil", SECOND // 10),
     StepOutput(2, 2, b"ing\nlast", SECOND // 5),
     Notice("something to know"),
-    StepFinished(2, Outcome.DONE, 2 * SECOND, None, Usage(memory_peak_bytes=7)),
+    StepFinished(2, Outcome.DONE, 2 * SECOND, None, Usage(1_500_000_000, 250_000_000, 7, 1, 0, 1_500_000)),
 )
 
 
@@ -38,6 +40,7 @@ def test_plain_lines():
         "#2 0.200 compiling",
         "WARN: something to know",
         "#2 2.000 last",
+        "#2 used 1.75s cpu (1.50s user, 0.25s system), 7B memory, 1 process, 0B read, 1.50MB written",
         "#2 DONE 2.0s",
     ]
 
@@ -96,7 +99,14 @@ def test_rawjson_is_one_object_a_line():
     assert objects[1]["vertexes"][0]["cached"] is True
     assert objects[3]["logs"][0] == {"vertex": "2", "stream": 1, "data": "Y29tcGls", "timestamp": 0.1}
     assert objects[5] == {"warnings": [{"short": "something to know"}]}
-    assert objects[6]["vertexes"][0]["usage"]["memory_peak_bytes"] == 7
+    assert objects[6]["vertexes"][0]["usage"] == {
+        "cpu_user_ns": 1_500_000_000,
+        "cpu_system_ns": 250_000_000,
+        "memory_peak_bytes": 7,
+        "pids_peak": 1,
+        "read_bytes": 0,
+        "written_bytes": 1_500_000,
+    }
 
 
 def test_quiet_tells_warnings_only():
@@ -180,3 +190,30 @@ def test_findings_for_programs_have_their_range() -> None:
             }
         ]
     }
+
+
+@pytest.mark.parametrize(
+    ("usage", "whole", "brief"),
+    [
+        (Usage(), "", ""),
+        (Usage(memory_peak_bytes=1000), "1.00kB memory", "1.00kB"),
+        (Usage(40_000_000, 10_000_000), "0.05s cpu (0.04s user, 0.01s system)", "0.1s cpu"),
+        (Usage(pids_peak=3, read_bytes=5), "3 processes, 5B read", ""),
+    ],
+)
+def test_only_what_was_counted_is_told(usage: Usage, whole: str, brief: str):
+    assert (describe(usage), describe_briefly(usage)) == (whole, brief)
+
+
+def test_terminal_tells_what_a_step_used_where_there_is_room(monkeypatch: pytest.MonkeyPatch):
+    ends = []
+    for columns in (80, 60):
+        monkeypatch.setattr("os.get_terminal_size", lambda _fd, columns=columns: os.terminal_size((columns, 24)))
+        out = io.StringIO()
+        progress = TtyProgress(out, lambda: 2 * SECOND, colour=False)
+        for event in EVENTS:
+            progress(event)
+        ends.append(next(line for line in reversed(out.getvalue().splitlines()) if "RUN make" in line))
+    assert ends[0].endswith("1.8s cpu 7B  2.0s")
+    assert "cpu" not in ends[1]
+    assert ends[1].endswith("  2.0s")
