@@ -34,6 +34,7 @@ def read_registry_settings(environment: Mapping[str, str]) -> RegistrySettings:
     Raises:
         UsageError: the file can't be read, is no TOML, or says what makes no sense; the message names the file.
     """
+    import pathlib
     import tomllib
 
     from layers.errors import FormatError
@@ -46,10 +47,12 @@ def read_registry_settings(environment: Mapping[str, str]) -> RegistrySettings:
         unknown = sorted(tables.keys() - _KNOWN)
         if unknown:
             raise FormatError(f"unknown table {unknown[0]!r}, expected {', '.join(sorted(_KNOWN))}")
-        return settings_from(tables.get("registries", {}))
+        settings = settings_from(tables.get("registries", {}))
     except FileNotFoundError:
-        return settings_from({})
+        settings = settings_from({})
     except OSError as error:
         raise UsageError(f"configuration {describe_os_error(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, FormatError) as error:
         raise UsageError(f"configuration {path!r}: {error}") from error
+    own = os.path.join(os.path.dirname(os.path.dirname(path)), "containers", "certs.d")
+    return settings._replace(certificates=(pathlib.Path(own), *settings.certificates))

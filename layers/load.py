@@ -46,8 +46,8 @@ class _Contents(NamedTuple):
     links: dict[str, str]
 
 
-def load(store: Store, stream: ByteSource) -> tuple[LoadedImage, ...]:
-    """The images of the archive are in the store, under the names they have there.
+def load(store: Store, stream: ByteSource, *, named: bool = True) -> tuple[LoadedImage, ...]:
+    """The images of the archive are in the store, under the names they have there unless ``named`` is false.
 
     Raises:
         ArchiveError: it is no archive of images, or something is missing in it.
@@ -55,10 +55,12 @@ def load(store: Store, stream: ByteSource) -> tuple[LoadedImage, ...]:
     """
     contents = _read(store, TarReader(Decompressed(stream)))
     if "index.json" in contents.texts:
-        return tuple(_load_layout(store, contents.texts["index.json"]))
-    if "manifest.json" in contents.texts:
-        return tuple(_load_docker(store, contents))
-    raise ArchiveError("archive: it holds neither index.json nor manifest.json, so no images")
+        found = _load_layout(store, contents.texts["index.json"])
+    elif "manifest.json" in contents.texts:
+        found = _load_docker(store, contents)
+    else:
+        raise ArchiveError("archive: it holds neither index.json nor manifest.json, so no images")
+    return tuple(_name(store, image) if named else image for image in found)
 
 
 def _read(store: Store, reader: TarReader) -> _Contents:
@@ -113,7 +115,7 @@ def _load_layout(store: Store, raw: bytes) -> Iterator[LoadedImage]:
         for part in closure(store, descriptor):
             if store.blobs.size(part.digest) != part.size:
                 raise ArchiveError(f'archive: image "{name or descriptor.digest}" lacks the blob {part.digest}')
-        yield _named(store, descriptor, () if name is None else (name,))
+        yield _described(descriptor, () if name is None else (name,))
 
 
 def _load_docker(store: Store, contents: _Contents) -> Iterator[LoadedImage]:
@@ -133,7 +135,7 @@ def _load_docker(store: Store, contents: _Contents) -> Iterator[LoadedImage]:
         described = store.blobs.put(raw, media_type=media.OCI_CONFIG)
         image = Image(Manifest.create(described, layers), config, raw)
         names = gojson.as_texts(fields.get("RepoTags"), "archive: manifest.json: RepoTags")
-        yield _named(store, put_image(store, image), names)
+        yield _described(put_image(store, image), names)
 
 
 def _layer(contents: _Contents, path: str) -> Descriptor:
@@ -157,11 +159,15 @@ def _check_diff_ids(config: ImageConfig, layers: tuple[Descriptor, ...]) -> None
             raise FormatError(f"archive: layer has the diff ID {layer.digest}, its config says {diff_id}")
 
 
-def _named(store: Store, descriptor: Descriptor, names: tuple[str, ...]) -> LoadedImage:
+def _described(descriptor: Descriptor, names: tuple[str, ...]) -> LoadedImage:
     plain = descriptor._replace(
         annotations={k: v for k, v in descriptor.annotations.items() if k not in {REF_NAME, CONTAINERD_NAME}}
     )
-    references = tuple(Reference.parse(name) for name in names)
-    for reference in references:
-        store.tag(reference, plain)
-    return LoadedImage(plain, tuple(reference.name for reference in references))
+    return LoadedImage(plain, tuple(Reference.parse(name).name for name in names))
+
+
+def _name(store: Store, image: LoadedImage) -> LoadedImage:
+    """The image has its names in the store."""
+    for name in image.names:
+        store.tag(name, image.descriptor)
+    return image

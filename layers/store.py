@@ -189,6 +189,10 @@ class Store:
             raise ImageNotFoundError(f'image "{wanted}" is not in the store "{self.directory}"')
         return found
 
+    def find(self, wanted: Reference | str) -> Descriptor | None:
+        """The manifest or index of that name, whatever platforms it has; None when there is no such name."""
+        return _find_name(self.entries(), wanted)
+
     def images(self) -> Iterator[StoredImage]:
         """All images, each once with all its names; a multi-platform image as the one for this machine."""
         names: dict[Digest, list[str]] = {}
@@ -200,6 +204,10 @@ class Store:
                 own.append(entry.annotations[REF_NAME])
         for digest, entry in first.items():
             yield self._load(entry, None)._replace(names=tuple(sorted(names[digest])))
+
+    def load(self, descriptor: Descriptor, platform: Platform | None = None) -> StoredImage:
+        """The image that a descriptor refers to, be it listed or not; of an index the one for ``platform``."""
+        return self._load(descriptor, platform)
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest | Index:
         """The manifest or index that the descriptor refers to, verified."""

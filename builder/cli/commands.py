@@ -22,6 +22,7 @@ COMMANDS = {
     "rmi": ("builder.cli.images", "remove an image's name, and what nothing else needs"),
     "pull": ("builder.cli.transfer", "fetch an image from a registry"),
     "push": ("builder.cli.transfer", "send an image to a registry"),
+    "copy": ("builder.cli.copying", "copy an image between registries, layouts, archives and the store"),
     "load": ("builder.cli.transfer", "read images from an archive"),
     "save": ("builder.cli.transfer", "write images to an archive"),
     "login": ("builder.cli.transfer", "store credentials for a registry"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from builder.cli.images import create_parser
 from builder.cli.parser import ArgumentParser
-from builder.configuration import read_registry_settings
+from builder.cli.registry_options import NO_SECRETS, add_registry_options, registry_settings
 from builder.errors import BuildError, UsageError
 from builder.exporting import Output, destination
 from builder.progress.plain import format_bytes
@@ -25,7 +24,10 @@ def parser_pull() -> ArgumentParser:
     """The options of ``pybuild pull``."""
     parser = create_parser("pull", "Fetch an image from a registry.", "pybuild pull debian:bookworm")
     parser.add_argument("image", metavar="IMAGE", help="name, with a tag or a digest")
+    parser.refused = NO_SECRETS
     parser.add_argument("--platform", metavar="OS/ARCH", help="which one of a multi-platform image")
+    parser.add_argument("--all-platforms", action="store_true", help="all of a multi-platform image")
+    add_registry_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return parser
 
@@ -36,13 +38,17 @@ def command_pull(words: Sequence[str]) -> int:
     from layers.registry import transfer
 
     wanted = None if arguments.platform is None else platform.parse(arguments.platform)
+    if wanted is not None and arguments.all_platforms:
+        raise UsageError("--platform chooses one, --all-platforms takes all: they exclude each other")
+    reference = Reference.parse(arguments.image)
     with Store(arguments.root) as store:
         descriptor = transfer.pull(
             store,
-            arguments.image,
+            reference,
             platform=wanted,
-            settings=read_registry_settings(os.environ),
-            progress=_progress(quiet=arguments.quiet),
+            all_platforms=arguments.all_platforms,
+            settings=registry_settings(arguments, reference.registry),
+            progress=transfer_progress(quiet=arguments.quiet),
         )
     sys.stdout.write(f"{descriptor.digest}\n")
     return 0
@@ -53,8 +59,12 @@ def parser_push() -> ArgumentParser:
     parser = create_parser("push", "Send an image to a registry.", "pybuild push hello registry.example/hello:1")
     parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
     parser.add_argument(
-        "target", metavar="TARGET", nargs="?", help="name in the registry, when it is not the image's own"
+        "target", metavar="TARGET", nargs="*", help="names in registries, when it is not the image's own"
     )
+    parser.refused = NO_SECRETS
+    parser.add_argument("--platform", metavar="OS/ARCH", help="only this one of a multi-platform image")
+    parser.add_argument("--digestfile", metavar="FILE", help="write the manifest's digest to FILE as well")
+    add_registry_options(parser)
     parser.add_argument("--compression", choices=("gzip", "zstd", "none"), default="gzip", help="of plain layers")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return parser
@@ -65,18 +75,39 @@ def command_push(words: Sequence[str]) -> int:
     arguments = parser_push().read(words)
     from layers.registry import transfer
 
+    targets = [Reference.parse(name) for name in arguments.target or [arguments.image]]
+    digests: list[str] = []
     with Store(arguments.root) as store:
-        image = store.image(arguments.image)
-        digest = transfer.push(
-            store,
-            image,
-            Reference.parse(arguments.target or arguments.image),
-            settings=read_registry_settings(os.environ),
-            compression=arguments.compression,
-            progress=_progress(quiet=arguments.quiet),
-        )
-    sys.stdout.write(f"{digest}\n")
+        for target, tags in _by_repository(targets):
+            digest = transfer.push(
+                store,
+                arguments.image,
+                target,
+                tags=tags,
+                platform=None if arguments.platform is None else platform.parse(arguments.platform),
+                settings=registry_settings(arguments, target.registry),
+                compression=arguments.compression,
+                progress=transfer_progress(quiet=arguments.quiet),
+            )
+            digests.append(digest)
+    # the same everywhere: it depends on the image and on the compression alone
+    if arguments.digestfile is not None:
+        with open(arguments.digestfile, "w", encoding="ascii") as file:
+            file.write(digests[0])
+    sys.stdout.write(f"{digests[0]}\n")
     return 0
+
+
+def _by_repository(targets: Sequence[Reference]) -> list[tuple[Reference, list[str]]]:
+    """The first name of each repository, and the tags of the others of it; one with a digest stands alone."""
+    found: dict[tuple[str, ...], tuple[Reference, list[str]]] = {}
+    for target in targets:
+        key = (target.registry, target.repository, str(target.digest or ""))
+        if key not in found or target.tag is None:
+            found[key] = (target, [])
+        else:
+            found[key][1].append(target.tag)
+    return list(found.values())
 
 
 def parser_load() -> ArgumentParser:
@@ -135,6 +166,7 @@ def parser_login() -> ArgumentParser:
     parser = _registry_parser("login", "Store credentials for a registry.", "pybuild login -u me registry.example")
     parser.add_argument("-u", "--username", help="asked for when left out")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
+    add_registry_options(parser)
     return parser
 
 
@@ -152,14 +184,17 @@ def command_login(words: Sequence[str]) -> int:
         from getpass import getpass
 
         password = getpass("Password: ")
-    place = auth.login(arguments.registry, username, password, settings=read_registry_settings(os.environ))
+    settings = registry_settings(arguments, auth.registry_name(arguments.registry))
+    place = auth.login(arguments.registry, username, password, settings=settings)
     sys.stdout.write(f"Login succeeded, credentials kept in {place}\n")
     return 0
 
 
 def parser_logout() -> ArgumentParser:
     """The options of ``pybuild logout``."""
-    return _registry_parser("logout", "Remove credentials for a registry.", "pybuild logout registry.example")
+    parser = _registry_parser("logout", "Remove credentials for a registry.", "pybuild logout registry.example")
+    parser.add_argument("--authfile", metavar="FILE", help="credentials, in place of the usual files")
+    return parser
 
 
 def command_logout(words: Sequence[str]) -> int:
@@ -167,7 +202,7 @@ def command_logout(words: Sequence[str]) -> int:
     arguments = parser_logout().read(words)
     from layers.registry import auth
 
-    places = auth.logout(arguments.registry, settings=read_registry_settings(os.environ))
+    places = auth.logout(arguments.registry, settings=registry_settings(arguments, ""))
     if not places:
         raise BuildError(f"no credentials for {arguments.registry!r} are kept")
     sys.stdout.writelines(f"Removed credentials from {place}\n" for place in places)
@@ -175,7 +210,7 @@ def command_logout(words: Sequence[str]) -> int:
 
 
 def _registry_parser(name: str, description: str, example: str) -> ArgumentParser:
-    parser = ArgumentParser(f"pybuild {name}", description, example)
+    parser = ArgumentParser(f"pybuild {name}", description, example, NO_SECRETS)
     parser.add_argument(
         "registry", metavar="REGISTRY", nargs="?", default="docker.io", help="host[:port]; Docker Hub when left out"
     )
@@ -190,7 +225,7 @@ def _ask(prompt: str) -> str:
     return sys.stdin.readline().strip()
 
 
-def _progress(*, quiet: bool) -> Callable[[TransferProgress], None] | None:
+def transfer_progress(*, quiet: bool) -> Callable[[TransferProgress], None] | None:
     """Writes a line on stderr when a blob has travelled."""
     if quiet:
         return None

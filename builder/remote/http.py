@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import email.message
 import hashlib
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -32,7 +33,7 @@ from builder.remote.cancellation import Cancellation
 from builder.remote.content import FetchedFile, Tell
 from builder.remote.downloads import Download, DownloadPlace
 from layers.registry import failures
-from layers.registry.connections import Adapter, Connections, trusting_context
+from layers.registry.connections import Adapter, Connections
 from layers.registry.retry import RETRIED_STATUSES, parse_retry_after, plan_delay
 from layers.registry.settings import Patience
 
@@ -236,7 +237,7 @@ class _Fetcher:
             auth = HTTPBasicAuth(unquote(user), unquote(password))
         plain = urlunsplit(parts._replace(netloc=_host(parts)))
         if parts.scheme == "https":
-            self._session.mount("https://", Adapter(self._connections, trusting_context(())))
+            self._session.mount("https://", Adapter(self._connections, ssl.create_default_context()))
         return self._session.get(
             plain,
             headers=headers,

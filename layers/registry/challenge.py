@@ -5,14 +5,13 @@ Sources: RFC 9110 11.6.1 (``WWW-Authenticate``), RFC 6750, the token specificati
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from layers.registry.errors import ProtocolError, printable
-from layers.registry.settings import is_loopback
+from layers.registry.settings import bracketed, is_loopback, reaches_inside
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'\s*({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_WORD}))\s*(?:,|$)')
@@ -55,31 +54,20 @@ def check_realm(realm: str, *, registry_scheme: str, registry_host: str, subject
     The realm comes from the registry, so it is not believed: it must be https, or http to the registry's own host, or
     to loopback from a registry on loopback; a registry elsewhere may not send us to loopback or link-local addresses.
     """
-    parts = urlsplit(realm)
+    try:
+        parts = urlsplit(realm)
+    except ValueError:
+        parts = urlsplit("")
     host = parts.hostname or ""
     same_host = parts.netloc == registry_host or host == (urlsplit(f"//{registry_host}").hostname or "")
     local = is_loopback(registry_host)
     good = not parts.username and not parts.password and bool(host)
     if parts.scheme == "http":
-        good = good and registry_scheme == "http" and (same_host or (local and is_loopback(_bracketed(host))))
+        good = good and registry_scheme == "http" and (same_host or (local and is_loopback(bracketed(host))))
     elif parts.scheme != "https":
         good = False
-    if good and not local and not same_host and _reaches_inside(host):
+    if good and not local and not same_host and reaches_inside(host):
         good = False
     if not good:
         shown = printable(f"{parts.scheme}://{host}{parts.path}")
         raise ProtocolError(subject, f'token server "{shown}" is not trusted with credentials of {registry_host}')
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _reaches_inside(host: str) -> bool:
-    if is_loopback(_bracketed(host)):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_link_local or address.is_unspecified

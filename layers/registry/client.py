@@ -7,18 +7,16 @@ at a time; `abort` may be called from any.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, urlencode
 
 import requests
-import urllib3.exceptions
 
-from layers import media
+from layers import gojson, media
 from layers.descriptor import Descriptor
 from layers.digest import Digest, sha256
+from layers.errors import FormatError
 from layers.manifest import LARGEST_MANIFEST_BYTES
 from layers.registry import failures
 from layers.registry.errors import (
@@ -30,20 +28,18 @@ from layers.registry.errors import (
     ProtocolError,
     RegistryError,
     UnauthorizedError,
-    UnavailableError,
 )
 from layers.registry.retry import plan_delay
 from layers.registry.session import RegistrySession, RepositoryContainer
+from layers.registry.uploads import Opener, Report, Upload
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 _ACCEPT = f"{media.OCI_INDEX}, {media.OCI_MANIFEST}, {media.DOCKER_INDEX}, {media.DOCKER_MANIFEST}"
-_OCTETS = "application/octet-stream"
 _MOST_RESUMPTIONS = 100
+_MOST_PAGES = 1000
 _OK, _CREATED, _ACCEPTED, _PARTIAL = 200, 201, 202, 206
 _NOT_FOUND, _UNSATISFIABLE = 404, 416
-
-Report = Callable[[int], None]
-"""Called with the number of bytes that have just gone over the wire (negative when a part starts over)."""
+_UNKNOWN_ROUTE = frozenset({400, 405, 501})
 
 
 class FetchedManifest(NamedTuple):
@@ -83,8 +79,31 @@ class RegistryClient:
                 failures.raise_for(response, self._subject)
 
     def tags(self) -> tuple[str, ...]:
-        """All tags of the repository, in the registry's order."""
-        return tuple(self.session.list_tags(self._urls))
+        """All tags of the repository, in the registry's order.
+
+        Raises:
+            ProtocolError: the list makes no sense, or has no end.
+        """
+        url = self._url(f"{self.host}/v2/{self.repository}/tags/list")
+        found: dict[str, None] = {}
+        for _ in range(_MOST_PAGES):
+            with self.session.do_request(url) as response:
+                if response.status_code != _OK:
+                    failures.raise_for(response, self._subject, unknown=ManifestUnknownError)
+                try:
+                    listed = gojson.loads_object(response.content, "list of tags")
+                    tags = gojson.as_texts(listed.get("tags"), "list of tags: tags")
+                except FormatError as error:
+                    raise ProtocolError(self._subject, str(error)) from error
+                following = response.links.get("next", {}).get("url")
+                known = len(found)
+                found.update(dict.fromkeys(tags))
+                if not following:
+                    return tuple(found)
+                url = self.session.step(response.url, following)
+            if len(found) == known:
+                break
+        raise ProtocolError(self._subject, f"{self.host} lists tags without end")
 
     # -- manifests ----------------------------------------------------------------------------------------------------
     def manifest(self, tag_or_digest: str) -> FetchedManifest:
@@ -107,27 +126,37 @@ class RegistryClient:
             raise ContentError(self._subject, f"manifest from {self.host} has the digest {found}, expected {expected}")
         return FetchedManifest(raw, media_type, found)
 
-    def has_manifest(self, digest: Digest) -> bool:
-        """Whether the repository holds this manifest."""
-        url = self._url(self._urls.manifest_url(digest))
-        with self.session.do_request(url, "HEAD", headers={"Accept": _ACCEPT}) as response:
-            return response.status_code == _OK
+    def put_manifest(self, raw: bytes, media_type: str, tag_or_digest: str) -> bool:
+        """The registry holds exactly these bytes, under the tag or digest; whether it lists referrers by itself.
 
-    def put_manifest(self, raw: bytes, media_type: str, tag_or_digest: str) -> Digest:
-        """The registry holds exactly these bytes, under the tag or digest."""
+        That is what it says (``OCI-Subject``) of a manifest with a subject (distribution-spec, "Pushing manifests with
+        subject").
+        """
         url = self._url(self._urls.manifest_url(quote(tag_or_digest, safe=":")))
         with self.session.do_request(url, "PUT", data=raw, headers={"Content-Type": media_type}) as response:
             if response.status_code not in {_OK, _CREATED, _ACCEPTED}:
                 failures.raise_for(response, self._subject)
             stored = response.headers.get("Docker-Content-Digest", "")
+            lists = "OCI-Subject" in response.headers
         digest = sha256(raw)
         if stored.startswith("sha256:") and stored != digest:
             raise ContentError(self._subject, f"{self.host} stored the manifest as {stored}, expected {digest}")
-        return digest
+        return lists
+
+    def listed_referrers(self, digest: Digest) -> bytes | None:
+        """The index of what refers to this manifest, None from a registry that keeps none (distribution-spec)."""
+        url = self._url(f"{self.host}/v2/{self.repository}/referrers/{digest}")
+        with self.session.do_request(url, headers={"Accept": media.OCI_INDEX}) as response:
+            media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+            if response.status_code not in {_OK, _NOT_FOUND, *_UNKNOWN_ROUTE}:
+                failures.raise_for(response, self._subject)
+            return response.content if response.status_code == _OK and media_type == media.OCI_INDEX else None
 
     # -- blobs, down --------------------------------------------------------------------------------------------------
-    def read_blob(self, blob: Descriptor, report: Report | None = None) -> Generator[bytes, None, None]:
-        """The blob's bytes in order, exactly ``blob.size`` of them; not hashed here.
+    def read_blob(
+        self, blob: Descriptor, report: Report | None = None, *, start: int = 0
+    ) -> Generator[bytes, None, None]:
+        """The blob's bytes from ``start`` on in order, exactly as many as there must be; not hashed here.
 
         A broken connection is taken up where it broke (RFC 9110, 14.2), as long as each try brings bytes, or
         ``Patience.tries`` times in a row without.
@@ -137,7 +166,7 @@ class RegistryClient:
             ContentError: it is shorter or longer than promised.
             ConnectionFailedError: it could not be had in all the tries.
         """
-        done = fruitless = 0
+        done, fruitless = start, 0
         for _ in range(_MOST_RESUMPTIONS):
             problem: RegistryError
             try:
@@ -191,16 +220,11 @@ class RegistryClient:
     def _blocks(self, response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
         """The body as it is on the wire. Raises ContentError beyond the limit."""
         count = 0
-        try:
-            for block in response.raw.stream(BLOCK_BYTES, decode_content=False):
-                self.session.stop_when_cancelled()
-                count += len(block)
-                if count > limit_bytes:
-                    raise ContentError(self._subject, f"{self.host} sends more than the {limit_bytes} bytes promised")
-                yield block
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            self.session.stop_when_cancelled()
-            raise failures.from_exception(error, self._subject, response.url) from error
+        for block in self.session.blocks(response, BLOCK_BYTES):
+            count += len(block)
+            if count > limit_bytes:
+                raise ContentError(self._subject, f"{self.host} sends more than the {limit_bytes} bytes promised")
+            yield block
 
     # -- blobs, up ----------------------------------------------------------------------------------------------------
     def has_blob(self, blob: Descriptor) -> bool:
@@ -234,98 +258,19 @@ class RegistryClient:
 
     def _give_up(self, response: requests.Response) -> None:
         """The upload that was opened instead of a mount is closed again, as far as the registry lets us."""
-        location = response.headers.get("Location")
-        if response.status_code == _ACCEPTED and location:
-            with self.session.do_request(urljoin(response.url, location), "DELETE", repeatable=False):
+        location = self.session.locate(response) if response.status_code == _ACCEPTED else ""
+        if location:
+            with self.session.do_request(location, "DELETE", repeatable=False):
                 pass
 
-    def send_blob(self, blob: Descriptor, path: Path, report: Report | None = None) -> None:
-        """The registry holds the blob, whose bytes are in the file; they are streamed, once when all goes well.
+    def send_blob(self, blob: Descriptor, content: Opener, report: Report | None = None) -> None:
+        """The registry holds the blob, whose bytes are streamed; once when all goes well (`layers.registry.uploads`).
 
         Raises:
-            ContentError: the registry received other bytes than the digest says: the file is damaged.
+            ContentError: the registry received other bytes than the digest says: the source is damaged.
         """
-        tries = 0
-        while True:
-            tries += 1
-            body = _Body(path, blob.size, self.session.stop_when_cancelled, report)
-            try:
-                self._send_once(blob, body)
-            except (ConnectionFailedError, UnavailableError):
-                delay = plan_delay(tries, self.session.settings.patience)
-                if delay is None:
-                    raise
-                body.take_back()
-                self.session.wait(delay)
-                if self.has_blob(blob):
-                    return
-            else:
-                return
-            finally:
-                body.close()
-
-    def _send_once(self, blob: Descriptor, body: _Body) -> None:
-        upload = self._url(self._urls.upload_blob_url())
-        with self.session.do_request(upload, "POST") as response:
-            location = response.headers.get("Location")
-            if response.status_code != _ACCEPTED or not location:
-                failures.raise_for(response, self._subject)
-            target = self._with_digest(urljoin(response.url, location), blob.digest)
-        data: Any = body if blob.size else b""
-        headers = {"Content-Type": _OCTETS}
-        with self.session.do_request(target, "PUT", data=data, headers=headers, repeatable=False) as response:
-            if response.status_code not in {_CREATED, _OK}:
-                if response.status_code == requests.codes.bad_request:
-                    raise ContentError(self._subject, f"{self.host} received other bytes than blob {blob.digest}")
-                failures.raise_for(response, self._subject)
-
-    def _with_digest(self, location: str, digest: Digest) -> str:
-        parts = urlsplit(location)
-        if parts.scheme == "http" and self.session.prefix == "https":
-            raise ProtocolError(self._subject, f"{self.host} sends uploads from https to http at {parts.netloc}")
-        return location + ("&" if parts.query else "?") + urlencode({"digest": digest})
+        url = self._url(self._urls.upload_blob_url())
+        Upload(self.session, url, blob, content, arrived=lambda: self.has_blob(blob), report=report).run()
 
     def _url(self, rest: str) -> str:
         return f"{self.session.prefix}://{rest}"
-
-
-class _Body:
-    """A file on its way out: read in blocks, repeatable, counted."""
-
-    def __init__(self, path: Path, size_bytes: int, check: Callable[[], None], report: Report | None) -> None:
-        self._file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`, its owner calls it
-        self._size_bytes = size_bytes
-        self._check = check
-        self._report = report
-        self._sent = 0
-
-    def __len__(self) -> int:
-        return self._size_bytes
-
-    def __iter__(self) -> Iterator[bytes]:
-        # what requests takes for a stream has one; it is read through `read`
-        return iter(lambda: self.read(BLOCK_BYTES), b"")
-
-    def read(self, size: int = -1, /) -> bytes:
-        """The next bytes. Raises TransferCancelledError."""
-        self._check()
-        data = self._file.read(size)
-        self._sent += len(data)
-        if self._report is not None:
-            self._report(len(data))
-        return data
-
-    def rewind(self) -> None:
-        """The next read begins at the start."""
-        self.take_back()
-        self._file.seek(0, os.SEEK_SET)
-
-    def take_back(self) -> None:
-        """What was counted as sent is no more."""
-        if self._report is not None and self._sent:
-            self._report(-self._sent)
-        self._sent = 0
-
-    def close(self) -> None:
-        """The file is closed."""
-        self._file.close()

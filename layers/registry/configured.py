@@ -7,6 +7,7 @@
     ca-files = ["/etc/ssl/lan.pem"]            # trusted beside the system's
     auth-files = ["/run/secrets/auth.json"]    # in place of docker's and podman's files
     connections = 4                            # blobs that travel at a time
+    part-bytes = 16777216                      # blobs go up in parts of this length; 0: whole
 
     [registries.mirrors]
     "docker.io" = ["mirror.lan:5000"]          # asked first, in order
@@ -22,8 +23,10 @@ from layers.errors import FormatError
 from layers.reference import Reference
 from layers.registry.settings import DEFAULTS, RegistrySettings
 
-_KNOWN = ("insecure", "ca-files", "auth-files", "connections", "mirrors")
+_KNOWN = ("insecure", "ca-files", "auth-files", "connections", "part-bytes", "mirrors")
 _MOST_CONNECTIONS = 32
+_SHORTEST_PART = 1 << 16
+_LONGEST_PART = 1 << 30
 
 
 def settings_from(table: Mapping[str, Any], what: str = "registries") -> RegistrySettings:
@@ -41,7 +44,13 @@ def settings_from(table: Mapping[str, Any], what: str = "registries") -> Registr
     connections = table.get("connections", DEFAULTS.connections)
     if not isinstance(connections, int) or not 1 <= connections <= _MOST_CONNECTIONS:
         raise FormatError(f"{what}: connections is {connections}, expected 1 to {_MOST_CONNECTIONS}")
+    part_bytes = table.get("part-bytes", DEFAULTS.part_bytes)
+    if not isinstance(part_bytes, int) or (part_bytes and not _SHORTEST_PART <= part_bytes <= _LONGEST_PART):
+        raise FormatError(
+            f"{what}: part-bytes is {part_bytes}, expected {_SHORTEST_PART} to {_LONGEST_PART}, or 0 for no parts"
+        )
     return RegistrySettings(
+        part_bytes=part_bytes,
         insecure=frozenset(_hosts(table.get("insecure", []), f"{what}: insecure")),
         mirrors={
             _host(registry, f"{what}: mirrors"): _hosts(hosts, f'{what}: mirrors of "{registry}"')

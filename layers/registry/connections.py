@@ -1,7 +1,9 @@
 """Connections of one requests session: big blocks, patient sends, the system's certificates, and a way to break off.
 
 Invariants: after `Connections.abort` no thread stays in a read or write of a connection made here; the interrupted
-call fails as if the peer had gone. Nothing is ever sent before the peer's certificate was checked.
+call fails as if the peer had gone. The same happens to a conversation that is expected to bring something and brings
+too little for too long (`Connections.cut_when_late`): a timeout of a socket alone never ends a peer that sends a byte
+now and then. Nothing is ever sent before the peer's certificate was checked.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -21,7 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -33,6 +35,8 @@ class Connections:
         self._lock = threading.Lock()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._aborted = False
+        self._due: float | None = None
+        self._late = False
 
     def add(self, sock: socket.socket) -> None:
         """The socket is known, and shut at once when `abort` came first."""
@@ -42,6 +46,28 @@ class Connections:
             self._sockets.add(sock)
             if self._aborted:
                 _shut(sock)
+
+    def expect(self) -> None:
+        """The peer has ``read_seconds`` from now to bring or take what is due."""
+        self._due = time.monotonic() + self.read_seconds
+
+    def rest(self) -> None:
+        """Nothing is due."""
+        self._due = None
+
+    def cut_when_late(self) -> None:
+        """The conversation is over when what is due did not come in time. Called now and then by another thread."""
+        due = self._due
+        if due is not None and time.monotonic() > due:
+            self._late, self._due = True, None
+            with self._lock:
+                for sock in self._sockets:
+                    _shut(sock)
+
+    def was_late(self) -> bool:
+        """Whether the last failure was an end made by `cut_when_late`; asked once."""
+        late, self._late = self._late, False
+        return late
 
     def abort(self) -> None:
         """Every conversation is over; new ones end as they begin."""
@@ -124,17 +150,6 @@ class Adapter(HTTPAdapter):
             num_pools=connections, maxsize=maxsize, block=block, blocksize=_BLOCK_BYTES, **pool_kwargs
         )
         self.poolmanager.pool_classes_by_scheme = _pool_classes(self._connections)
-
-
-def trusting_context(ca_files: tuple[Path, ...]) -> ssl.SSLContext:
-    """A TLS context that trusts the system's authorities (``SSL_CERT_FILE`` is honoured) and those in ``ca_files``.
-
-    Raises OSError or ssl.SSLError for a file that holds no certificate.
-    """
-    context = ssl.create_default_context()
-    for path in ca_files:
-        context.load_verify_locations(cafile=path)
-    return context
 
 
 def speaks_tls(host: str, port: int, connect_seconds: float) -> bool:

@@ -6,6 +6,7 @@ no query of a URL, no header; what a registry says is cut and made printable.
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import ssl
@@ -62,7 +63,12 @@ _BY_CAUSE: tuple[tuple[tuple[type[BaseException], ...], type[RegistryError], str
         RegistryTimeoutError,
         "no answer in time",
     ),
-    ((ConnectionError, urllib3.exceptions.IncompleteRead), ConnectionFailedError, "the connection broke"),
+    (
+        (ConnectionError, urllib3.exceptions.IncompleteRead, http.client.IncompleteRead),
+        ConnectionFailedError,
+        "the connection broke",
+    ),
+    ((http.client.HTTPException,), ConnectionFailedError, "an answer that is no HTTP"),
 )
 
 
@@ -155,7 +161,7 @@ def _explanation(response: requests.Response) -> tuple[str, str]:
             if len(body) >= _LONGEST_ERROR_BODY:
                 return "", ""
         content: object = json.loads(body)
-    except (requests.RequestException, ValueError):
+    except (requests.RequestException, ValueError, RecursionError):
         return "", ""
     errors: object = cast("dict[str, object]", content).get("errors") if isinstance(content, dict) else None
     listed = cast("list[object]", errors) if isinstance(errors, list) else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from layers import gojson, media
 from layers.config import ImageConfig
@@ -11,7 +13,7 @@ from layers.errors import ContentMismatchError, FormatError
 from layers.manifest import Index, Manifest, parse
 from layers.platform import Platform, host
 from layers.reference import Reference
-from layers.registry.client import RegistryClient, Report
+from layers.registry.client import RegistryClient
 from layers.registry.errors import (
     ContentError,
     PlatformMismatchError,
@@ -22,8 +24,12 @@ from layers.registry.errors import (
 from layers.registry.progress import Callback, Reporter
 from layers.registry.settings import RegistrySettings, hosts_for_pull
 from layers.registry.transfer import ResolvedImage
+from layers.registry.uploads import Report
 from layers.registry.workers import Transfer
 from layers.store import Store
+from layers.tree import Node, read_tree
+
+T = TypeVar("T")
 
 _LARGEST_CONFIG_BYTES = 16 << 20
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
@@ -62,17 +68,66 @@ def pull(
     return resolved.manifest
 
 
-def _resolve(transfer: Transfer, reference: Reference, platform: Platform | None) -> ResolvedImage:
-    """The first host that knows the name decides; mirrors that fail in any way are passed over."""
+def pull_all(
+    store: Store,
+    reference: Reference,
+    settings: RegistrySettings,
+    progress: Callback | None,
+    cancel: threading.Event | None,
+) -> Descriptor:
+    """As `layers.registry.transfer.pull` of all platforms."""
+    store.claim()
+    reporter = Reporter("pull", progress)
+    with Transfer(reference.canonical, reference.repository, settings, cancel) as transfer:
+        tree, host_name = transfer.call(lambda: fetch_tree(transfer, reference))
+        hosts = tuple(dict.fromkeys((host_name, *hosts_for_pull(reference.registry, settings))))
+        blobs = tree.blobs()
+        for blob in blobs:
+            reporter.state(blob, "waiting")
+        transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter), blobs)
+    for node in tree.walk():
+        store.blobs.put(node.found.raw, expected=node.descriptor)
+    store.tag(reference, tree.descriptor)
+    return tree.descriptor
+
+
+def fetch_tree(transfer: Transfer, reference: Reference, platform: Platform | None = None) -> tuple[Node, str]:
+    """The name with everything below it, or with the one image for ``platform``; and the host that had it."""
+    return _ask_in_turn(transfer, reference, lambda client: _fetch_tree(client, reference, platform))
+
+
+def _fetch_tree(client: RegistryClient, reference: Reference, platform: Platform | None) -> tuple[Node, str]:
+    subject = reference.canonical
+    fetched = client.manifest(reference.digest or reference.tag or "latest")
+    found = _parse(fetched.raw, fetched.media_type, subject)
+    top = found.descriptor()
+    if platform is not None and isinstance(found, Index):
+        top = _choose(found, platform, subject)
+    at_hand = {fetched.digest: fetched.raw}
+    try:
+        tree = read_tree(top, lambda wanted: at_hand.get(wanted.digest) or client.manifest(wanted.digest).raw)
+    except FormatError as error:
+        raise ProtocolError(subject, str(error)) from error
+    except ContentMismatchError as error:
+        raise ContentError(subject, str(error)) from error
+    return tree, client.host
+
+
+def _ask_in_turn(transfer: Transfer, reference: Reference, ask: Callable[[RegistryClient], T]) -> T:
+    """What the first host answers that knows the name; mirrors that fail in any way are passed over."""
     hosts = hosts_for_pull(reference.registry, transfer.settings)
     for host_name in hosts[:-1]:
         try:
-            return _resolve_at(transfer.client(host_name), reference, platform)
+            return ask(transfer.client(host_name))
         except TransferCancelledError:
             raise
         except RegistryError:
             continue
-    return _resolve_at(transfer.client(hosts[-1]), reference, platform)
+    return ask(transfer.client(hosts[-1]))
+
+
+def _resolve(transfer: Transfer, reference: Reference, platform: Platform | None) -> ResolvedImage:
+    return _ask_in_turn(transfer, reference, lambda client: _resolve_at(client, reference, platform))
 
 
 def _resolve_at(client: RegistryClient, reference: Reference, platform: Platform | None) -> ResolvedImage:
@@ -83,17 +138,22 @@ def _resolve_at(client: RegistryClient, reference: Reference, platform: Platform
         config = _read_config(client, found, subject)
         _check_platform(config, platform, subject)
         return ResolvedImage(found.descriptor(), found.raw, config, None, client.host)
-    wanted = platform or host()
-    chosen = found.select(wanted)
-    if chosen is None:
-        there = ", ".join(sorted({str(entry.platform) for entry in found.manifests if _is_image(entry)}))
-        raise PlatformMismatchError(subject, f"no image for {wanted}, there are {there or 'none'}")
+    chosen = _choose(found, platform or host(), subject)
     child = client.manifest(chosen.digest)
     if len(child.raw) != chosen.size:
         raise ContentError(subject, f"manifest {chosen.digest} has {len(child.raw)} bytes, expected {chosen.size}")
     manifest = _parse_image(child.raw, chosen.media_type, subject)
     config = _read_config(client, manifest, subject)
     return ResolvedImage(manifest.descriptor(chosen.platform), manifest.raw, config, found.descriptor(), client.host)
+
+
+def _choose(index: Index, wanted: Platform, subject: str) -> Descriptor:
+    """The entry for the platform. Raises PlatformMismatchError."""
+    chosen = index.select(wanted)
+    if chosen is None:
+        there = ", ".join(sorted({str(entry.platform) for entry in index.manifests if _is_image(entry)}))
+        raise PlatformMismatchError(subject, f"no image for {wanted}, there are {there or 'none'}")
+    return chosen
 
 
 def _is_image(entry: Descriptor) -> bool:

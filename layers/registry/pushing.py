@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from layers import media
 from layers.descriptor import Descriptor
 from layers.digest import Digest
 from layers.errors import BlobNotFoundError, FormatError, LayersError
 from layers.manifest import Index, Manifest
+from layers.platform import Platform
 from layers.reference import Reference
-from layers.registry import compressed
+from layers.registry import compressed, referrers
 from layers.registry.client import RegistryClient
 from layers.registry.compress import Compressor, choose
 from layers.registry.errors import ContentError
 from layers.registry.progress import Callback, Reporter
+from layers.registry.rewriting import rewrite
 from layers.registry.settings import RegistrySettings, api_host
+from layers.registry.uploads import Opener
 from layers.registry.workers import Transfer
 from layers.store import Store, StoredImage
+from layers.tree import Node, read_tree
 
 if TYPE_CHECKING:
     from layers.registry.transfer import Elsewhere
@@ -37,37 +43,69 @@ def push(
     elsewhere: Elsewhere | None,
     progress: Callback | None,
     cancel: threading.Event | None,
+    platform: Platform | None = None,
 ) -> Digest:
     """As `layers.registry.transfer.push`."""
     compressor = choose(compression)
-    image = source if isinstance(source, StoredImage) else store.image(source)
+    tree = _read(store, source, platform)
     store.claim()
     with Transfer(target.canonical, target.repository, settings, cancel, push=True) as transfer:
         sender = _Sender(store, target, transfer, compressor, Reporter("push", progress), elsewhere)
-        blobs = tuple({blob.digest: blob for blob in (*image.manifest.layers, image.manifest.config)}.values())
+        blobs = tree.blobs()
         sent = dict(zip((blob.digest for blob in blobs), transfer.map(sender.send, blobs), strict=True))
-        manifest = _rewrite(image.manifest, sent)
-        names = _names(target, tags, manifest.digest)
-        transfer.map(lambda name: sender.client().put_manifest(manifest.raw, manifest.media_type, name), names)
-    return manifest.digest
+        made = rewrite(
+            tree,
+            sent,
+            lambda blob: store.blobs.read(blob.digest),
+            lambda raw, media_type: store.blobs.put(raw, media_type=media_type),
+        )
+        gone = {blob.digest for blob in sent.values()}
+        transfer.map(sender.send, [blob for blob in made.blobs() if blob.digest not in gone])
+        top = made.found
+        names = names_for(target, tags, top.digest)
+        put_manifests(transfer, sender.client, made, names)
+    return top.digest
 
 
-def _rewrite(manifest: Manifest, sent: Mapping[Digest, Descriptor]) -> Manifest:
-    """The manifest with the layers as they were sent; itself, byte by byte, when nothing changed."""
-    layers = tuple(sent[layer.digest] for layer in manifest.layers)
-    if all(new.digest == old.digest for new, old in zip(layers, manifest.layers, strict=True)):
-        return manifest
-    return Manifest.create(
-        manifest.config,
-        layers,
-        manifest.annotations,
-        media_type=manifest.media_type,
-        artifact_type=manifest.artifact_type,
-        subject=manifest.subject,
-    )
+def put_manifests(transfer: Transfer, client: Callable[[], RegistryClient], tree: Node, names: Sequence[str]) -> None:
+    """The registry holds all manifests of the tree, whose blobs it has, and the top under the names.
+
+    What is referred to goes before what refers to it, the names at the very end.
+    """
+    below = [node.found for node in tree.walk() if node.found.digest != tree.found.digest]
+    transfer.map(partial(_put, client), [found for found in below if isinstance(found, Manifest)])
+    for found in below:
+        if isinstance(found, Index):  # one may be in another
+            transfer.call(partial(_put, client, found))
+    transfer.map(lambda name: _put(client, tree.found, name), names)
 
 
-def _names(target: Reference, tags: tuple[str, ...], digest: Digest) -> tuple[str, ...]:
+def _put(client: Callable[[], RegistryClient], found: Manifest | Index, name: str | None = None) -> None:
+    here = client()
+    lists = here.put_manifest(found.raw, found.media_type, name or str(found.digest))
+    if found.subject is not None and not lists:
+        referrers.add_by_tag(here, found.subject.digest, referrers.describe(found))
+
+
+def _read(store: Store, source: Reference | str | StoredImage, platform: Platform | None) -> Node:
+    """What is to be pushed: the whole index that a name stands for, or one image. Raises LayersError."""
+    if isinstance(source, StoredImage):
+        top, shown = source.descriptor, str(source.names[0] if source.names else source.descriptor.digest)
+    else:
+        found = store.find(source) if platform is None else None
+        top, shown = found or store.image(source, platform).descriptor, str(source)
+
+    def read(descriptor: Descriptor) -> bytes:
+        try:
+            return store.blobs.read(descriptor.digest)
+        except BlobNotFoundError as error:
+            which = f" for {descriptor.platform}" if descriptor.platform is not None else f" {descriptor.digest}"
+            raise BlobNotFoundError(f'image "{shown}": its manifest{which} is not in the store') from error
+
+    return read_tree(top, read)
+
+
+def names_for(target: Reference, tags: tuple[str, ...], digest: Digest) -> tuple[str, ...]:
     """Tags to be given, or the digest when there is none. Raises ContentError for another digest than asked for."""
     if target.digest is not None and target.digest != digest:
         raise ContentError(target.canonical, f"the image has the digest {digest} there, expected {target.digest}")
@@ -94,7 +132,7 @@ class _Sender:
         self._reporter = reporter
         self._elsewhere = elsewhere
         self._target = target
-        self._sources = _mount_sources(store, target)
+        self._sources = mount_sources(store, target.registry, target.repository)
 
     def client(self) -> RegistryClient:
         """The client of this thread."""
@@ -120,7 +158,7 @@ class _Sender:
         if self._store.blobs.size(ready.digest) != ready.size:
             raise BlobNotFoundError(f"{self._transfer.subject}: blob {ready.digest} is not in the store")
         report = reporter.state(blob, "transferring", ready)
-        client.send_blob(ready, self._store.blobs.path(ready.digest), report)
+        client.send_blob(ready, file_opener(self._store.blobs.path(ready.digest)), report)
         reporter.state(blob, "done", ready)
         return ready
 
@@ -153,12 +191,23 @@ class _Sender:
         )
 
 
-def _mount_sources(store: Store, target: Reference) -> dict[Digest, tuple[str, ...]]:
-    """For each layer the repositories of the same registry that may hold it: those the store knows images of."""
+def file_opener(path: Path) -> Opener:
+    """The content of a file."""
+
+    def open_at(offset: int) -> BinaryIO:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 - the upload closes it
+        file.seek(offset)
+        return file
+
+    return open_at
+
+
+def mount_sources(store: Store, registry: str, repository: str) -> dict[Digest, tuple[str, ...]]:
+    """For each layer the other repositories of ``registry`` that may hold it: those the store knows images of."""
     found: dict[Digest, list[str]] = {}
     for entry in store.entries():
         reference = _name_of(entry)
-        if reference is None or reference.registry != target.registry or reference.repository == target.repository:
+        if reference is None or reference.registry != registry or reference.repository == repository:
             continue
         try:
             manifest = store.read_manifest(entry)

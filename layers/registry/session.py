@@ -1,20 +1,22 @@
 """One conversation with a registry host: oras' registry session with its request loop replaced.
 
-What is oras' and stays: the requests session with its refusal of cookies, the URLs of containers, pagination of tags,
-the place of the authentication backend. What is replaced, since it was found wanting: the request loop (it slept 131 s
-over a refused connection and repeated a refused token), the checking of answers, and everything that moves content
-(`layers.registry.client`).
+What is oras' and stays: the requests session with its refusal of cookies, the URLs of containers, the place of the
+authentication backend. What is replaced, since it was found wanting: the request loop (it slept 131 s over a refused
+connection and repeated a refused token), the checking of answers, the pagination of tags (it never ended when a
+registry never did), and everything that moves content (`layers.registry.client`).
 
 Invariants: ``Authorization`` goes to the host it is meant for and to no other, redirected or not; https never falls
-back to http; a request that was answered with 4xx is not repeated, but once after 401 with a new token; a session
-serves one thread at a time, `abort` may be called from any.
+back to http; a request that was answered with 4xx is not repeated, but once after 401 with a new token; the body of an
+answer that is not streamed is whole and small; a registry elsewhere leads us neither to loopback nor to link-local
+addresses; a session serves one thread at a time, `abort` and `look` may be called from any.
 """
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -26,13 +28,15 @@ import urllib3.exceptions
 
 from layers.registry import failures
 from layers.registry.connections import Adapter, Connections
-from layers.registry.errors import ProtocolError, TlsError, TransferCancelledError
+from layers.registry.errors import ProtocolError, RegistryError, RegistryTimeoutError, TlsError, TransferCancelledError
 from layers.registry.retry import RETRIED_STATUSES, parse_retry_after, plan_delay
-from layers.registry.settings import RegistrySettings
+from layers.registry.settings import RegistrySettings, is_loopback, reaches_inside
 from layers.registry.tokens import ScopedAuth
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
+_LARGEST_ANSWER_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 16
 _UNAUTHORIZED = 401
 _USER_AGENT = "pybuild"
 
@@ -61,6 +65,7 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         subject: str,
         cancel: threading.Event,
         context: ssl.SSLContext | None = None,
+        own_context: ssl.SSLContext | None = None,
     ) -> None:
         self.verified = auth.scheme == "http" or auth.host not in settings.insecure
         super().__init__(hostname=auth.host, insecure=auth.scheme == "http")
@@ -72,10 +77,10 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         self.auth: ScopedAuth = auth
         self._connections = Connections(settings.patience.read_seconds)
         self._origin = (auth.scheme, auth.host)
-        self._prepare(context)
+        self._prepare(context, own_context or context)
 
-    def _prepare(self, context: ssl.SSLContext | None) -> None:
-        """Our transports, and nothing from ~/.netrc."""
+    def _prepare(self, context: ssl.SSLContext | None, own_context: ssl.SSLContext | None) -> None:
+        """Our transports, ``own_context`` for the host itself; and nothing from ~/.netrc."""
         self.session.headers["User-Agent"] = _USER_AGENT
         # digests are of the bytes as they travel
         self.session.headers["Accept-Encoding"] = "identity"
@@ -85,15 +90,57 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         if not self.verified:
             # the settings ask for it; the warning would come with every request
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-            self.session.mount(f"https://{self.auth.host}/", Adapter(self._connections))
+        self.session.mount(f"https://{self.auth.host}/", Adapter(self._connections, own_context))
 
     def abort(self) -> None:
         """Whatever a thread does with this session fails at once."""
         self._connections.abort()
 
+    def look(self) -> None:
+        """A conversation that brings too little for too long is over. Called now and then by another thread."""
+        self._connections.cut_when_late()
+
     def close(self) -> None:
         """No connection is open."""
         self.session.close()
+
+    def blocks(self, response: requests.Response, block_bytes: int) -> Iterator[bytes]:
+        """The body as it is on the wire; each block has ``Patience.read_seconds`` to come.
+
+        Raises ConnectionFailedError when it breaks.
+        """
+        stream = response.raw.stream(block_bytes, decode_content=False)
+        while True:
+            self._connections.expect()
+            try:
+                block: bytes | None = next(stream, None)
+            except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+                self.stop_when_cancelled()
+                raise self._problem(error, response.url or "") from error
+            finally:
+                self._connections.rest()
+            self.stop_when_cancelled()
+            if self._connections.was_late():
+                # a body that was cut may look like one that ended
+                raise RegistryTimeoutError(self.subject, f"{_host(response.url or '')}: no answer in time")
+            if block is None:
+                return
+            yield block
+
+    def progressing(self) -> None:
+        """Part of a body has gone out: the peer has time for the next one. Raises TransferCancelledError."""
+        self.stop_when_cancelled()
+        self._connections.expect()
+
+    def locate(self, response: requests.Response) -> str:
+        """The address in the answer's ``Location``, which may be on another host; empty when there is none.
+
+        Raises ProtocolError when it leads where no redirect may lead.
+        """
+        target = response.headers.get("Location")
+        if not target:
+            return ""
+        return self.step(response.url or "", target)
 
     # -- requests -----------------------------------------------------------------------------------------------------
     def do_request(
@@ -110,7 +157,7 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         """The answer, whatever its status but 401; the caller closes it.
 
         ``repeatable``: whether a broken connection and 5xx lead to another try here; the caller of one that is not
-        starts over himself. oras' methods that end here get the same treatment.
+        starts over himself.
 
         Raises:
             RegistryError: no answer came about, or no identity that the registry accepts.
@@ -161,7 +208,7 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
                 response = self._follow(method, url, dict(headers), data, stream=stream)
             except requests.RequestException as error:
                 self.stop_when_cancelled()
-                problem = failures.from_exception(error, self.subject, url)
+                problem = self._problem(error, url)
                 delay = None if isinstance(problem, TlsError) else plan_delay(done, patience, slow=_slow(error))
                 if delay is None:
                     raise problem from error
@@ -184,9 +231,10 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
             if response.status_code not in _REDIRECTS or not target:
                 return response
             response.close()
-            following = urljoin(url, target)
-            _check_redirect(url, following, self.subject)
+            following = self.step(url, target)
             if _origin(following) != _origin(url):
+                if isinstance(data, Mapping):
+                    raise ProtocolError(self.subject, f"{_host(url)} redirects credentials to {_host(following)}")
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             url = following
         raise ProtocolError(self.subject, f"{_host(url)} redirects more than {_MOST_REDIRECTS} times")
@@ -196,18 +244,63 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
             data.rewind()
         patience = self.settings.patience
         session: requests.Session = self.session
-        return session.request(
-            method,
-            url,
-            data=data,
-            headers=headers,
-            stream=stream,
-            allow_redirects=False,
-            timeout=(patience.connect_seconds, patience.read_seconds),
+        self._connections.expect()
+        try:
+            prepared = session.prepare_request(requests.Request(method, url, data=data, headers=headers))
+            address = prepared.url or url
             # loopback is never behind a proxy, as in Go's net/http
-            proxies={"http": "", "https": ""} if failures.is_local(url) else None,
-            verify=True if self._foreign(url) else self.verified,
-        )
+            proxies = {"http": "", "https": ""} if failures.is_local(url) else {}
+            verified = True if self._foreign(url) else self.verified
+            options = session.merge_environment_settings(address, proxies, True, verified, None)
+            # not Session.send: it reads the body of a redirect, however long, to see where it leads
+            response = session.get_adapter(address).send(
+                prepared, timeout=(patience.connect_seconds, patience.read_seconds), **options
+            )
+            if not stream:
+                self._settle(response)
+        finally:
+            self._connections.rest()
+        return response
+
+    def _settle(self, response: requests.Response) -> None:
+        """The body is here. Raises ProtocolError when it is longer than any answer may be."""
+        body = bytearray()
+        try:
+            for block in response.raw.stream(_BLOCK_BYTES, decode_content=False):
+                body += block
+                if len(body) > _LARGEST_ANSWER_BYTES:
+                    response.close()
+                    problem = f"{_host(response.url or '')} sends more than {_LARGEST_ANSWER_BYTES} bytes as an answer"
+                    raise ProtocolError(self.subject, problem)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            response.close()
+            raise requests.ConnectionError(error) from error
+        # where requests would put what it reads without a limit
+        response._content = bytes(body)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        response._content_consumed = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def _problem(self, error: Exception, url: str) -> RegistryError:
+        if self._connections.was_late():
+            return RegistryTimeoutError(self.subject, f"{_host(url)}: no answer in time")
+        return failures.from_exception(error, self.subject, url)
+
+    def step(self, url: str, target: str) -> str:
+        """Where ``Location`` leads from ``url``. Raises ProtocolError when nobody may be led there."""
+        try:
+            following = urljoin(url, target)
+            old, new = urlsplit(url), urlsplit(following)
+        except ValueError:
+            following, old, new = "", urlsplit(url), urlsplit("")
+        problem = ""
+        if new.scheme not in {"http", "https"} or not new.netloc or "@" in new.netloc:
+            problem = "to an address that is none"
+        elif old.scheme == "https" and new.scheme == "http":
+            problem = f"from https to http at {_host(following)}"
+        elif not is_loopback(self.auth.host) and reaches_inside(new.hostname or ""):
+            problem = f"to {_host(following)}, an address of this machine"
+        if problem:
+            raise ProtocolError(self.subject, f"{_host(url)} redirects {problem}")
+        return following
 
     def wait(self, seconds: float) -> None:
         """That time has passed. Raises TransferCancelledError when the caller did not want to wait."""
@@ -222,15 +315,6 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
     def _foreign(self, url: str | None) -> bool:
         return _origin(url or "") != self._origin
 
-    def list_tags(self, repository: RepositoryContainer) -> list[str]:
-        """All tags, page after page: oras' own."""
-        return list(self.get_tags(repository))  # pyright: ignore[reportUnknownMemberType]  # oras publishes no types
-
-    # -- what oras' own methods rely on ------------------------------------------------------------------------------
-    def _check_200_response(self, response: requests.Response) -> None:
-        if not response.ok:
-            failures.raise_for(response, self.subject)
-
 
 def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """An authentication that adds nothing: requests would otherwise add what ~/.netrc holds."""
@@ -244,15 +328,6 @@ def _origin(url: str) -> tuple[str, str]:
 
 def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def _check_redirect(url: str, following: str, subject: str) -> None:
-    """Nothing happens when the redirect may be followed. Raises ProtocolError."""
-    old, new = urlsplit(url), urlsplit(following)
-    if new.scheme not in {"http", "https"} or not new.netloc or "@" in new.netloc:
-        raise ProtocolError(subject, f"{_host(url)} redirects to an address that is none")
-    if old.scheme == "https" and new.scheme == "http":
-        raise ProtocolError(subject, f"{_host(url)} redirects from https to http at {_host(following)}")
 
 
 def _slow(error: requests.RequestException) -> bool:

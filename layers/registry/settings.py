@@ -17,6 +17,9 @@ from layers.reference import DEFAULT_REGISTRY
 DOCKER_HUB_HOST = "registry-1.docker.io"
 """Where the registry of the name docker.io answers."""
 
+CERTIFICATES = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+"""Where podman and docker keep what is trusted of single registries."""
+
 _NO_MIRRORS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
@@ -38,7 +41,9 @@ class RegistrySettings(NamedTuple):
     ``insecure``: hosts (``name[:port]``) that may speak http, or show any certificate. ``mirrors``: registry to hosts
     that are asked first, in order (``host[:port]``). ``ca_files``: certificates trusted beside those of the system.
     ``auth_files``: files in the form of docker's ``config.json``, in place of the usual ones. ``connections``: how
-    many blobs travel at a time.
+    many blobs travel at a time. ``part_bytes``: blobs go up in parts of this length, 0: whole, unless the registry
+    refuses that. ``certificates``: directories with one directory a host (`layers.registry.certificates`), the first
+    that has one counts; ``own_certificates``: one that counts for every host instead.
     """
 
     insecure: frozenset[str] = frozenset()
@@ -47,6 +52,9 @@ class RegistrySettings(NamedTuple):
     auth_files: tuple[Path, ...] = ()
     patience: Patience = Patience()
     connections: int = 4
+    part_bytes: int = 0
+    certificates: tuple[Path, ...] = CERTIFICATES
+    own_certificates: Path | None = None
 
 
 DEFAULTS = RegistrySettings()
@@ -70,6 +78,22 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def reaches_inside(name: str) -> bool:
+    """Whether a host's name without port means this machine, or an address that only its own link has."""
+    if is_loopback(bracketed(name)):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_link_local or address.is_unspecified
+
+
+def bracketed(name: str) -> str:
+    """The name as it stands before a port: an IPv6 address gets its brackets."""
+    return f"[{name}]" if ":" in name else name
 
 
 def plain_http_allowed(host: str, settings: RegistrySettings) -> bool:

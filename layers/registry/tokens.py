@@ -176,7 +176,7 @@ class ScopedAuth(TokenAuth):  # type: ignore[misc]  # oras publishes no types
             raise ProtocolError(subject, f"the token server of {self.registry} answered {answer.status_code}")
         try:
             fields: object = answer.json()
-        except requests.RequestException as error:
+        except (requests.RequestException, RecursionError) as error:
             raise ProtocolError(subject, f"the token server of {self.registry} did not answer with JSON") from error
         if not isinstance(fields, dict):
             raise ProtocolError(subject, f"the token server of {self.registry} did not answer with a JSON object")

@@ -75,13 +75,16 @@ def pull(
     reference: Reference | str,
     *,
     platform: Platform | None = None,
+    all_platforms: bool = False,
     settings: RegistrySettings = DEFAULTS,
     progress: Callback | None = None,
     cancel: threading.Event | None = None,
 ) -> Descriptor:
     """The image is in the store, whole and verified, under the name; the descriptor of its manifest.
 
-    Only what is missing travels. When it fails, blobs that came whole stay for the next try; the name is untouched.
+    With ``all_platforms`` it is the whole index, with whatever it lists; else the image for ``platform``, or for this
+    machine. Only what is missing travels. When it fails, blobs that came whole stay for the next try; the name is
+    untouched.
 
     Raises:
         RegistryError: see `layers.registry.errors`.
@@ -89,6 +92,8 @@ def pull(
     """
     from layers.registry import pulling
 
+    if all_platforms:
+        return pulling.pull_all(store, _parse(reference), settings, progress, cancel)
     return pulling.pull(store, _parse(reference), platform, settings, progress, cancel)
 
 
@@ -98,6 +103,7 @@ def push(
     target: Reference | str,
     *,
     tags: Sequence[str] = (),
+    platform: Platform | None = None,
     settings: RegistrySettings = DEFAULTS,
     compression: str = "gzip",
     elsewhere: Elsewhere | None = None,
@@ -106,6 +112,7 @@ def push(
 ) -> Digest:
     """The registry holds the image under ``target`` and under ``tags`` of the same repository; its manifest's digest.
 
+    A name that stands for an index is pushed as a whole, attestations included, unless ``platform`` chooses one image.
     Layers that are uncompressed in the store are compressed as `layers.registry.compress` says (``compression``:
     ``gzip``, ``gzip:zlib``, ``gzip:isal``, ``zstd``, ``none``) and remembered, so that a second push compresses
     nothing; compressed ones travel as they are. The configuration, and with it the image id, is the same everywhere.
@@ -115,11 +122,14 @@ def push(
     Raises:
         RegistryError: see `layers.registry.errors`.
         ImageNotFoundError: the store has no such image.
+        BlobNotFoundError: the store lacks part of it.
         ValueError: ``compression`` is none of the above.
     """
     from layers.registry import pushing
 
-    return pushing.push(store, source, _parse(target), tuple(tags), settings, compression, elsewhere, progress, cancel)
+    return pushing.push(
+        store, source, _parse(target), tuple(tags), settings, compression, elsewhere, progress, cancel, platform
+    )
 
 
 def _parse(reference: Reference | str) -> Reference:

@@ -22,10 +22,11 @@ from typing import Self, TypeVar
 
 from layers.reference import DEFAULT_REGISTRY
 from layers.registry import failures
+from layers.registry.certificates import HostCertificates, find, trusting_context
 from layers.registry.client import RegistryClient
-from layers.registry.connections import speaks_tls, trusting_context
+from layers.registry.connections import speaks_tls
 from layers.registry.credentials import Credentials
-from layers.registry.errors import TlsError, TransferCancelledError
+from layers.registry.errors import TransferCancelledError
 from layers.registry.retry import plan_delay
 from layers.registry.session import RegistrySession
 from layers.registry.settings import DOCKER_HUB_HOST, RegistrySettings, plain_http_allowed, split_host
@@ -58,10 +59,11 @@ class Transfer:
         self._cancel = cancel or threading.Event()
         self._push = push
         self._given = given
+        self._companion: Transfer | None = None
         self._lock = threading.Lock()
         self._meeting = threading.Lock()  # held while a host is met for the first time, which may take its time
         self._auths: dict[str, ScopedAuth] = {}
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[str, tuple[ssl.SSLContext | None, ssl.SSLContext | None]] = {}
         self._clients: dict[tuple[int, str], RegistryClient] = {}
         self._pool = ThreadPoolExecutor(settings.connections, thread_name_prefix="registry")
 
@@ -72,7 +74,7 @@ class Transfer:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._abort()
+            self.abort()
         self._pool.shutdown(cancel_futures=True)
         for client in self._clients.values():
             client.session.close()
@@ -96,10 +98,11 @@ class Transfer:
                 done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_EXCEPTION)
                 for future in done:
                     future.result()
+                self.look()
                 if self._cancel.is_set():
                     raise TransferCancelledError(self.subject, "cancelled")
         except BaseException:
-            self._abort()
+            self.abort()
             for future in futures:
                 future.cancel()
             wait(futures)
@@ -115,16 +118,32 @@ class Transfer:
         with self._meeting:
             auth = self._auths.get(host) or self._new_auth(host)
             self._auths[host] = auth
-            context = self._trust() if auth.scheme == "https" or self.settings.ca_files else None
+            contexts = self._contexts.get(host) or self._trust(host, auth.scheme)
+            self._contexts[host] = contexts
         with self._lock:
-            session = RegistrySession(auth, self.settings, self.subject, self.stop, context)
+            session = RegistrySession(auth, self.settings, self.subject, self.stop, *contexts)
             client = self._clients[key] = RegistryClient(session, self._repository, push=self._push)
             if self.stop.is_set():
                 client.abort()
             return client
 
-    def _abort(self) -> None:
+    def accompany(self, other: Transfer) -> None:
+        """What stops this one stops the other as well: its clients are used by the threads of this one."""
+        self._companion = other
+
+    def look(self) -> None:
+        """Conversations that bring too little for too long are over."""
+        if self._companion is not None:
+            self._companion.look()
+        with self._lock:
+            for client in self._clients.values():
+                client.session.look()
+
+    def abort(self) -> None:
+        """Whatever the threads do fails at once."""
         self.stop.set()
+        if self._companion is not None:
+            self._companion.abort()
         with self._lock:
             for client in self._clients.values():
                 client.abort()
@@ -156,10 +175,14 @@ class Transfer:
             else:
                 return "https" if tls else "http"
 
-    def _trust(self) -> ssl.SSLContext:
-        if self._context is None:
-            try:
-                self._context = trusting_context(self.settings.ca_files)
-            except OSError as error:
-                raise TlsError(self.subject, f"certificate file: {error.strerror or error}") from error
-        return self._context
+    def _trust(self, host: str, scheme: str) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+        """For hosts that this one leads to, and for itself: only the latter sees certificates of ours."""
+        found = find(host, self.settings, self.subject)
+        files = self.settings.ca_files
+        if scheme == "http" and not files and not found.authorities:
+            return None, None
+        others = trusting_context(files, HostCertificates(found.authorities), self.subject)
+        verified = host not in self.settings.insecure
+        if verified and not found.pairs:
+            return others, others
+        return others, trusting_context(files, found, self.subject, verified=verified)

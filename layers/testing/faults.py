@@ -81,6 +81,23 @@ class Headers:
 
 
 @dataclass(frozen=True, slots=True)
+class Trickle:
+    """The answer, head and all, comes so many bytes at a time, with this pause before each."""
+
+    bytes_at_a_time: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Endless:
+    """This answer's body never ends, and no Content-Length tells how long it is."""
+
+    block: bytes
+    code: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
 class Redirect:
     """307 to the same path below this base (``http://host:port``), or to ``path`` when given."""
 
@@ -88,7 +105,21 @@ class Redirect:
     path: str | None = None
 
 
-Fault = Status | Delay | Drop | DropRequest | Stall | Truncate | Extend | Corrupt | IgnoreRange | Headers | Redirect
+Fault = (
+    Status
+    | Delay
+    | Drop
+    | DropRequest
+    | Stall
+    | Truncate
+    | Extend
+    | Corrupt
+    | IgnoreRange
+    | Headers
+    | Trickle
+    | Endless
+    | Redirect
+)
 
 
 @dataclass(slots=True)

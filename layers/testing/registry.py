@@ -17,14 +17,16 @@ import socket
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase, RawIOBase
 from types import TracebackType
-from typing import NamedTuple, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from layers.testing.faults import (
     Corrupt,
     Delay,
     Drop,
     DropRequest,
+    Endless,
     Extend,
     Fault,
     Headers,
@@ -33,10 +35,14 @@ from layers.testing.faults import (
     Rule,
     Stall,
     Status,
+    Trickle,
     Truncate,
 )
 from layers.testing.registry_access import Access
 from layers.testing.registry_content import Answer, Backend, Memory, Request
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _BLOCK_BYTES = 1 << 16
 
@@ -184,6 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self._answer(registry, Request(self.command, self.path, headers, body), fault)
             status = answer.status
             registry.note(Seen(self.command, self.path, headers, status))
+            if isinstance(fault, Endless):
+                self._send_forever(fault)
             self._send(_spoil(answer, fault), fault)
         except _Dropped:
             if not status:
@@ -212,6 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         missing = int(headers.get("content-length", "0"))
         while missing:
             if limit is not None and len(body) >= limit:
+                self._registry.backend.broke(Request(self.command, self.path, headers, bytes(body)))
                 raise _Dropped
             data = self.rfile.read1(min(missing, _BLOCK_BYTES))
             if not data:
@@ -220,7 +229,21 @@ class _Handler(BaseHTTPRequestHandler):
             missing -= len(data)
         return bytes(body)
 
+    def _send_forever(self, fault: Endless) -> None:
+        self.send_response(fault.code)
+        for name, value in {**fault.headers, "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            while not self._registry.stopping.is_set():
+                self.wfile.write(fault.block)
+        except OSError as error:
+            raise _Dropped from error
+        raise _Dropped
+
     def _send(self, answer: Answer, fault: Fault | None) -> None:
+        if isinstance(fault, Trickle):
+            self.wfile = cast("BufferedIOBase", _Slow(self.connection, fault, self._registry.stopping))
         self.send_response(answer.status)
         names = {name.lower() for name in answer.headers}
         for name, value in answer.headers.items():
@@ -237,6 +260,27 @@ class _Handler(BaseHTTPRequestHandler):
                 self._registry.stopping.wait()
             raise _Dropped
         self.wfile.write(answer.body)
+
+
+class _Slow(RawIOBase):
+    """A connection that is written to in small pieces, with pauses; for the rest of its life."""
+
+    def __init__(self, connection: socket.socket, fault: Trickle, stopping: threading.Event) -> None:
+        super().__init__()
+        self._connection = connection
+        self._fault = fault
+        self._stopping = stopping
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data)
+        for start in range(0, len(view), self._fault.bytes_at_a_time):
+            if self._stopping.wait(self._fault.seconds):
+                raise _Dropped
+            try:
+                self._connection.sendall(view[start : start + self._fault.bytes_at_a_time])
+            except OSError as error:
+                raise _Dropped from error
+        return len(view)
 
 
 def _spoil(answer: Answer, fault: Fault | None) -> Answer:

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, urlsplit
 
+from layers import media
 from layers.digest import sha256
 
-_ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>blobs|manifests|tags)/(?P<rest>.+)\Z")
+_ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>blobs|manifests|tags|referrers)/(?P<rest>.+)\Z")
 _RANGE = re.compile(r"bytes=(\d+)-\Z")
+_PART = re.compile(r"(\d+)-(\d+)\Z")
 _HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "host", "keep-alive"})
 
 
@@ -46,15 +48,28 @@ class Backend(Protocol):
         """The answer to a request that was let through."""
         ...
 
+    def broke(self, request: Request) -> None:
+        """A request whose body broke off, with as much of it as came."""
+        ...
+
 
 class Memory:
-    """A registry in memory. ``blobs`` and ``manifests`` by (repository, digest); ``tags`` by (repository, tag)."""
+    """A registry in memory. ``blobs`` and ``manifests`` by (repository, digest); ``tags`` by (repository, tag).
+
+    ``least_part_bytes`` and ``largest_body_bytes`` are what it takes of an upload at once, ``keeps_parts`` whether it
+    has what came of a body that broke off, ``lists_referrers`` whether it knows the referrers API.
+    """
+
+    least_part_bytes = 0
+    largest_body_bytes: int | None = None
+    keeps_parts = True
+    lists_referrers = False
 
     def __init__(self) -> None:
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.tags: dict[tuple[str, str], str] = {}
-        self.uploads: set[str] = set()
+        self.uploads: dict[str, bytearray] = {}
         self._lock = threading.Lock()
 
     def add_manifest(self, repository: str, tag: str, raw: bytes, media_type: str) -> str:
@@ -81,8 +96,8 @@ class Memory:
         name, kind, rest = route.group("name", "kind", "rest")
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         with self._lock:
-            if kind == "tags":
-                return self._list_tags(name)
+            if kind in {"tags", "referrers"}:
+                return self._list_tags(name) if kind == "tags" else self._list_referrers(name, rest)
             if kind == "manifests":
                 return self._manifest(request, name, rest)
             if rest.startswith("uploads/"):
@@ -114,7 +129,22 @@ class Memory:
             self.tags[name, rest] = digest
         elif rest != digest:
             return _error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
-        return Answer(201, {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/manifests/{digest}"})
+        headers = {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/manifests/{digest}"}
+        if self.lists_referrers and "subject" in content:
+            headers["OCI-Subject"] = content["subject"]["digest"]
+        return Answer(201, headers)
+
+    def _list_referrers(self, name: str, digest: str) -> Answer:
+        if not self.lists_referrers:
+            return Answer(404, {}, b"404 page not found")
+        found: list[dict[str, object]] = []
+        for (repository, own), (raw, media_type) in self.manifests.items():
+            content = json.loads(raw)
+            if repository == name and content.get("subject", {}).get("digest") == digest:
+                kind = content.get("artifactType") or content.get("config", {}).get("mediaType", "")
+                found.append({"mediaType": media_type, "digest": own, "size": len(raw), "artifactType": kind})
+        body = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": found}
+        return Answer(200, {"Content-Type": media.OCI_INDEX}, json.dumps(body).encode())
 
     def _blob(self, request: Request, name: str, digest: str) -> Answer:
         content = self.blobs.get((name, digest))
@@ -132,22 +162,53 @@ class Memory:
 
     def _upload(self, request: Request, name: str, upload: str, query: Mapping[str, str]) -> Answer:
         if request.method == "POST":
-            mounted = self.blobs.get((query.get("from", ""), query.get("mount", "")))
-            if mounted is not None:
-                self.blobs[name, query["mount"]] = mounted
-                return Answer(201, {"Location": f"/v2/{name}/blobs/{query['mount']}"})
-            started = uuid.uuid4().hex
-            self.uploads.add(started)
-            return Answer(202, {"Location": f"/v2/{name}/blobs/uploads/{started}?state=s", "Range": "0-0"})
+            return self._begin(name, query)
         if upload not in self.uploads:
             return _error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
-        self.uploads.discard(upload)
+        if request.method == "GET":
+            return Answer(204, self._state(name, upload))
         if request.method == "DELETE":
+            del self.uploads[upload]
             return Answer(204, {})
-        if sha256(request.body) != query.get("digest"):
+        if self.largest_body_bytes is not None and len(request.body) > self.largest_body_bytes:
+            return Answer(413, {})
+        return (self._take_part if request.method == "PATCH" else self._finish)(request, name, upload)
+
+    def _begin(self, name: str, query: Mapping[str, str]) -> Answer:
+        mounted = self.blobs.get((query.get("from", ""), query.get("mount", "")))
+        if mounted is not None:
+            self.blobs[name, query["mount"]] = mounted
+            return Answer(201, {"Location": f"/v2/{name}/blobs/{query['mount']}"})
+        started = uuid.uuid4().hex
+        self.uploads[started] = bytearray()
+        least = {"OCI-Chunk-Min-Length": str(self.least_part_bytes)} if self.least_part_bytes else {}
+        return Answer(202, {**self._state(name, started), **least})
+
+    def _finish(self, request: Request, name: str, upload: str) -> Answer:
+        digest = parse_qs(urlsplit(request.target).query).get("digest", [""])[0]
+        content = bytes(self.uploads.pop(upload)) + request.body
+        if sha256(content) != digest:
             return _error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
-        self.blobs[name, query["digest"]] = request.body
-        return Answer(201, {"Location": f"/v2/{name}/blobs/{query['digest']}"})
+        self.blobs[name, digest] = content
+        return Answer(201, {"Location": f"/v2/{name}/blobs/{digest}"})
+
+    def _take_part(self, request: Request, name: str, upload: str) -> Answer:
+        asked = _PART.match(request.headers.get("content-range", ""))
+        if asked is None or int(asked[1]) != len(self.uploads[upload]):
+            return Answer(416, self._state(name, upload))
+        self.uploads[upload] += request.body
+        return Answer(202, self._state(name, upload))
+
+    def _state(self, name: str, upload: str) -> dict[str, str]:
+        last = max(0, len(self.uploads[upload]) - 1)
+        return {"Location": f"/v2/{name}/blobs/uploads/{upload}?state=s", "Range": f"0-{last}"}
+
+    def broke(self, request: Request) -> None:
+        """The part of an upload that came is kept, as some registries do."""
+        upload = urlsplit(request.target).path.rpartition("/")[2]
+        with self._lock:
+            if self.keeps_parts and upload in self.uploads and request.method in {"PUT", "PATCH"}:
+                self.uploads[upload] += request.body
 
 
 class Upstream:
@@ -170,6 +231,9 @@ class Upstream:
         if "Location" in back:
             back["Location"] = back["Location"].removeprefix(f"http://{self._host}")
         return Answer(response.status, back, body)
+
+    def broke(self, request: Request) -> None:
+        """The other one does not hear of it."""
 
 
 def _error(status: int, code: str, message: str) -> Answer:

@@ -24,6 +24,7 @@ def test_the_example_of_the_module() -> None:
         ca_files=(Path("/etc/ssl/lan.pem"),),
         auth_files=(Path("/run/secrets/auth.json"),),
         connections=4,
+        part_bytes=16 << 20,
     )
 
 
@@ -34,6 +35,7 @@ def test_the_home_is_expanded(environ: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        ({"part-bytes": 1}, "registries: part-bytes is 1, expected 65536 to 1073741824, or 0 for no parts"),
         ({"insecrue": []}, 'registries: unknown key "insecrue", expected one of insecure, ca-files'),
         ({"insecure": "host"}, "registries: insecure is no list of texts"),
         ({"insecure": ["http://host.example"]}, 'registries: insecure: "http://host.example" is no registry'),

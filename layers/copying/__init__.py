@@ -1,0 +1,1 @@
+"""Images from anywhere to anywhere, as they are: registries, layouts, archives, the store."""
