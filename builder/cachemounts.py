@@ -4,10 +4,12 @@
                                      0.lock   flock(2), shared or exclusive as ``sharing`` says; its time: the last use
                                      0.new    what becomes the directory; made by the holder of the exclusive lock
                                      1, …     spare ones, made while another step has a private one; they don't travel
+                                     id       the id, for people; not there where it came from elsewhere without one
 
 Invariants: a directory appears whole, and only under the exclusive lock; what holds something is never replaced; an
 archive is made under the shared lock, so that a locked or private cache is at rest, while a shared one is packed as its
-steps leave it.  What cannot be packed or unpacked is a warning.
+steps leave it; what came from elsewhere is on disk before it has its name.  What cannot be packed or unpacked is a
+warning.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 CACHE_MOUNTS = "cache-mounts"
 """Directory of the caches, in the root directory."""
+_ID = "id"
 _WAIT_SECONDS = 0.1
 _SHOWN_DIGITS = 12
 
@@ -57,6 +60,24 @@ def identity(mount_id: str) -> str:
 def directory_of(root: str, name: str, number: int = 0) -> Path:
     """Where the cache of that ``identity`` lies."""
     return Path(root) / CACHE_MOUNTS / name / str(number)
+
+
+def write_id(root: str, mount_id: str) -> None:
+    """The id of the cache, whose parent directory is there, can be read by `read_id`."""
+    name = identity(mount_id)
+    if read_id(root, name) != mount_id:
+        place = directory_of(root, name).with_name(_ID)
+        place.write_text(mount_id, encoding="utf-8", errors="surrogateescape")
+
+
+def read_id(root: str, name: str) -> str:
+    """The id of the cache of that `identity`; empty where it is not known."""
+    try:
+        text = directory_of(root, name).with_name(_ID).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    # one that was cut short by a kill is none
+    return text if identity(text) == name else ""
 
 
 def try_lock(fd: int, kind: int) -> bool:
@@ -85,10 +106,10 @@ def used_by(steps: Iterable[Step]) -> dict[str, str]:
 
 
 def kept_in(root: str) -> dict[str, str]:
-    """The caches of the root directory, by `identity`, each with a text for people: their ids are not known."""
+    """The caches of the root directory, by `identity`, each with a text for people."""
     parent = os.path.join(root, CACHE_MOUNTS)
     names = sorted(os.listdir(parent)) if os.path.isdir(parent) else ()
-    return {name: name[:_SHOWN_DIGITS] for name in names}
+    return {name: read_id(root, name) or name[:_SHOWN_DIGITS] for name in names}
 
 
 def pack_all(
@@ -160,21 +181,35 @@ def take(session: Session, cache: RemoteCache, mount: RemoteMount, place: Path, 
     Raises:
         LayersError, OSError: it cannot be had, or is not what its diff ID says; ``place`` is as it was.
     """
+    from layers.store import Store
     from layers.unpack import apply_layer
 
     blob = cache.layers[mount.layer]
-    cache.place.fetch(session.store, (blob,), cancel)
     active = session.snapshotter.prepare("mount", None)
     try:
         fresh = active.path / "cache"
-        with session.store.blobs.open(blob.digest) as stream:
-            apply_layer(stream, fresh, expected=Digest(mount.diff_id))
+        with Store(active.path / "archive") as passing:
+            cache.place.fetch(passing, (blob,), cancel)
+            with passing.blobs.open(blob.digest) as stream:
+                apply_layer(stream, fresh, expected=Digest(mount.diff_id))
         os.chown(fresh, mount.uid, mount.gid)
         fresh.chmod(mount.mode)
+        _make_durable(fresh)
         # an empty directory gives way, rename(2)
         fresh.rename(place)
     finally:
         session.snapshotter.remove(active)
+
+
+def _make_durable(directory: Path) -> None:
+    """The tree is on disk."""
+    from unionfs._sys import sync_file_system
+
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_file_system(fd)
+    finally:
+        os.close(fd)
 
 
 def take_all(cache: RemoteCache, session: Session, warn: Callable[[str], None], cancel: threading.Event) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from builder import cachemounts, exchange
+from builder.cleaning import discard_archives
 from builder.errors import BuildError
 from builder.events import Journal, Outcome
 from builder.exchange import RemoteCache
@@ -63,7 +64,10 @@ async def export_caches(
             records = exchange.exportable(session, preparation.lookup.records(steps, results))
             wanted = cachemounts.used_by(steps) if fields.get("mounts") == "true" else {}
             mounts = cachemounts.pack_all(session, wanted, journal.notice, cancel)
-            return exchange.write_cache(records, mounts, exchange.place_of(fields, session), session, cancel)
+            try:
+                return exchange.write_cache(records, mounts, exchange.place_of(fields, session), session, cancel)
+            finally:
+                discard_archives(session, [mount.blob.digest for mount in mounts])
 
         try:
             written = await call_blocking(write, threading.Event())

@@ -23,22 +23,32 @@ class Result(NamedTuple):
     description: str
 
 
-class Filter(NamedTuple):
-    """Which results are meant: those that fit all that is given.
+REGULAR, CACHE_MOUNT = "regular", "exec.cachemount"
+"""What is kept, in BuildKit's words: the result of a step, the directory of a ``RUN --mount=type=cache``."""
 
-    ``chain_id`` is how theirs begins, with or without ``sha256:``.
+
+class Filter(NamedTuple):
+    """Which entries are meant: those that fit all that is given.
+
+    ``chain_id`` is how their id begins, with or without ``sha256:``; ``kind`` is empty for all.
     """
 
     chain_id: str = ""
     description: str = ""
     unused_since_ns: int | None = None
+    kind: str = ""
 
     def fits(self, result: Result) -> bool:
-        """Whether ``result`` is meant; ``description`` need only be a part of its own."""
+        """Whether ``result`` is meant."""
+        return self.fits_entry(REGULAR, result.chain_id, result.description, result.last_used_ns)
+
+    def fits_entry(self, kind: str, entry_id: str, description: str, last_used_ns: int) -> bool:
+        """Whether such an entry is meant; the filter's description need only be a part of its own."""
         return (
-            result.chain_id.removeprefix("sha256:").startswith(self.chain_id.removeprefix("sha256:"))
-            and self.description in result.description
-            and (self.unused_since_ns is None or result.last_used_ns < self.unused_since_ns)
+            self.kind in {"", kind}
+            and entry_id.removeprefix("sha256:").startswith(self.chain_id.removeprefix("sha256:"))
+            and self.description in description
+            and (self.unused_since_ns is None or last_used_ns < self.unused_since_ns)
         )
 
 

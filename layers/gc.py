@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -48,10 +48,12 @@ def collect(
     live_digests: Iterable[Digest] = (),
     grace_seconds: float = GRACE_SECONDS,
     dry_run: bool = False,
+    only: Collection[Digest] | None = None,
 ) -> Collected:
     """Blobs and unpacked layers that nothing refers to are gone, and so is what killed processes left.
 
-    ``grace_seconds`` counts only while others use the store. ``dry_run``: nothing is changed.
+    ``grace_seconds`` counts only while others use the store. ``dry_run``: nothing is changed. ``only``: of what nothing
+    refers to these blobs and their compressed forms alone, and nothing at all while others use the store.
 
     Raises:
         StoreError: something cannot be read or removed.
@@ -64,6 +66,9 @@ def collect(
         # the branch itself has the times of a root
         dead_chains = [chain for chain in dead_chains if alone or _is_older(snapshots.path(chain).parent, newest_ns)]
         dead_blobs = [digest for digest in store.blobs if digest not in digests]
+        if only is not None:
+            meant = _with_forms(store, only) if alone else frozenset[Digest]()
+            dead_chains, dead_blobs = [], [digest for digest in dead_blobs if digest in meant]
         dead_blobs = [digest for digest in dead_blobs if alone or _is_older(store.blobs.path(digest), newest_ns)]
         freed = sum(store.blobs.size(digest) or 0 for digest in dead_blobs)
         if dry_run:
@@ -110,10 +115,16 @@ def _live(
             layer = snapshots.layer(each)
             if layer is not None:
                 digests.update({layer.diff_id, layer.blob})
+    return _with_forms(store, digests), chains
+
+
+def _with_forms(store: Store, digests: Collection[Digest]) -> set[Digest]:
+    """``digests`` and those of the compressed forms of plain layers among them."""
+    found = set(digests)
     for plain, forms in compressed.blobs_of(store).items():
-        if plain in digests:
-            digests.update(forms)
-    return digests, chains
+        if plain in found:
+            found.update(forms)
+    return found
 
 
 def _mark(store: Store, entry: Descriptor, digests: set[Digest], chains: set[ChainId]) -> None:

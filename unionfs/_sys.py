@@ -40,6 +40,10 @@ _sync_file_range = _libc.sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _sync_file_range.restype = ctypes.c_int
 
+_syncfs = _libc.syncfs
+_syncfs.argtypes = (ctypes.c_int,)
+_syncfs.restype = ctypes.c_int
+
 EXT_FILESYSTEM = 0xEF53
 XFS_FILESYSTEM = 0x58465342
 OVERLAY_FILESYSTEM = 0x794C7630
@@ -64,6 +68,11 @@ def write_out(fd: int) -> None:
     if _sync_file_range(fd, 0, 0, _SYNC_RANGE_WRITE | _SYNC_RANGE_WAIT_AFTER) != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
+
+
+def sync_file_system(fd: int) -> None:
+    """All that was written to the file system the open file lies on is on disk, ``syncfs(2)``."""
+    _checked(_syncfs(fd))
 
 
 def renameat2(source_fd: int, source: bytes, target_fd: int, target: bytes, flags: int) -> None:

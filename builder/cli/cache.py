@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from builder.cleaning import prune
 from builder.cli.arguments import parse_bytes, parse_duration
@@ -14,10 +15,11 @@ from builder.cli.images import create_parser
 from builder.cli.parser import ArgumentParser
 from builder.cli.tables import format_duration, print_table
 from builder.errors import UsageError
+from builder.keptmounts import list_kept
 from builder.progress.plain import format_bytes
 from builder.rootless import become_root
 from builder.session import Session
-from cache.prune import EVERY, Filter
+from cache.prune import CACHE_MOUNT, EVERY, REGULAR, Filter
 
 _SECOND_NS = 1_000_000_000
 
@@ -25,14 +27,17 @@ _SECOND_NS = 1_000_000_000
 def _add_filter(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--filter", action="append", default=[], type=_parse_filter, metavar="NAME=VALUE",
-        help="none but results that fit: id=DIGITS, description=TEXT, until=TIME (unused for so long)",
+        help="none but what fits: id=DIGITS, description=TEXT, until=TIME (unused for so long), type=TYPE (regular for "
+        "results of steps, exec.cachemount for cache mounts)",
     )  # fmt: skip
 
 
 def _parse_filter(text: str) -> tuple[str, str | int]:
     name, equals, value = text.partition("=")
-    if not equals or name not in {"id", "description", "until"}:
-        raise argparse.ArgumentTypeError(f"expected id=, description= or until=, got {text!r}")
+    if not equals or name not in {"id", "description", "until", "type"}:
+        raise argparse.ArgumentTypeError(f"expected id=, description=, until= or type=, got {text!r}")
+    if name == "type" and value not in {REGULAR, CACHE_MOUNT}:
+        raise argparse.ArgumentTypeError(f"expected type={REGULAR} or type={CACHE_MOUNT}, got {text!r}")
     return name, parse_duration(value) if name == "until" else value
 
 
@@ -43,37 +48,64 @@ def _filter(given: Sequence[tuple[str, str | int]]) -> Filter | None:
     fields = dict(given)
     until = fields.get("until")
     since_ns = time.time_ns() - until * _SECOND_NS if isinstance(until, int) else None
-    return Filter(str(fields.get("id", "")), str(fields.get("description", "")), since_ns)
+    return Filter(str(fields.get("id", "")), str(fields.get("description", "")), since_ns, str(fields.get("type", "")))
+
+
+class _Row(NamedTuple):
+    """One entry of the list; ``fields`` is all of it, for programs."""
+
+    entry_id: str
+    kind: str
+    size_bytes: int
+    last_used_ns: int
+    description: str
+    fields: Mapping[str, object]
+
+
+def _rows(session: Session, wanted: Filter) -> list[_Row]:
+    rows = [
+        _Row(result.chain_id, REGULAR, result.size_bytes, result.last_used_ns, result.description, result._asdict())
+        for result in session.cache.results()
+        if wanted.fits(result)
+    ]
+    for kept in list_kept(session.root, wanted):
+        fields = {**kept._asdict(), "description": kept.description}
+        rows.append(_Row(kept.name, CACHE_MOUNT, kept.size_bytes, kept.last_used_ns, kept.description, fields))
+    return rows
 
 
 def parser_cache_ls() -> ArgumentParser:
     """The options of ``pybuild cache ls``."""
-    parser = create_parser("cache ls", "List the results of steps.", "pybuild cache ls --format json")
+    parser = create_parser(
+        "cache ls", "List the results of steps and the cache mounts.", "pybuild cache ls --format json"
+    )
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     _add_filter(parser)
     return parser
 
 
 def command_cache_ls(words: Sequence[str]) -> int:
-    """The results of steps are on stdout, the last used first."""
+    """The results of steps and the cache mounts are on stdout, the last used first."""
     arguments = parser_cache_ls().read(words)
+    # directories of other owners may be closed to a plain user
+    become_root()
     with Session(arguments.root) as session:
-        wanted = _filter(arguments.filter) or EVERY
-        results = [result for result in session.cache.results() if wanted.fits(result)]
+        found = _rows(session, _filter(arguments.filter) or EVERY)
     if arguments.format == "json":
-        sys.stdout.writelines(json.dumps(result._asdict()) + "\n" for result in results)
+        sys.stdout.writelines(json.dumps({"type": row.kind, **row.fields}) + "\n" for row in found)
         return 0
     now_ns = time.time_ns()
     rows = [
         (
-            result.chain_id.removeprefix("sha256:")[:12],
-            format_bytes(result.size_bytes),
-            format_duration((now_ns - result.last_used_ns) // _SECOND_NS) + " ago",
-            result.description,
+            row.entry_id.removeprefix("sha256:")[:12],
+            row.kind,
+            format_bytes(row.size_bytes),
+            format_duration((now_ns - row.last_used_ns) // _SECOND_NS) + " ago",
+            row.description,
         )
-        for result in sorted(results, key=lambda result: -result.last_used_ns)
+        for row in sorted(found, key=lambda row: -row.last_used_ns)
     ]
-    print_table(("RESULT", "SIZE", "LAST USED", "STEP"), rows)
+    print_table(("ID", "TYPE", "SIZE", "LAST USED", "DESCRIPTION"), rows)
     return 0
 
 
@@ -85,12 +117,12 @@ def parser_cache_du() -> ArgumentParser:
 def command_cache_du(words: Sequence[str]) -> int:
     """What images, layers and cache take on disk is on stdout."""
     arguments = parser_cache_du().read(words)
-    from builder.cleaning import disk_use
+    from builder.diskuse import disk_use
 
     # directories of other owners may be closed to a plain user
     become_root()
     with Session(arguments.root) as session:
-        use = disk_use(session)
+        use = disk_use(session.root)
     print_table(
         ("WHAT", "SIZE"), [(name.replace("_", " "), format_bytes(size)) for name, size in use._asdict().items()]
     )
@@ -99,7 +131,9 @@ def command_cache_du(words: Sequence[str]) -> int:
 
 def parser_cache_prune() -> ArgumentParser:
     """The options of ``pybuild cache prune``."""
-    parser = create_parser("cache prune", "Remove results that were not used.", "pybuild cache prune --older 7d")
+    parser = create_parser(
+        "cache prune", "Remove results and cache mounts that were not used.", "pybuild cache prune --older 7d"
+    )
     parser.add_argument("-a", "--all", action="store_true", help="all results that no image needs")
     parser.add_argument("--older", type=parse_duration, metavar="TIME", help="results unused for so long: 12h, 7d")
     parser.add_argument("--keep-storage", type=parse_bytes, metavar="SIZE", help="the longest unused, down to SIZE")
@@ -126,5 +160,7 @@ def command_cache_prune(words: Sequence[str]) -> int:
             dry_run=arguments.dry_run,
         )
     word = "would be freed" if arguments.dry_run else "freed"
-    sys.stdout.write(f"{pruned.results} results, {pruned.layers} layers, {format_bytes(pruned.freed_bytes)} {word}\n")
+    mounts = f"{pruned.cache_mounts} cache mounts, " if pruned.cache_mounts else ""
+    freed = format_bytes(pruned.freed_bytes)
+    sys.stdout.write(f"{pruned.results} results, {pruned.layers} layers, {mounts}{freed} {word}\n")
     return 0

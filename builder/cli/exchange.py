@@ -29,6 +29,7 @@ def command_cache_export(words: Sequence[str]) -> int:
     if arguments.target["type"] == "inline":
         raise UsageError("only a build can write results into its image")
     from builder import cachemounts, exchange
+    from builder.cleaning import discard_archives
 
     with_mounts = arguments.target.get("mounts") == "true"
     if with_mounts:
@@ -40,7 +41,10 @@ def command_cache_export(words: Sequence[str]) -> int:
         mounts = cachemounts.pack_all(session, wanted, warn_on_stderr, cancel)
         records = exchange.exportable(session, session.cache.records())
         place = exchange.place_of(arguments.target, session)
-        written = exchange.write_cache(records, mounts, place, session, cancel)
+        try:
+            written = exchange.write_cache(records, mounts, place, session, cancel)
+        finally:
+            discard_archives(session, [mount.blob.digest for mount in mounts])
     sys.stdout.write(f"{written} written\n")
     return 0
 

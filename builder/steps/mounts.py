@@ -145,6 +145,7 @@ class _Preparation:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(f"{place}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._stack.callback(os.close, fd)
+        cachemounts.write_id(self._sources.session.root, mount.id)
         while True:
             entered = cachemounts.try_lock(fd, fcntl.LOCK_EX)
             if entered:

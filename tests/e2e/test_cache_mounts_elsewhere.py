@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -78,6 +79,13 @@ def mounts_of(results: Path) -> tuple[list[dict[str, object]], Manifest]:
         return json.loads(kept.blobs.read(manifest.config.digest)).get("mounts", []), manifest
 
 
+def is_archive(blob: Path) -> bool:
+    """Whether the blob is what FILL leaves in the cache mount, compressed or not."""
+    content = blob.read_bytes()
+    plain = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    return plain.startswith(b"d/\0")
+
+
 @pytest.mark.parametrize("kind", ["local", "registry"])
 def test_content_is_there_before_the_step(
     store: Pybuild, other: Pybuild, context: Path, tmp_path: Path, kind: str
@@ -95,10 +103,12 @@ def test_content_is_there_before_the_step(
         log = build(other, context, SEE, "--cache-from", source)
         assert IMPORTED in output(log)
         assert "WARN" not in log
+        build(store, context, FILL, "--cache-to", f"{target},mode=max,mounts=true")
+        assert not any(is_archive(path) for root in (store.root, other.root) for path in root.glob("blobs/sha256/*"))
         # a cache that holds something stays as it is
         (mount_directory(other) / "0" / "d" / "file").write_text("own\n")
         assert "own\n" in output(build(other, context, SEE.replace("more", "less"), "--cache-from", source))
-    assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0", "0.lock"]
+    assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0", "0.lock", "id"]
 
 
 def test_not_without_being_asked(store: Pybuild, other: Pybuild, context: Path, tmp_path: Path) -> None:
@@ -140,7 +150,7 @@ def test_what_is_damaged_is_a_warning(
     log = build(other, context, LOOK, "--cache-from", f"type=local,src={results}")
     assert "cache mount 'kept' is not taken from" in log
     assert "found 0 names" in log
-    assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0", "0.lock"]
+    assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0", "0.lock", "id"]
     assert list(other.root.rglob("cache")) == [], "nothing half made is left"
 
 
@@ -159,7 +169,7 @@ def test_an_end_while_it_is_fetched(store: Pybuild, other: Pybuild, context: Pat
             stopped.send_signal(number)
             _, log = stopped.communicate()
         assert stopped.returncode == (130 if number == signal.SIGINT else -number), log
-        assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0.lock"]
+        assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0.lock", "id"]
         registry.heal()
         assert "found 2 names" in build(other, context, LOOK, "--cache-from", name)
 
@@ -216,4 +226,31 @@ def test_what_a_kill_left_is_replaced_and_pruned(store: Pybuild, context: Path) 
     half.mkdir()
     os.utime(mount_directory(store) / "0.lock", (1, 1))
     command(store, "prune", "--all")
-    assert sorted(path.name for path in mount_directory(store).iterdir()) == ["0.lock"]
+    assert sorted(path.name for path in mount_directory(store).iterdir()) == ["0.lock", "id"]
+
+
+def test_they_are_listed_and_pruned_by_what_they_are(store: Pybuild, context: Path) -> None:
+    build(store, context, FILL + FILL.replace("id=kept", "id=second"))
+
+    def listed(*words: str) -> dict[str, object]:
+        lines = command(store, "ls", "--format", "json", *words).stdout.splitlines()
+        return {entry["id"]: entry for entry in map(json.loads, lines) if entry["type"] == "exec.cachemount"}
+
+    found = listed()
+    assert list(found) == sorted(found, key=lambda name: mount_directory(store, name).name)
+    assert {"kept", "second"} == found.keys()
+    assert found["kept"]["name"] == mount_directory(store).name
+    table = command(store, "ls", "--filter", "type=exec.cachemount").stdout.splitlines()
+    assert table[0].split() == ["ID", "TYPE", "SIZE", "LAST", "USED", "DESCRIPTION"]
+    assert {line.split("   ")[-1].strip() for line in table[1:]} == {"cache mount kept", "cache mount second"}
+    assert listed("--filter", "type=regular") == {}
+    assert listed("--filter", "until=1h") == {}
+    assert list(listed("--filter", f"id={mount_directory(store).name[:9]}")) == ["kept"]
+    pruned = command(store, "prune", "--filter", "type=exec.cachemount", "--filter", "description=second").stdout
+    assert pruned.startswith("0 results, 0 layers, 1 cache mounts, ")
+    assert list(listed()) == ["kept"]
+    assert command(store, "prune", "--filter", "type=regular").stdout.startswith("2 results")
+    assert list(listed()) == ["kept"]
+    assert command(store, "prune", "--all", "--dry-run").stdout.startswith("0 results, 0 layers, 1 cache mounts, ")
+    assert command(store, "prune", "--filter", "type=exec.cachemount").stdout.startswith("0 results, 0 layers, 1 cache")
+    assert listed() == {}

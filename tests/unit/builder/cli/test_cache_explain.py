@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from builder.api import build_or_reuse
-from builder.cleaning import CACHE_MOUNTS, disk_use, prune
+from builder.cachemounts import CACHE_MOUNTS
+from builder.cleaning import prune
 from builder.cli.main import main
+from builder.diskuse import disk_use
 from builder.options import BuildOptions
 from builder.session import Session
 
@@ -99,8 +101,13 @@ def test_filters(context: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert call("prune", "--filter", "description=COPY a").startswith("0 results"), "WORKDIR stands on it"
     assert call("prune", "--filter", "description=WORKDIR").startswith("1 results")
     assert len(listed()) == 2
-    assert main(["cache", "ls", "--root", str(store), "--filter", "type=regular"]) == 2
-    assert "expected id=, description= or until=" in capsys.readouterr().err
+    assert len(listed("--filter", "type=regular")) == 2
+    for wrong, message in (
+        ("state=x", "expected id=, description=, until= or type="),
+        ("type=x", "expected type=regular"),
+    ):
+        assert main(["cache", "ls", "--root", str(store), "--filter", wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_du_adds_up_to_what_the_disk_says(context: Path, tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_du_adds_up_to_what_the_disk_says(context: Path, tmp_path: Path) -> None
     os.link(mount / "one", mount / "two")
     with Session(str(store)) as session:
         session.cache.results()
-        use = disk_use(session)
+        use = disk_use(session.root)
         done = subprocess.run(["du", "-s", "-B1", store], capture_output=True, text=True, check=True)
         assert use.total == int(re.split(r"\s", done.stdout)[0])
     assert sum(use[:-1]) == use.total

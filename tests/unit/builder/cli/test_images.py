@@ -159,8 +159,8 @@ def test_what_is_no_archive_is_not_loaded(call: Call, tmp_path: Path) -> None:
 
 def test_cache_ls_du_and_prune(call: Call) -> None:
     rows = call("cache", "ls").splitlines()
-    assert rows[0].split() == ["RESULT", "SIZE", "LAST", "USED", "STEP"]
-    assert {"COPY a /", "COPY b /"} <= {re.split(r" {3,}", row)[3].split("] ")[-1] for row in rows[1:]}
+    assert rows[0].split() == ["ID", "TYPE", "SIZE", "LAST", "USED", "DESCRIPTION"]
+    assert {"COPY a /", "COPY b /"} <= {re.split(r" {3,}", row)[4].split("] ")[-1] for row in rows[1:]}
     results = [json.loads(line) for line in call("cache", "ls", "--format", "json").splitlines()]
     assert len(results) == len(rows) - 1 == 2
     used = dict(re.split(r" {3,}", row) for row in call("cache", "du").splitlines()[1:])
@@ -171,4 +171,4 @@ def test_cache_ls_du_and_prune(call: Call) -> None:
     call("rmi", "hello")
     # the last layer may have no directory
     assert re.match(r"2 results, [12] layers, ", call("cache", "prune", "--all"))
-    assert call("cache", "ls").splitlines() == ["RESULT   SIZE   LAST USED   STEP"]
+    assert call("cache", "ls").splitlines() == ["ID   TYPE   SIZE   LAST USED   DESCRIPTION"]
