@@ -102,7 +102,7 @@ class Server:
         with contextlib.ExitStack() as undo:
             device_fd = open_device()
             undo.callback(os.close, device_fd)
-            notifier = KernelNotifier(device_fd)
+            notifier = KernelNotifier(device_fd, self._handoff.start)
             ops = self._make_filesystem(spec, notifier)
             undo.callback(ops.close)
             ended_fd, told_fd = os.pipe()

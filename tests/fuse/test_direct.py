@@ -30,7 +30,7 @@ class Serving:
         self.ops = ops
         self.log: list[str] = []
         self.device_fd = open_device()
-        self.notifier = KernelNotifier(self.device_fd)
+        self.notifier = KernelNotifier(self.device_fd, handoff.start)
         self.mount_fd = mount_detached(self.device_fd, MountOptions())
         self.connection = Connection(self.device_fd, ops, self.notifier, settings, handoff, self.log.append)
         self.loop = Loop(handoff)

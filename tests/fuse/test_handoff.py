@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,13 +113,6 @@ def test_each_refusal_makes_the_next_pause_longer_until_it_is_long_ago() -> None
 
 
 @pytest.fixture
-def server() -> Iterator[ThreadPoolExecutor]:
-    """One thread that may be moved about."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture
 def asker() -> Iterator[int]:
     """A thread that sleeps."""
     wake = threading.Event()
@@ -131,84 +124,145 @@ def asker() -> Iterator[int]:
     thread.join()
 
 
-def _ask_quickly(it: Handoff, asker: int) -> None:
-    """As many requests as it takes; a disturbed machine makes some of them slow."""
-    wait_until(lambda: any(_asked(it, asker) for _ in range(2 * ENOUGH)), "it goes")
-
-
-def _asked(it: Handoff, asker: int) -> bool:
-    it.asked()
-    it.answering(asker)
-    return it.patience is not None
+@pytest.fixture
+def it() -> Iterator[Handoff]:
+    """One that finds processors idle."""
+    made = Handoff(lambda: True)
+    yield made
+    made.close()
 
 
 def _place() -> tuple[int, set[int]]:
     return os.sched_getscheduler(0), os.sched_getaffinity(0)
 
 
-def test_it_goes_to_the_processor_of_the_asker_and_back(server: ThreadPoolExecutor, asker: int) -> None:
-    it = Handoff(lambda: True)
-    before = server.submit(_place).result()
-    server.submit(_ask_quickly, it, asker).result()
-    assert server.submit(_place).result() == (os.SCHED_IDLE, {handoff.processor_of(asker)})
-    assert it.spins == 0
-    server.submit(it.leave).result()
-    assert server.submit(_place).result() == before
-    assert it.patience is None
-    assert it.spins > 0
+def _ask(it: Handoff, asker: int) -> bool:
+    """Whether it is near after one more request."""
+    it.asked()
+    it.answering(asker)
+    return it.near
 
 
-def test_what_it_starts_there_runs_anywhere(server: ThreadPoolExecutor, asker: int) -> None:
-    it = Handoff(lambda: True)
-    everywhere = server.submit(_place).result()
-
-    def start() -> tuple[int, set[int]]:
-        def place() -> tuple[int, set[int]]:
-            handoff.run_anywhere()
-            return _place()
-
-        _ask_quickly(it, asker)
-        with ThreadPoolExecutor(1) as helper:
-            return helper.submit(place).result()
-
-    assert server.submit(start).result() == everywhere
+def _come(it: Handoff, asker: int) -> None:
+    """It is near; a disturbed machine makes some requests slow."""
+    wait_until(lambda: any(_ask(it, asker) for _ in range(2 * ENOUGH)), "it comes")
 
 
-def test_processors_it_was_kept_from_stay_so(server: ThreadPoolExecutor, asker: int) -> None:
-    it = Handoff(lambda: True)
-    elsewhere = os.sched_getaffinity(0)
-    only = {min(elsewhere)}
-    server.submit(os.sched_setaffinity, 0, only).result()
-    server.submit(_ask_quickly, it, asker).result()
-    server.submit(it.leave).result()
-    assert server.submit(_place).result() == (os.SCHED_OTHER, only)
+def test_turns_are_beside_the_asker_and_back(it: Handoff, asker: int) -> None:
+    here, spins = _place(), it.spins
+    places = []
+
+    def turn() -> None:
+        places.append((_place(), it.near, it.spins))
+        it.leave()
+
+    _come(it, asker)
+    assert it.moving
+    beside = handoff.processor_of(asker)
+    it.run(turn)
+    assert it.moving
+    it.run(turn)
+    assert places == [((os.SCHED_IDLE, {beside}), True, 0), (here, False, spins)]
+    assert not it.moving
+    assert _place() == here
+
+
+def test_the_second_time_is_the_same_thread(it: Handoff, asker: int) -> None:
+    threads = []
+    for _ in range(2):
+        _come(it, asker)
+        it.run(lambda: threads.append(threading.get_native_id()))
+        it.leave()
+    assert threads[0] == threads[1] != threading.get_native_id()
+
+
+def test_threads_are_not_started_beside_the_asker(it: Handoff, asker: int) -> None:
+    here = _place()
+    places: list[tuple[int, set[int]]] = []
+
+    def turn() -> None:
+        helper = threading.Thread(target=lambda: places.append(_place()))
+        it.start(helper)
+        helper.join()
+
+    it.run(turn)
+    _come(it, asker)
+    it.run(turn)
+    assert places == [here, here]
+
+
+def test_what_a_turn_raises_is_raised_where_it_was_called(it: Handoff, asker: int) -> None:
+    def turn() -> None:
+        raise ZeroDivisionError("a defect")
+
+    _come(it, asker)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        it.run(turn)
+    here = threading.get_native_id()
+    it.leave()
+    threads = []
+    it.run(lambda: threads.append(threading.get_native_id()))
+    assert threads == [here]
+
+
+def test_an_ordinary_user_comes_and_goes_too(asker: int) -> None:
+    pid = os.fork()  # noqa: TID251 - root's rights are given up for good
+    if pid == 0:
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            it = Handoff(lambda: True)
+            places = []
+
+            def turn() -> None:
+                places.append(os.sched_getscheduler(0))
+                it.leave()
+
+            for _ in range(2):
+                _come(it, asker)
+                it.run(turn)
+                it.run(turn)
+            os._exit(0 if places == [os.SCHED_IDLE, os.SCHED_OTHER] * 2 else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_processors_that_are_not_ours_are_left_to_others(asker: int) -> None:
+    """As after a change of the cpuset: the asker is where the server may not be."""
+    turns = []
+    pid = os.fork()  # noqa: TID251 - a process of its own may be restricted
+    if pid == 0:
+        try:
+            it = Handoff(lambda: True)
+            _come(it, asker)
+            before = os.sched_getaffinity(0)
+            it._processor = 1 << 9
+            it.run(lambda: turns.append(1))
+            assert not turns
+            assert not it.near
+            assert os.sched_getaffinity(0) == before
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_it_stays_where_no_processor_is_left(server: ThreadPoolExecutor, asker: int, busy: bool) -> None:
+def test_it_stays_where_no_processor_is_left(asker: int, busy: bool) -> None:
     it = Handoff(lambda: not busy)
-    before = server.submit(_place).result()
-    moved = server.submit(lambda: any(_asked(it, asker) for _ in range(100 * ENOUGH))).result()
-    server.submit(it.leave).result()
-    assert moved is not busy
-    assert server.submit(_place).result() == before
+    came = any(_ask(it, asker) for _ in range(1000 * ENOUGH))
+    assert came is not busy
 
 
-def test_a_policy_that_somebody_chose_is_kept(server: ThreadPoolExecutor, asker: int) -> None:
-    it = Handoff(lambda: True)
-    server.submit(os.sched_setscheduler, 0, os.SCHED_BATCH, os.sched_param(0)).result()
-    server.submit(lambda: [_asked(it, asker) for _ in range(10 * ENOUGH)]).result()
-    assert server.submit(_place).result() == (os.SCHED_BATCH, os.sched_getaffinity(0))
+def test_a_policy_that_somebody_chose_is_kept(asker: int) -> None:
+    def chosen() -> bool:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        it = Handoff(lambda: True)
+        return any(_ask(it, asker) for _ in range(1000 * ENOUGH))
 
-
-def test_who_could_not_come_back_does_not_go() -> None:
-    pid = os.fork()  # noqa: TID251 - root's rights are given up for good
-    if pid == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-        os._exit(handoff.may_return())
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert handoff.may_return()
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(chosen).result()
 
 
 def test_a_processor_is_not_known_of_threads_that_are_not_there(asker: int) -> None:
@@ -216,18 +270,29 @@ def test_a_processor_is_not_known_of_threads_that_are_not_there(asker: int) -> N
     assert handoff.processor_of(1 << 30) is None
 
 
+@pytest.mark.parametrize("left", [0, 1 << 20])
+def test_a_processor_is_left_when_fewer_threads_run(left: int) -> None:
+    assert handoff.processors_left(left) is (left > 0)
+
+
 def test_a_mount_is_served_beside_who_asks(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    before = _place()
-    with serving(Loopback(os.fsencode(tree)), root, handoff=Handoff(lambda: True)) as mount:
-        thread = mount.thread.native_id
-        assert thread is not None
+    it = Handoff(lambda: True)
+    turns: list[int] = []
+    run = it.run
 
-        def served_beside() -> bool:
+    def watched(turn: Callable[[], None]) -> None:
+        turns.append(it.near)
+        run(turn)
+
+    it.run = watched  # type: ignore[method-assign]
+    with serving(Loopback(os.fsencode(tree)), root, handoff=it):
+
+        def comes() -> bool:
             for number in range(4 * ENOUGH):
                 os.chmod(root / "file", 0o600 | number % 8)
-            return os.sched_getscheduler(thread) == os.SCHED_IDLE and len(os.sched_getaffinity(thread)) == 1
+            return any(turns)
 
-        wait_until(served_beside, "the server comes")
-        wait_until(lambda: (os.sched_getscheduler(thread), os.sched_getaffinity(thread)) == before, "it goes")
+        wait_until(comes, "the server comes")
+        wait_until(lambda: not turns[-1], "it goes")
         assert (root / "file").read_bytes() == b"content"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from unionfs.transport.handoff import run_anywhere
+from unionfs.transport.handoff import Start
 
 Message = Callable[[], object]
 
@@ -19,7 +19,8 @@ Message = Callable[[], object]
 class Courier:
     """Calls what is posted, one after the other, in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Start = threading.Thread.start) -> None:
+        self._start = start
         self._queue: SimpleQueue[Message | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -27,7 +28,7 @@ class Courier:
         """``message`` will be called; an ``OSError`` it raises is ignored, since it is but a hint."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._deliver, name="fuse-notify", daemon=True)
-            self._thread.start()
+            self._start(self._thread)
         self._queue.put(message)
 
     def after(self, call: Message) -> None:
@@ -46,7 +47,6 @@ class Courier:
         return not self._thread.is_alive()
 
     def _deliver(self) -> None:
-        run_anywhere()
         while (message := self._queue.get()) is not None:
             # ENOENT: the kernel does not know the node; ENODEV, ENOTCONN: it has let the mount go
             with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 
 from unionfs.ops import LongCopy
-from unionfs.transport.handoff import run_anywhere
+from unionfs.transport.handoff import Start
 
 Request = bytes
 
@@ -25,7 +25,8 @@ Request = bytes
 class Deferred:
     """The waiting requests of one mount."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Start) -> None:
+        self._start = start
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when a copy has come to its end."""
         self._waiting: dict[LongCopy, list[Request]] = {}
@@ -42,7 +43,7 @@ class Deferred:
         self._waiting[copy] = [request]
         thread = threading.Thread(target=self._run, args=(copy,), name="fuse-copy", daemon=True)
         self._threads[copy] = thread
-        thread.start()
+        self._start(thread)
 
     def finished(self) -> list[Request]:
         """The requests whose copies have come to their ends since the last call, the earliest first."""
@@ -74,7 +75,6 @@ class Deferred:
             self.fd = -1
 
     def _run(self, copy: LongCopy) -> None:
-        run_anywhere()
         copy.run()
         self._ended.append(copy)
         os.eventfd_write(self.fd, 1)

@@ -102,7 +102,7 @@ class Connection:
         self._buffers = (self._buffer,)
         self._view = memoryview(self._buffer)
         self._closed = False
-        self._deferred = Deferred()
+        self._deferred = Deferred(handoff.start)
         ops.defer_copies()
 
     @property
@@ -141,6 +141,8 @@ class Connection:
                 raise
             handoff.asked()
             self._answer(size)
+            if handoff.moving:
+                return True
             spins = handoff.spins
         return True
 

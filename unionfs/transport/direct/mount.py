@@ -33,7 +33,8 @@ class DirectMount:
         """
         own_right = os.geteuid() == 0
         device_fd = mounting.open_device() if own_right else -1
-        notifier = KernelNotifier(device_fd)
+        handoff = Handoff()
+        notifier = KernelNotifier(device_fd, handoff.start)
         try:
             ops = make_filesystem(notifier)
         except BaseException:
@@ -49,7 +50,6 @@ class DirectMount:
             ops.close()
             _close(device_fd)
             raise
-        handoff = Handoff()
         self._connection = Connection(device_fd, ops, notifier, settings, handoff, log)
         self._loop = Loop(handoff)
         self._loop.add(self._connection, lambda: None)

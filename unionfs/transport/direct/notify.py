@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from unionfs.transport.courier import Courier
+from unionfs.transport.handoff import Start
 from unionfs.transport.protocol import (
     INVAL_ENTRY_OUT,
     INVAL_INODE_OUT,
@@ -32,14 +33,14 @@ def store(device_fd: int, node: Ino, content: bytes) -> None:
 class KernelNotifier:
     """The `ops.Notifier` of a mount served by the direct transport."""
 
-    def __init__(self, device_fd: int) -> None:
-        """``device_fd`` belongs to the caller; -1 while there is none."""
+    def __init__(self, device_fd: int, start: Start) -> None:
+        """``device_fd`` belongs to the caller; -1 while there is none. ``start`` starts a thread when one is needed."""
         self.device_fd = device_fd
         self.minor = 0
         """The protocol agreed upon; 0 before INIT, when the kernel remembers nothing yet."""
         self.epoch = 0
         """How often everything was invalidated: listings the kernel keeps from before are not to be trusted."""
-        self._courier = Courier()
+        self._courier = Courier(start)
 
     def invalidate_entry(self, parent: Ino, name: bytes) -> None:
         """The kernel forgets what ``name`` in ``parent`` leads to."""
