@@ -38,6 +38,7 @@ from layers.errors import LayersError
 from layers.packing import CommittedLayer, PackedLayer, pack_layer
 from layers.snapshotter import Active
 from unionfs.errors import UnionError
+from unionfs.mounting import MountError
 
 
 class StepReport(NamedTuple):
@@ -383,7 +384,8 @@ def _placed_at(step: Step) -> Generator[None]:
         raise error.at(step.source) from error.__cause__
     except (LayersError, UnionError, OSError) as error:
         message = describe_os_error(error) if isinstance(error, OSError) else str(error)
-        raise BuildError(message, source=step.source, hints=room_hints(error)) from error
+        hints = (error.hint,) if isinstance(error, MountError) and error.hint else room_hints(error)
+        raise BuildError(message, source=step.source, hints=hints) from error
 
 
 def _closing(held: ExitStack, settle: Callable[[], None] | None) -> Callable[[], None]:

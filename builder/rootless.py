@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 
 from builder.errors import BuildError
-from unionfs.privileges import is_machine_root, may_mount
+from unionfs.privileges import is_in_container, is_machine_root, may_mount
+
+_AS_ROOT = ("or build as root",)
 
 
 def become_root(isolation: str = "auto") -> bool:
@@ -35,14 +37,12 @@ def become_root(isolation: str = "auto") -> bool:
         if is_root and not asked:
             # what needs no steps works; a step says what is missing
             return False
+        from builder.sandbox.isolation import hint_on_namespaces
+
         reason = os.strerror(error.errno or 0).lower()
-        if asked:
-            raise BuildError(f"isolation rootless can't be had here: user namespaces are refused ({reason})") from error
-        raise BuildError(
-            f"a plain user cannot build here: user namespaces are refused ({reason})",
-            hints=(
-                "as root, sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces above 0 allow them",
-                "or build as root",
-            ),
-        ) from error
+        who = "isolation rootless can't be had" if is_root else "a plain user cannot build"
+        in_container = is_in_container()
+        # as root of a container nothing more is allowed than here
+        hints = (hint_on_namespaces(in_container=in_container), *(() if is_root or in_container else _AS_ROOT))
+        raise BuildError(f"{who} here: user namespaces are refused ({reason})", hints=hints) from error
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 _SYS_ADMIN = 21
+_MADE_BY_CONTAINERS = ("/.dockerenv", "/run/.containerenv")
 _ALL_IDS = 2**32 - 1
 # PROC_USER_INIT_INO of the kernel: the number of the namespace that is there from the start
 _INITIAL_NAMESPACE = 0xEFFF_FFFD
@@ -32,6 +33,11 @@ def effective_capabilities() -> int:
 def may_mount() -> bool:
     """Whether this process has CAP_SYS_ADMIN in its user namespace."""
     return bool(effective_capabilities() >> _SYS_ADMIN & 1)
+
+
+def is_in_container() -> bool:
+    """Whether docker, podman or another that says so has made the surroundings of this process."""
+    return "container" in os.environ or any(map(os.path.exists, _MADE_BY_CONTAINERS))
 
 
 def is_machine_root() -> bool:

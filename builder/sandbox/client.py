@@ -111,6 +111,7 @@ class SandboxServer:
         self._process = process
         self._lock = threading.Lock()
         self._level: str | None = None
+        self._refusal: SandboxError | None = None
         self._closed = False
         self.pid = process.pid
 
@@ -239,13 +240,16 @@ class SandboxServer:
     def _await_ready(self) -> str:
         if self._level is not None:
             return self._level
+        if self._refusal is not None:
+            raise SandboxError(self._refusal.message, hints=self._refusal.hints)
         received = wire.receive(self._control)
         if received is None:
             raise SandboxError(f"sandbox server {self._process.describe_end()} at its start")
         if received.message.get("event") != protocol.READY:
             hint = str(received.message.get("hint", ""))
             message = str(received.message.get("error", "sandbox server did not start"))
-            raise SandboxError(message, hints=(hint,) if hint else ())
+            self._refusal = SandboxError(message, hints=(hint,) if hint else ())
+            raise self._refusal
         self._level = str(received.message.get("level"))
         return self._level
 

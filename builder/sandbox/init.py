@@ -82,8 +82,7 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
         return
     order, fds = protocol.parse_order(received.message, received.fds)
     spec = order.spec
-    with Stage("setting", "hostname"):
-        socket.sethostname(spec.hostname)
+    notes = _set_hostname(spec.hostname)
     own = plan_own(spec, order.files)
     sources = root.enter(fds.root, own, fds.mounts)
     root.furnish(own, sources, order.root_attributes)
@@ -96,7 +95,7 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     _end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
-    wire.send(report, {"event": protocol.EXITED, "wait_status": ended})
+    wire.send(report, {"event": protocol.EXITED, "wait_status": ended, "notes": notes})
 
 
 def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[socket.socket, int] | None:
@@ -141,6 +140,16 @@ def _die_with_server(report: socket.socket, number: int) -> None:
     poll.register(report, 0)
     if poll.poll(0):
         os._exit(0)
+
+
+def _set_hostname(name: str) -> list[str]:
+    """The step's host has the name; what is to be told where a filter of an outer container refuses it, as podman's."""
+    with Stage("setting", "hostname"):
+        try:
+            socket.sethostname(name)
+        except PermissionError:
+            return ["the name of the host can't be set here: the step sees the builder's"]
+    return []
 
 
 def _stdio(fds: protocol.RunDescriptors) -> tuple[int, ...]:

@@ -98,10 +98,13 @@ def plan_isolation(wanted: str, able: Abilities, *, one_id: bool) -> Isolation:
 
 def explain_refusal(reason: str, *, in_container: bool) -> IsolationError:
     """What to tell where this process can make neither mounts nor a user namespace, for ``reason``."""
-    hint = _CONTAINER_HINT if in_container else _HOST_HINT
-    return IsolationError(
-        f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)", hint
-    )
+    message = f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)"
+    return IsolationError(message, hint_on_namespaces(in_container=in_container))
+
+
+def hint_on_namespaces(*, in_container: bool) -> str:
+    """What would let this process have user namespaces."""
+    return _CONTAINER_HINT if in_container else _HOST_HINT
 
 
 def _possible(able: Abilities) -> tuple[Level, ...]:

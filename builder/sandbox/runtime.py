@@ -108,6 +108,7 @@ class Child:
         self._machine = machine
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
+        self._notes: tuple[str, ...] = ()
         is_machine_root = not machine.isolation.user_namespace
         self._device_control = is_machine_root and (kind.insecure or machine.groups.controls_devices)
         self._group = machine.groups.make(kind.cgroup_parent, kind.controllers, confine_devices=not kind.insecure)
@@ -178,6 +179,7 @@ class Child:
             self._failure = str(message["error"]), int(message["status"])
         elif message["event"] == protocol.EXITED:
             self._wait_status = int(message["wait_status"])
+            self._notes = tuple(map(str, message["notes"]))
         return True
 
     def signal(self, number: int) -> None:
@@ -225,7 +227,7 @@ class Child:
             read_bytes=used.read_bytes,
             written_bytes=used.written_bytes,
             error=self._failure[0] if self._failure else None,
-            notes=self._group.notes,
+            notes=(*self._group.notes, *self._notes),
         )
 
     def close_group(self) -> bool:

@@ -37,7 +37,7 @@ from builder.sandbox.runtime import Child, Kind, Machine
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import SandboxResult, SpecError
 from unionfs import wire
-from unionfs.privileges import is_machine_root, mapped_ids, may_mount
+from unionfs.privileges import is_in_container, is_machine_root, mapped_ids, may_mount
 
 _RETRY_MS = 5
 # while a step has just started no child is made: joining a group holds up every fork and exec of the machine for a
@@ -45,7 +45,6 @@ _RETRY_MS = 5
 _PREPARE_AFTER_MS = 40
 _CONTROL_FD = 3
 _TITLE = b"pybuild-sandbox"
-_MADE_BY_CONTAINERS = ("/.dockerenv", "/run/.containerenv")
 _PROCESSES = _sys.CLONE_NEWNS | _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC | _sys.CLONE_NEWUTS
 
 
@@ -297,11 +296,6 @@ def _succeeds(namespaces: int, *, proc: bool) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def _is_container() -> bool:
-    """Whether docker, podman or another that says so has made the surroundings of this process."""
-    return "container" in os.environ or any(map(os.path.exists, _MADE_BY_CONTAINERS))
-
-
 def _take_control(fd: int) -> socket.socket:
     """The control socket; of all other descriptors only stderr is left, whatever pybuild's starter had open."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -319,7 +313,7 @@ def main(control_fd: int, wanted: str = AUTO) -> int:
         try:
             isolation = _settle(wanted)
         except OSError as error:
-            raise explain_refusal((error.strerror or "").lower(), in_container=_is_container()) from error
+            raise explain_refusal((error.strerror or "").lower(), in_container=is_in_container()) from error
         machine = Machine(Slice.of_this_process(), isolation, pivots=_sys.may_pivot())
     except IsolationError as error:
         wire.send(control, {"event": protocol.FAILED, "error": str(error), "hint": error.hint})

@@ -178,7 +178,12 @@ def mount_root(servers: Servers, root: Root, scaffold: Path) -> DetachedMount:
     """The union of ``root`` with the mount points of ``scaffold``, attached nowhere yet.
 
     Only root of the machine may let the kernel pass reads and writes through.
+
+    Raises:
+        SandboxError: no step can be run here, so that the mount would be of no use.
+        MountError: FUSE can't be used.
     """
+    _ = servers.sandbox.level
     lower = (*root.lower, scaffold)
     branches = [Branch(os.fsencode(root.upper)), *(Branch(os.fsencode(path), Access.RO) for path in lower)]
     return servers.union.mount(branches, _MOUNT_OPTIONS, passthrough="fast" if is_machine_root() else "off")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,23 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
-from harness.bases import made
-from harness.pybuild import ENTRY_POINT, PROJECT
+from harness.portable import place_packages
+from harness.pybuild import ENTRY_POINT
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
-PACKAGES = (
-    "unionfs",
-    "layers",
-    "cache",
-    "builder",
-    "trio",
-    "outcome",
-    "sniffio",
-    "attr",
-    "attrs",
-    "sortedcontainers",
-    "idna",
-)
 # the device for everybody and the ids of nobody, in a mount namespace of their own
 PREPARE = """set -e
 mknod "$1/fuse" c 10 229; chmod 666 "$1/fuse"; mount --bind "$1/fuse" /dev/fuse
@@ -49,13 +35,7 @@ def directory() -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="pyb-user-", dir="/tmp"))
     try:
         place.chmod(0o755)
-        for name in PACKAGES:
-            found = importlib.util.find_spec(name)
-            assert found is not None
-            assert found.origin is not None
-            source = PROJECT / name if (PROJECT / name).is_dir() else Path(found.origin).parent
-            shutil.copytree(source, place / "lib" / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(made("busybox"), place / "busybox.tar")
+        place_packages(place)
         (place / "home").mkdir()
         subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", place], check=True)
         yield place
