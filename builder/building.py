@@ -34,6 +34,7 @@ from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, needed_bases, read_plan
 from builder.pushing import push_all
 from builder.results import StepResult
+from builder.runtimes import find_runtime
 from builder.sandbox.client import SandboxError
 from builder.sandbox.isolation import AUTO
 from builder.schedule import required_steps, run_graph
@@ -159,6 +160,7 @@ def _environment(job: Job) -> Environment:
         network=options.network,
         extra_hosts=options.extra_hosts,
         allowed=options.allowed,
+        runtime=None if options.runtime is None else find_runtime(options.runtime),
     )
 
 

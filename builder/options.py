@@ -32,7 +32,8 @@ class BuildOptions(NamedTuple):
     of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own. ``no_cache_stages`` are stages, by
     name or number, whose steps are run anew. ``load``: the image is kept in the store whatever that takes.
     ``cache_from`` and ``cache_to`` are the fields of those options. ``isolation`` is a level of
-    `builder.sandbox.isolation`, or ``auto`` for the strongest that works.
+    `builder.sandbox.isolation`, or ``auto`` for the strongest that works. ``runtime`` is an OCI runtime,
+    by name or path, that steps are handed to.
     """
 
     context: str
@@ -61,6 +62,7 @@ class BuildOptions(NamedTuple):
     cache_from: tuple[Mapping[str, str], ...] = ()
     cache_to: tuple[Mapping[str, str], ...] = ()
     isolation: str = "auto"
+    runtime: str | None = None
 
     @property
     def inline_cache(self) -> bool:

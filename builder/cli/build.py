@@ -124,6 +124,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         cache_from=tuple(arguments.cache_from),
         cache_to=tuple(arguments.cache_to),
         isolation=arguments.isolation,
+        runtime=arguments.runtime,
         no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
 
@@ -230,3 +231,4 @@ def _add_surroundings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--add-host", action="append", default=[], type=parse_host, metavar="NAME:ADDRESS", help="line in /etc/hosts"
     )
+    parser.add_runtime()

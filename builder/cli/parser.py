@@ -77,6 +77,12 @@ class ArgumentParser(argparse.ArgumentParser):
             help="how strong steps are shut in; auto is the strongest that works",
         )
 
+    def add_runtime(self) -> None:
+        """The command runs steps: it takes ``--runtime``."""
+        self.add_argument(
+            "--runtime", metavar="runc|crun|PATH", help="OCI runtime to run in, in place of the sandbox of this program"
+        )
+
     def actions(self) -> tuple[argparse.Action, ...]:
         """All options and arguments, in the order of their definition."""
         return tuple(self._actions)

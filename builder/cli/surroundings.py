@@ -17,6 +17,7 @@ from builder.cli.limits import add_limits, read_limits
 from builder.cli.parser import ArgumentParser
 from builder.cli.volumes import Volume, check_targets, parse_mount, parse_tmpfs, parse_volume
 from builder.errors import BuildError, UsageError
+from builder.runtimes import find_runtime
 from builder.sandbox.spec import HOSTNAME, SandboxSpec, User
 from builder.steps.demands import sandbox_network
 from builder.steps.run import Root, resolve_user
@@ -58,6 +59,7 @@ def add_surroundings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--privileged", action="store_true", help="all capabilities and system calls, and a writable /sys"
     )
+    parser.add_runtime()
     add_limits(parser, "the command")
     parser.add_argument(
         "--sig-proxy", type=parse_switch, default=True, metavar="BOOL",
@@ -140,4 +142,5 @@ def surround(spec: SandboxSpec, arguments: argparse.Namespace) -> SandboxSpec:
         extra_hosts=(*spec.extra_hosts, *arguments.add_host),
         dns=tuple(arguments.dns),
         tty=arguments.tty,
+        runtime=None if arguments.runtime is None else find_runtime(arguments.runtime),
     )

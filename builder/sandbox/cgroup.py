@@ -24,7 +24,9 @@ from typing import NamedTuple
 
 _KILL_ROUNDS = 100
 _V2 = 2
-_NAME = re.compile(r"pybuild-(\d+)-(\d+)-(\d+)")
+RUNTIME_SUFFIX = "-oci"
+"""Ends the name of the groups in which runtimes make their own."""
+_NAME = re.compile(rf"pybuild-(\d+)-(\d+)-(\d+)(?:{RUNTIME_SUFFIX})?")
 
 
 class CgroupError(Exception):
@@ -40,8 +42,11 @@ class Hierarchy(NamedTuple):
     controllers: frozenset[str]
 
 
-def parse_hierarchies(cgroup_text: str, mountinfo_text: str) -> tuple[Hierarchy, ...]:
-    """The hierarchies a process lives in, from its /proc/PID/cgroup and /proc/PID/mountinfo. cgroups(7), proc(5)."""
+def parse_hierarchies(cgroup_text: str, mountinfo_text: str, *, every: bool = False) -> tuple[Hierarchy, ...]:
+    """The hierarchies a process lives in, from its /proc/PID/cgroup and /proc/PID/mountinfo. cgroups(7), proc(5).
+
+    ``every``: those of version 1 as well that have none of the controllers used here.
+    """
     own_by_name: dict[str, str] = {}
     for line in cgroup_text.splitlines():
         _number, names, path = line.split(":", 2)
@@ -54,11 +59,12 @@ def parse_hierarchies(cgroup_text: str, mountinfo_text: str) -> tuple[Hierarchy,
         if kind == "cgroup2":
             own, controllers = own_by_name.get(""), _words(read(f"{mount_point}/cgroup.controllers"))
         elif kind == "cgroup":
-            controllers = frozenset(options.split(",")) & _V1_CONTROLLERS
-            own = next((path for names, path in own_by_name.items() if controllers & frozenset(names.split(","))), None)
+            words = frozenset(options.split(","))
+            controllers = words & _V1_CONTROLLERS
+            own = next((path for names, path in own_by_name.items() if words & frozenset(names.split(","))), None)
         else:
             continue
-        if own is not None and (controllers or kind == "cgroup2"):
+        if own is not None and (controllers or every or kind == "cgroup2"):
             found.append(Hierarchy(_V2 if kind == "cgroup2" else 1, mount_point, _below(mount_root, own), controllers))
     return tuple(found)
 
@@ -110,17 +116,17 @@ def is_abandoned(name: str, namespace: int) -> bool:
     match = _NAME.fullmatch(name)
     if match is None or int(match[1]) != namespace:
         return False
-    return _owner_name(int(match[2]), namespace) != name
+    return _owner_name(int(match[2]), namespace) != name.removesuffix(RUNTIME_SUFFIX)
 
 
-def own_hierarchies() -> tuple[Hierarchy, ...]:
-    """The hierarchies this process lives in and can reach."""
-    return parse_hierarchies(read("/proc/self/cgroup"), read("/proc/self/mountinfo"))
+def own_hierarchies(*, every: bool = False) -> tuple[Hierarchy, ...]:
+    """The hierarchies this process lives in and can reach; ``every`` as in `parse_hierarchies`."""
+    return parse_hierarchies(read("/proc/self/cgroup"), read("/proc/self/mountinfo"), every=every)
 
 
 def sweep_abandoned() -> None:
     """Groups of dead builders are removed, from all hierarchies this process can reach."""
-    sweep(own_hierarchies())
+    sweep(own_hierarchies(every=True))
 
 
 def sweep(hierarchies: Sequence[Hierarchy]) -> int:

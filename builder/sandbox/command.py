@@ -12,7 +12,6 @@ CVE-2019-5736; it can't be written, since process 1 of the same namespace runs i
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -98,9 +97,13 @@ def _own_pipes(uid: int, stdio: Sequence[int]) -> None:
     """A user other than root can open /dev/stdout again where it is a pipe, as with runc."""
     for fd in stdio:
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
-            # somebody else's pipe, seen from a user namespace, stays as it is
-            with contextlib.suppress(PermissionError):
+            try:
                 os.fchown(fd, uid, -1)
+            except OSError as error:
+                # somebody else's pipe, seen from a user namespace, stays as it is; of an id that is not mapped there
+                # the change of ids will tell
+                if error.errno not in {errno.EPERM, errno.EINVAL}:
+                    raise
 
 
 def _enter_directory(path: str, user: User) -> None:

@@ -150,7 +150,7 @@ class Root:
         for mount in own:
             if isinstance(mount, Tree):
                 with Stage(f"opening {mount.kind} source", mount.source):
-                    sources[mount.target] = _open_source(mount, fds)
+                    sources[mount.target] = open_source(mount, fds)
             elif isinstance(mount, Texts):
                 with Stage("writing", "files of the step"):
                     sources.update(_write_texts(mount))
@@ -193,15 +193,45 @@ class Root:
             with Stage("changing", "root"):
                 _sys.mount_setattr(self._root, attributes, recursive=False)
 
+    def make_points(self, root_fd: int, points: Sequence[tuple[str, bool]]) -> None:
+        """Mount points are there in the root ``root_fd``, for others to mount on; each says if it is a directory.
+
+        Raises:
+            StageError: the first that can't be made.
+        """
+        self._root = root_fd
+        for target, is_directory in points:
+            with Stage("mounting at", target):
+                os.close(self._resolve(target, is_directory=is_directory))
+
+    def make_directory(self, path: str, uid: int, gid: int) -> None:
+        """A directory is at ``path`` in the root; new ones belong to the user, and stay."""
+        try:
+            os.close(_sys.openat2(self._root, os.fsencode(path), os.O_PATH | os.O_DIRECTORY, _CONFINED))
+        except FileNotFoundError:
+            directory, name = os.path.split(path.rstrip("/"))
+            self.make_directory(directory, uid, gid)
+            parent = _sys.openat2(self._root, os.fsencode(directory), os.O_PATH | os.O_DIRECTORY, _CONFINED)
+            try:
+                os.mkdir(name, 0o755, dir_fd=parent)
+                os.chown(name, uid, gid, dir_fd=parent)
+            finally:
+                os.close(parent)
+
     def restore(self) -> None:
         """Mount points that were made, and are as they were made, are gone; their directories have their times back."""
         for point in reversed(self._made):
             # a directory on the way to a mount point is none itself
             with contextlib.suppress(OSError):
                 _sys.umount(os.fsencode(point.target), _sys.MNT_DETACH)
-            # where the step has put something there, or moved it, it is the step's
-            with contextlib.suppress(OSError):
-                _remove(point)
+            _remove(point)
+
+    def remove_points(self) -> None:
+        """As `restore`, for `make_points`: what was mounted there is gone with another mount namespace."""
+        for point in reversed(self._made):
+            _remove(point)
+            os.close(point.parent)
+        self._made.clear()
 
     def leave(self) -> None:
         """Nothing of this process holds the root: the kernel lets it go now, not when the process has ended.
@@ -252,7 +282,8 @@ class Root:
         return os.path.join(directory, link)
 
 
-def _open_source(tree: Tree, fds: Sequence[int]) -> int:
+def open_source(tree: Tree, fds: Sequence[int]) -> int:
+    """A detached mount of what ``tree`` shows, with its attributes; the caller closes it."""
     fd = fds[tree.fd] if tree.fd is not None else _sys.open_tree(os.fsencode(tree.source), recursive=True)
     _sys.mount_setattr(fd, tree.attributes, recursive=True)
     return fd
@@ -340,14 +371,16 @@ def _cover(cover: Mask | ReadOnly | Seal) -> None:
 
 
 def _remove(point: MadePoint) -> None:
+    """The mount point is gone, unless the step has put something there, or moved it: then it is the step's."""
     name = os.path.basename(point.target.rstrip("/"))
-    now = os.fstat(point.parent)
-    if point.is_directory:
-        os.rmdir(name, dir_fd=point.parent)
-    elif os.stat(name, dir_fd=point.parent, follow_symlinks=False).st_size == 0:
-        os.unlink(name, dir_fd=point.parent)
-    untouched = now.st_mtime_ns == point.after_ns
-    os.utime(".", ns=(now.st_atime_ns, point.before_ns if untouched else now.st_mtime_ns), dir_fd=point.parent)
+    with contextlib.suppress(OSError):
+        now = os.fstat(point.parent)
+        if point.is_directory:
+            os.rmdir(name, dir_fd=point.parent)
+        elif os.stat(name, dir_fd=point.parent, follow_symlinks=False).st_size == 0:
+            os.unlink(name, dir_fd=point.parent)
+        untouched = now.st_mtime_ns == point.after_ns
+        os.utime(".", ns=(now.st_atime_ns, point.before_ns if untouched else now.st_mtime_ns), dir_fd=point.parent)
 
 
 def _is_directory(fd: int) -> bool:

@@ -44,7 +44,7 @@ class Group:
         """``directories``: controller → version and path; ``shared``: groups to be joined that belong to others."""
         self._directories = dict(directories)
         self.notes = notes
-        joined = (*self._paths(), *shared)
+        joined = (*self.paths, *shared)
         self.join_fds = tuple(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in joined)
 
     def views(self) -> tuple[tuple[str, str], ...]:
@@ -70,7 +70,7 @@ class Group:
         missing = needed_controllers(limits) - held
         if missing:
             raise CgroupError(f"no cgroup can hold a limit on {', '.join(sorted(missing))} here")
-        for path in self._paths():
+        for path in self.paths:
             version = next(version for version, known in self._directories.values() if known == path)
             controllers = frozenset(name for name, (_v, known) in self._directories.items() if known == path)
             for name, value in plan_limits(version, limits, controllers):
@@ -99,7 +99,9 @@ class Group:
                 del self._directories[controller]
         return not self._directories
 
-    def _paths(self) -> tuple[str, ...]:
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The directories, each once."""
         return tuple(dict.fromkeys(path for _version, path in self._directories.values()))
 
     def _number(self, controller: str, v1_file: str, v2_file: str) -> int | None:

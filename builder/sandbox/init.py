@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from builder.sandbox import _sys, command, descendants, network, protocol
@@ -44,7 +45,7 @@ _FORWARDED = frozenset(
 _TIOCSPTLCK = 0x4004_5431
 _TIOCGPTN = 0x8004_5430
 _SERVER_GONE = signal.SIGRTMAX
-_AWAITED = _FORWARDED | {signal.SIGCHLD, _SERVER_GONE}
+AWAITED = _FORWARDED | {signal.SIGCHLD, _SERVER_GONE}
 
 
 class Preparation(NamedTuple):
@@ -63,9 +64,14 @@ class Preparation(NamedTuple):
 
 def run(preparation: Preparation, report: socket.socket) -> NoReturn:
     """The life of a step's first process; ``report`` leads to the server."""
+    live(lambda: _run(preparation, report), report, own_processes=preparation.own_processes)
+
+
+def live(work: Callable[[], None], report: socket.socket, *, own_processes: bool = True) -> NoReturn:
+    """This process does ``work``, tells the server what goes wrong, and ends; when the server dies, so does it."""
     try:
-        _die_with_server(report, signal.SIGKILL if preparation.own_processes else _SERVER_GONE)
-        _run(preparation, report)
+        _die_with_server(report, signal.SIGKILL if own_processes else _SERVER_GONE)
+        work()
     except StageError as error:
         wire.send(report, {"event": protocol.FAILED, "error": str(error), "status": SETUP_FAILED})
     except BaseException as error:  # noqa: BLE001  (the end of a process: the server gets to know in any case)
@@ -91,8 +97,8 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     wire.send(to_command[0], spec.to_json(), stdio)
     for fd in {*stdio, *received.fds} - {fds.root}:
         os.close(fd)
-    ended = _reap_until(to_command[1])
-    _end_all_others() if preparation.own_processes else descendants.end_all()
+    ended = reap_until(to_command[1])
+    end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
     wire.send(report, {"event": protocol.EXITED, "wait_status": ended, "notes": notes})
@@ -114,7 +120,7 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
             network.bring_loopback_up()
     os.umask(0)
     _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     if not preparation.own_processes:
         _sys.prctl(_sys.PR_SET_CHILD_SUBREAPER, 1)
     forked = _fork_command(preparation, report) if preparation.pivots else None
@@ -171,10 +177,10 @@ def _open_console(spec: SandboxSpec, step_fd: int) -> tuple[int, ...]:
     return terminal, os.dup(terminal), os.dup(terminal)
 
 
-def _reap_until(pid: int) -> int:
+def reap_until(pid: int) -> int:
     """The wait status of the command; what else ends meanwhile is reaped, signals go to the command."""
     while True:
-        received = signal.sigwait(_AWAITED)
+        received = signal.sigwait(AWAITED)
         if received == _SERVER_GONE:
             descendants.end_all()
             os._exit(0)
@@ -188,7 +194,7 @@ def _reap_until(pid: int) -> int:
             ended, status = os.waitpid(-1, os.WNOHANG)
 
 
-def _end_all_others() -> None:
+def end_all_others() -> None:
     """Only this process is left in its pid namespace."""
     try:
         os.kill(-1, signal.SIGKILL)

@@ -15,13 +15,14 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from builder.sandbox import _sys, caps, init, mounts, network, protocol, seccomp
+from builder.sandbox import _sys, caps, handover, init, mounts, network, protocol, seccomp
 from builder.sandbox.command import SETUP_FAILED, Confinement
-from builder.sandbox.group import Usage
+from builder.sandbox.group import Group, Usage
+from builder.sandbox.handover import Handover
 from builder.sandbox.isolation import Isolation
 from builder.sandbox.limitfiles import needed_controllers
 from builder.sandbox.slice import Slice
-from builder.sandbox.spec import SandboxResult, SandboxSpec, SpecError
+from builder.sandbox.spec import Runtime, SandboxResult, SandboxSpec, SpecError
 from unionfs import wire
 from unionfs.privileges import effective_capabilities
 
@@ -37,13 +38,14 @@ class Kind(NamedTuple):
     cgroup_parent: str | None = None
     controllers: frozenset[str] = frozenset()
     own_processes: bool = True
+    runtime: Runtime | None = None
 
     @property
     def namespaces(self) -> int:
         """Flags of clone(2); the cgroup namespace is entered later, by init in its groups, or it would show ours."""
-        flags = _sys.CLONE_NEWNS | _sys.CLONE_NEWUTS
-        if self.own_processes:
-            flags |= _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC
+        flags = _sys.CLONE_NEWNS | (_sys.CLONE_NEWPID if self.own_processes else 0)
+        # a runtime makes the others
+        flags |= 0 if self.runtime else _sys.CLONE_NEWUTS | (_sys.CLONE_NEWIPC if self.own_processes else 0)
         return flags | _sys.CLONE_NEWNET if self.own_network else flags
 
 
@@ -57,8 +59,9 @@ class Machine:
         self.pivots = pivots
         self.last_capability = caps.last_capability()
         self.held_capabilities = effective_capabilities()
-        self._calls = seccomp.read_table()
+        self.calls = seccomp.read_table()
         self._filters: dict[int, _sys.SeccompFilter | None] = {}
+        self._runtime_groups: Slice | None = None
         self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
 
     def usual_kind(self, *, own_network: bool, controllers: frozenset[str]) -> Kind:
@@ -78,6 +81,10 @@ class Machine:
         """
         if spec.network != "host" and not self.isolation.own_processes:
             raise SpecError(f"network {spec.network!r} can't be had with isolation {self.isolation}: only 'host' can")
+        if spec.runtime is not None and not self.isolation.new_proc:
+            raise SpecError(
+                f"a runtime needs a /proc of its own, which isolation {self.isolation} has not"
+            )
         return Kind(
             own_network=spec.network != "host",
             capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
@@ -85,12 +92,45 @@ class Machine:
             cgroup_parent=spec.cgroup_parent,
             controllers=needed_controllers(spec.limits),
             own_processes=self.isolation.own_processes,
+            runtime=spec.runtime,
+        )
+
+    def groups_for(self, kind: Kind) -> Slice:
+        """Where the groups of a step of ``kind`` are made."""
+        if kind.runtime is None:
+            return self.groups
+        if self._runtime_groups is None:
+            self._runtime_groups = Slice.for_runtimes()
+        return self._runtime_groups
+
+    def close_groups(self) -> None:
+        """Every group of this server is gone."""
+        self.groups.close()
+        if self._runtime_groups is not None:
+            self._runtime_groups.close()
+
+    def hand_over(self, kind: Kind, group: Group) -> Handover | None:
+        """What a step's runtime is, where it has one.
+
+        Raises:
+            CgroupError: it can't be told which groups are the step's.
+        """
+        if kind.runtime is None:
+            return None
+        joins = kind.runtime.joins_groups
+        return Handover(
+            program=kind.runtime.program,
+            joins=joins,
+            capabilities=kind.capabilities,
+            calls=self.calls,
+            cgroups_path=None if joins else self.groups_for(kind).path_for_runtime(group),
+            confine_devices=not joins and not self.isolation.user_namespace,
         )
 
     def filter_for(self, capabilities: int) -> _sys.SeccompFilter | None:
         """The filter for a step with these capabilities; None on a machine whose calls are not known."""
         if capabilities not in self._filters:
-            program = seccomp.compile_filter(caps.names_of(capabilities), _sys.MACHINE, self._calls)
+            program = seccomp.compile_filter(caps.names_of(capabilities), _sys.MACHINE, self.calls)
             self._filters[capabilities] = _sys.SeccompFilter(program) if program else None
         return self._filters[capabilities]
 
@@ -111,7 +151,10 @@ class Child:
         self._notes: tuple[str, ...] = ()
         is_machine_root = not machine.isolation.user_namespace
         self._device_control = is_machine_root and (kind.insecure or machine.groups.controls_devices)
-        self._group = machine.groups.make(kind.cgroup_parent, kind.controllers, confine_devices=not kind.insecure)
+        groups = machine.groups_for(kind)
+        # a runtime that makes its own groups confines devices there
+        confines = not kind.insecure and (kind.runtime is None or kind.runtime.joins_groups)
+        self._group = groups.make(kind.cgroup_parent, kind.controllers, confine_devices=confines)
         self.report, theirs = socket.socketpair()
         try:
             self.pid = self._clone(theirs)
@@ -145,9 +188,12 @@ class Child:
                 None if self.kind.insecure else self._machine.filter_for(self.kind.capabilities),
             ),
         )
+        runtime = self._machine.hand_over(self.kind, self._group)
         pid = _sys.clone(self.kind.namespaces)
         if pid == 0:
             _close_all_but((theirs.fileno(), *preparation.join_fds))
+            if runtime is not None:
+                handover.run(runtime, preparation, theirs)
             init.run(preparation, theirs)
         return pid
 

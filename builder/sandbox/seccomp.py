@@ -8,6 +8,7 @@ is killed. The program is a binary search over ranges of numbers, about ten inst
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Collection, Mapping, Sequence
@@ -70,6 +71,38 @@ def read_table(path: str = _TABLE) -> tuple[Call, ...]:
                 )
             )
     return tuple(calls)
+
+
+class Rule(NamedTuple):
+    """Calls ``names`` are allowed, or answered with ``errno``; where ``test`` is set, if the first argument meets it.
+
+    A test is a comparison (``==``, ``<``, ``>``, or ``&`` for: none of these bits is set) and a number.
+    """
+
+    names: tuple[str, ...]
+    errno: int = 0
+    test: tuple[str, int] | None = None
+
+
+def plan_rules(capabilities: Collection[str], table: Sequence[Call]) -> tuple[Rule, ...]:
+    """What `compile_filter` makes a program of, as rules for others; whatever has none is answered with EPERM."""
+    rules: list[Rule] = []
+    plain: list[str] = []
+    for call in table:
+        one = (call.name,)
+        if call.name == "clone" and "SYS_ADMIN" not in capabilities:
+            rules.append(Rule(one, test=("&", _NAMESPACE_FLAGS)))
+        elif call.name == "clone3" and "SYS_ADMIN" not in capabilities:
+            rules.append(Rule(one, errno.ENOSYS))
+        elif call.name == "socket":
+            # between the two refused families, and around them
+            between = [Rule(one, test=("==", family)) for family in range(_AF_ALG + 1, _AF_VSOCK)]
+            rules += [Rule(one, test=("<", _AF_ALG)), *between, Rule(one, test=(">", _AF_VSOCK))]
+        elif call.name == "personality":
+            rules += [Rule(one, test=("==", value)) for value in _PERSONALITIES]
+        elif not call.needs or any(need in capabilities for need in call.needs):
+            plain.append(call.name)
+    return (Rule(tuple(plain)), *rules)
 
 
 def compile_filter(capabilities: Collection[str], machine: str, table: Sequence[Call]) -> bytes:

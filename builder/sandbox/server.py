@@ -75,7 +75,7 @@ class Server:
             if not ready and self._spare is None and not self._ended:
                 self._prepare()
             self._lingering = [child for child in self._lingering if not child.close_group()]
-        self._machine.groups.close()
+        self._machine.close_groups()
 
     def _patience_ms(self) -> int | None:
         if self._spare is None and not self._ended:

@@ -24,7 +24,9 @@ _V2 = 2
 class Slice:
     """The groups of one server."""
 
-    def __init__(self, hierarchies: Sequence[Hierarchy], name: str) -> None:
+    def __init__(self, hierarchies: Sequence[Hierarchy], name: str, swept: Sequence[Hierarchy] = ()) -> None:
+        """``swept`` are those in which others make groups of that name, which `close` removes."""
+        self._swept = swept
         self._hierarchies = hierarchies
         self._name = name
         self._is_pure_v2 = all(hierarchy.version == _V2 for hierarchy in hierarchies)
@@ -37,9 +39,14 @@ class Slice:
     @classmethod
     def of_this_process(cls) -> Slice:
         """The slice of this process, over all hierarchies that are mounted; what dead ones left is removed."""
-        hierarchies = cgroup.own_hierarchies()
-        cgroup.sweep(hierarchies)
-        return cls(hierarchies, cgroup.owner_name())
+        cgroup.sweep_abandoned()
+        return cls(cgroup.own_hierarchies(), cgroup.owner_name())
+
+    @classmethod
+    def for_runtimes(cls) -> Slice:
+        """The slice of this process for steps that a runtime puts into groups: apart from others', whose rules bind."""
+        name = cgroup.owner_name() + cgroup.RUNTIME_SUFFIX
+        return cls(cgroup.own_hierarchies(), name, cgroup.own_hierarchies(every=True))
 
     @property
     def controls_devices(self) -> bool:
@@ -68,12 +75,35 @@ class Slice:
         """Every group of this server is gone, with what lives in it."""
         for version, path in reversed(self._made):
             cgroup.remove_tree(version, path)
+        for hierarchy in self._swept:
+            for base in cgroup.bases_of(hierarchy):
+                cgroup.remove_tree(hierarchy.version, f"{base}/{self._name}")
         self._made.clear()
         self._parents.clear()
         self._devices = None
         if self._device_program not in {None, -1}:
             os.close(self._device_program or -1)
         self._device_program = None
+
+    def path_for_runtime(self, group: Group) -> str | None:
+        """What names the directories of ``group`` in config.json; None where there are none.
+
+        Relative to the builder's own groups, as runc reads it in version 1; from the root in version 2, where runc
+        would start beside them.
+
+        Raises:
+            CgroupError: one path can't name them all.
+        """
+        named: set[str] = set()
+        for path in group.paths:
+            hierarchy = max(
+                (one for one in self._hierarchies if path.startswith(f"{one.root}/")), key=lambda one: len(one.root)
+            )
+            own = os.path.join(hierarchy.root, hierarchy.own)
+            named.add(f"/{os.path.relpath(path, hierarchy.root)}" if self._is_pure_v2 else os.path.relpath(path, own))
+        if len(named) > 1 or any(name.startswith("..") for name in named):
+            raise CgroupError("control groups for a runtime lie at different places in their hierarchies")
+        return next(iter(named), None)
 
     def _make_directories(
         self, controllers: frozenset[str], parent: str | None, number: int

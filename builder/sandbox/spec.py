@@ -63,11 +63,19 @@ class File(NamedTuple):
     gid: int = 0
 
 
+class Runtime(NamedTuple):
+    """The OCI runtime that runs a step; ``joins_groups``: it can leave control groups to whoever starts it."""
+
+    program: str
+    joins_groups: bool
+
+
 class SandboxSpec(NamedTuple):
     """One step.
 
     ``env`` holds ``NAME=value``; ``cap_add`` and ``cap_drop`` are names without ``CAP_``, or ``ALL``;
-    ``extra_hosts`` are ``name:address``; ``cgroup_parent`` is a path below the cgroup root, None for the builder's own.
+    ``extra_hosts`` are ``name:address``; ``cgroup_parent`` is a path below the cgroup root, None for the builder's own;
+    without a ``runtime`` the step is run here.
     """
 
     argv: tuple[str, ...]
@@ -88,11 +96,13 @@ class SandboxSpec(NamedTuple):
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     tty: bool = False
+    runtime: Runtime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document `from_json` reads."""
         document = self._asdict()
         document["user"] = self.user._asdict()
+        document["runtime"] = self.runtime._asdict() if self.runtime else None
         document["binds"] = [bind._asdict() for bind in self.binds]
         document["tmpfs"] = [tmpfs._asdict() for tmpfs in self.tmpfs]
         document["files"] = [file._asdict() for file in self.files]
@@ -151,6 +161,7 @@ def spec_from_json(document: Mapping[str, Any]) -> SandboxSpec:
         {
             **fields,
             "user": _user(_typed(fields, "user", dict, default={})),
+            "runtime": _record(Runtime, fields["runtime"]) if fields.get("runtime") else None,
             "binds": _records(Bind, fields.get("binds", ())),
             "tmpfs": _records(Tmpfs, fields.get("tmpfs", ())),
             "files": _records(File, fields.get("files", ())),

@@ -35,7 +35,7 @@ from builder.limits import Limits
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
-from builder.sandbox.spec import HOSTNAME, Oom, SandboxResult, SandboxSpec, User
+from builder.sandbox.spec import HOSTNAME, Oom, Runtime, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
 from builder.steps.demands import sandbox_network
 from builder.steps.mountend import MountEnd
@@ -66,6 +66,7 @@ class Environment(NamedTuple):
     network: str
     extra_hosts: tuple[str, ...]
     allowed: frozenset[str] = frozenset()
+    runtime: Runtime | None = None
 
 
 class Root(NamedTuple):
@@ -289,6 +290,7 @@ def _spec(operation: Run, user: User, home: str, environment: Environment, prepa
         files=prepared.files,
         security="insecure" if operation.security == "insecure" else "sandbox",
         limits=environment.limits,
+        runtime=environment.runtime,
     )
 
 

@@ -115,3 +115,22 @@ def test_a_machine_without_user_namespaces_says_so(directory: Path) -> None:
     done = run("build", context, status=1, before=program)
     assert "a plain user cannot build here: user namespaces are refused" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("subordinate", ["nobody:200000:65536\n", ""])
+def test_command_in_an_image(directory: Path, subordinate: str) -> None:
+    """With mounts, and handed to a runtime: files are the user's own outside."""
+    run = user(directory, subordinate)
+    run("load", "-i", str(directory / "busybox.tar"))
+    (directory / "data").mkdir()
+    os.chown(directory / "data", NOBODY, NOBODY)
+    script = "id -u; touch /data/$0; stat -c %u /data/$0; test -t 1 || echo pipe; exit 5"
+    mount = f"{directory}/data:/data"
+    for runtime in ("", "--runtime=runc", "--runtime=crun"):
+        words = ["run", *filter(None, [runtime]), "-v", mount, "busybox", "sh", "-c", script, f"by{runtime}"]
+        assert run(*words, status=5).stdout == "0\n0\npipe\n", runtime
+    assert {path.name for path in (directory / "data").iterdir()} == {"by", "by--runtime=runc", "by--runtime=crun"}
+    assert {path.stat().st_uid for path in (directory / "data").iterdir()} == {NOBODY}
+    other = run("run", "-u", "1000", "busybox", "id", "-u", status=0 if subordinate else 125)
+    refused = 'error changing to "user 1000:0": EINVAL (invalid argument)'
+    assert (other.stdout, refused in other.stderr) == (("1000\n", False) if subordinate else ("", True))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 GRACE_SECONDS = 2.0
 TOKEN = "PYBUILD_TEST_SESSION"
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-CGROUP_NAME = re.compile(r"pybuild-\d+-(?P<pid>\d+)-\d+")
+CGROUP_NAME = re.compile(r"pybuild-\d+-(?P<pid>\d+)-\d+(-oci)?")
 
 
 class Snapshot(NamedTuple):
