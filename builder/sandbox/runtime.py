@@ -82,9 +82,7 @@ class Machine:
         if spec.network != "host" and not self.isolation.own_processes:
             raise SpecError(f"network {spec.network!r} can't be had with isolation {self.isolation}: only 'host' can")
         if spec.runtime is not None and not self.isolation.new_proc:
-            raise SpecError(
-                f"a runtime needs a /proc of its own, which isolation {self.isolation} has not"
-            )
+            raise SpecError(f"a runtime needs a /proc of its own, which isolation {self.isolation} has not")
         return Kind(
             own_network=spec.network != "host",
             capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
