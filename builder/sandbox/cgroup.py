@@ -22,6 +22,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from builder.sandbox.controlfiles import children_of, read, remove, write
+from builder.sandbox.delegation import MEMBERS, give_back
+
 _KILL_ROUNDS = 100
 _V2 = 2
 RUNTIME_SUFFIX = "-oci"
@@ -134,16 +137,18 @@ def sweep(hierarchies: Sequence[Hierarchy]) -> int:
     namespace = os.stat("/proc/self/ns/pid").st_ino
     swept = 0
     for hierarchy, base in _bases(hierarchies):
-        for name in _children(base):
+        for name in children_of(base):
             if is_abandoned(name, namespace):
                 remove_tree(hierarchy.version, f"{base}/{name}")
                 swept += 1
+        if hierarchy.version == _V2 and MEMBERS in children_of(base):
+            give_back(base)
     return swept
 
 
 def remove_tree(version: int, path: str) -> None:
     """The group at ``path`` and all below it are gone, their members killed."""
-    for name in _children(path):
+    for name in children_of(path):
         remove_tree(version, f"{path}/{name}")
     kill_all(version, path)
     for _ in range(_KILL_ROUNDS):
@@ -159,26 +164,11 @@ def _bases(hierarchies: Sequence[Hierarchy]) -> Iterator[tuple[Hierarchy, str]]:
 
 def bases_of(hierarchy: Hierarchy) -> tuple[str, ...]:
     """Where groups may be made, best first: below the own group, at the root of the hierarchy."""
-    return tuple(dict.fromkeys((os.path.join(hierarchy.root, hierarchy.own).rstrip("/"), hierarchy.root)))
-
-
-def _children(path: str) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-
-
-def remove(path: str) -> bool:
-    """The group at ``path`` is gone; False while it has members."""
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+    own = os.path.join(hierarchy.root, hierarchy.own).rstrip("/")
+    if os.path.basename(own) == MEMBERS:
+        # another server has moved this process there (`delegation`)
+        own = os.path.dirname(own)
+    return tuple(dict.fromkeys((own, hierarchy.root)))
 
 
 def fields(text: str) -> dict[str, int]:
@@ -193,36 +183,3 @@ def _words(text: str) -> frozenset[str]:
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
-def read(path: str) -> str:
-    """The text of a control file, empty where it can't be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    data = bytearray()
-    try:
-        while chunk := os.read(fd, 65536):
-            data += chunk
-    except OSError:
-        # a file of a group whose members are going: what has been read is what there is
-        pass
-    finally:
-        os.close(fd)
-    return data.decode("utf-8", "surrogateescape")
-
-
-def write(path: str, text: str) -> bool:
-    """The control file took ``text``; False where it is not there or refuses."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.write(fd, text.encode())
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from builder.limits import Limits
-from builder.sandbox import cgroup
-from builder.sandbox.cgroup import CgroupError, fields, read
+from builder.sandbox.cgroup import CgroupError, fields
+from builder.sandbox.controlfiles import read, remove
 from builder.sandbox.limitfiles import INIT_PIDS, needed_controllers, plan_limits
 from builder.sandbox.spec import Oom
 
@@ -95,7 +95,7 @@ class Group:
         """The groups are removed; False while the kernel still counts a member."""
         self.release_joins()
         for controller, (_version, path) in tuple(self._directories.items()):
-            if cgroup.remove(path):
+            if remove(path):
                 del self._directories[controller]
         return not self._directories
 

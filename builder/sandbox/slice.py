@@ -11,7 +11,9 @@ import os
 from collections.abc import Sequence
 
 from builder.sandbox import _sys, cgroup, devices
-from builder.sandbox.cgroup import CgroupError, Hierarchy, write
+from builder.sandbox.cgroup import CgroupError, Hierarchy
+from builder.sandbox.controlfiles import make, read, write
+from builder.sandbox.delegation import give_back, vacate
 from builder.sandbox.group import Group
 
 # joined by every step, for what they count; the others only where a limit asks for them, since joining costs
@@ -32,6 +34,7 @@ class Slice:
         self._is_pure_v2 = all(hierarchy.version == _V2 for hierarchy in hierarchies)
         self._parents: dict[Hierarchy, str | None] = {}
         self._made: list[tuple[int, str]] = []
+        self._vacated: list[str] = []
         self._count = 0
         self._devices: str | None = None
         self._device_program: int | None = None
@@ -79,6 +82,9 @@ class Slice:
             for base in cgroup.bases_of(hierarchy):
                 cgroup.remove_tree(hierarchy.version, f"{base}/{self._name}")
         self._made.clear()
+        for path in self._vacated:
+            give_back(path)
+        self._vacated.clear()
         self._parents.clear()
         self._devices = None
         if self._device_program not in {None, -1}:
@@ -132,6 +138,10 @@ class Slice:
         if hierarchy.version == _V2:
             wanted = hierarchy.controllers & _ALWAYS_V2
             bases = tuple(sorted(bases, key=lambda base: len(wanted - _enable(base, wanted))))
+            if not _gives(bases[0], wanted) and vacate(own := cgroup.bases_of(hierarchy)[0]):
+                self._vacated.append(own)
+                if _enable(own, wanted):
+                    bases = (own,)
         for base in bases:
             path = f"{base}/{self._name}"
             if _make(path):
@@ -191,24 +201,28 @@ class Slice:
 
 def _make(path: str) -> bool:
     """The group at ``path`` is there, ready for processes."""
-    try:
-        os.mkdir(path)
-    except FileExistsError:
+    if os.path.isdir(path):
         return True
-    except OSError:
+    if not make(path):
         return False
     for name in ("cpuset.cpus", "cpuset.mems"):
         # version 1 takes no process before both are set (cpuset(7))
-        if os.path.exists(f"{path}/{name}") and not cgroup.read(f"{path}/{name}").strip():
-            write(f"{path}/{name}", cgroup.read(f"{os.path.dirname(path)}/{name}").strip())
+        if os.path.exists(f"{path}/{name}") and not read(f"{path}/{name}").strip():
+            write(f"{path}/{name}", read(f"{os.path.dirname(path)}/{name}").strip())
     return True
+
+
+def _gives(base: str, wanted: frozenset[str]) -> bool:
+    """Whether groups can be made below ``base`` that have every controller of ``wanted`` which it could give."""
+    offered = frozenset(read(f"{base}/cgroup.controllers").split())
+    return os.access(base, os.W_OK) and not (wanted & offered) - _enable(base, wanted)
 
 
 def _enable(base: str, controllers: frozenset[str]) -> frozenset[str]:
     """Those of ``controllers`` that groups below ``base`` have, after asking for them. cgroup-v2.rst."""
     control = f"{base}/cgroup.subtree_control"
-    enabled = frozenset(cgroup.read(control).split())
-    offered = frozenset(cgroup.read(f"{base}/cgroup.controllers").split())
+    enabled = frozenset(read(control).split())
+    offered = frozenset(read(f"{base}/cgroup.controllers").split())
     for controller in sorted((controllers - enabled) & offered):
         # refused with EBUSY where processes live in ``base`` itself, which version 2 doesn't allow beside controllers
         with contextlib.suppress(OSError):

@@ -14,7 +14,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
-from builder.sandbox.client import SandboxError, SandboxServer  # noqa: E402  (the path comes first)
+from builder.limits import Limits  # noqa: E402  (the path comes first)
+from builder.sandbox.client import SandboxError, SandboxServer  # noqa: E402
 from builder.sandbox.spec import User  # noqa: E402
 from harness.sandbox import run_in_mount  # noqa: E402
 from unionfs import wire  # noqa: E402
@@ -51,6 +52,8 @@ def main() -> None:
             argv = fields.pop("argv")
             if "user" in fields:
                 fields["user"] = User(*fields["user"])
+            if "limits" in fields:
+                fields["limits"] = Limits(**fields["limits"])
             ran = run_in_mount(server, mounted(server, sys.argv[1]), *argv, **fields)
             print(json.dumps([ran.status, ran.out, ran.err, ran.result.error, ran.result.notes]))
 

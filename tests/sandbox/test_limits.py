@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from builder.limits import Limits
+from builder.limits import DeviceRate, Limits, Ulimit
 from builder.sandbox.client import SandboxServer
+from builder.sandbox.controlfiles import read
+from builder.sandbox.spec import Bind
 from harness.sandbox import Ran, Reader, start
+from harness.waiting import wait_until
 
 pytestmark = pytest.mark.sandbox
 
@@ -87,7 +93,10 @@ def test_pids_limit_of_one_lets_the_command_run(run: Run) -> None:
     [
         (Limits(cpus=0.5), ("cpu.cfs_quota_us", "cpu.max"), {"50000", "50000 100000"}),
         (Limits(cpu_shares=512), ("cpu.shares", "cpu.weight"), {"512", "20"}),
+        (Limits(cpu_period_us=50_000, cpu_quota_us=20_000), ("cpu.cfs_quota_us", "cpu.max"), {"20000", "20000 50000"}),
+        (Limits(cpu_period_us=50_000), ("cpu.cfs_period_us", "cpu.max"), {"50000", "max 50000"}),
         (Limits(cpuset_cpus="0"), ("cpuset.cpus",), {"0"}),
+        (Limits(cpuset_mems="0"), ("cpuset.mems",), {"0"}),
         (Limits(pids=40), ("pids.max",), {"41"}),
         (Limits(memory_bytes=64 * MIB), ("memory.limit_in_bytes", "memory.max"), {str(64 * MIB)}),
         (
@@ -107,11 +116,110 @@ def test_limit_is_in_the_group(
         assert control_files(server, *files) & expected
 
 
-def test_quota_slows_a_step_down(run: Run) -> None:
-    script = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"
-    throttled = run("sh", "-c", f"{script}; cat /proc/self/stat >/dev/null", limits=Limits(cpus=0.2))
-    assert throttled.status == 0
-    assert throttled.result.cpu_user_ns > 0
+SPIN = "while true; do :; done"
+
+
+def counted(server: SandboxServer, file: str, name: str) -> int:
+    """The largest number called ``name`` that a group of the server has in ``file``."""
+    found = [
+        int(line.split()[1])
+        for parent in groups_of(server)
+        for group in parent.iterdir()
+        if (group / file).is_file()
+        for line in (group / file).read_text().splitlines()
+        if line.split()[0] == name
+    ]
+    return max(found, default=0)
+
+
+def test_quota_slows_a_step_down(server: SandboxServer, rootfs: Path) -> None:
+    with start(server, rootfs, ("sh", "-c", SPIN), limits=Limits(cpus=0.1)):
+        wait_until(lambda: counted(server, "cpu.stat", "nr_throttled") > 1, "the step to be held up")
+
+
+def use_by_weight(server: SandboxServer) -> dict[str, int]:
+    """Processor time of the server's groups by their weight; version 1 has the two in different hierarchies."""
+    weights = {
+        group.name: (group / name).read_text().strip()
+        for parent in groups_of(server)
+        for group in parent.iterdir()
+        for name in ("cpu.shares", "cpu.weight")
+        if (group / name).exists()
+    }
+    used: dict[str, int] = {}
+    for parent in groups_of(server):
+        for number, weight in weights.items():
+            first, second = (read(str(parent / number / name)).split() for name in ("cpuacct.usage", "cpu.stat"))
+            if first:
+                used[weight] = int(first[0]) // 1000
+            elif second and second[0] == "usage_usec":
+                used[weight] = int(second[1])
+    return used
+
+
+def test_shares_divide_a_processor(server: SandboxServer, rootfs: Path) -> None:
+    limits = [Limits(cpuset_cpus="0", cpu_shares=shares) for shares in (2048, 64)]
+    steps = [start(server, rootfs, ("sh", "-c", SPIN), limits=limit) for limit in limits]
+    heavy, light = ("2048", "64") if not Path("/sys/fs/cgroup/cgroup.controllers").exists() else ("79", "3")
+    # both at work
+    wait_until(lambda: use_by_weight(server).get(light, 0) > 10_000, "the light step to run")
+    before = use_by_weight(server)
+    wait_until(lambda: use_by_weight(server)[heavy] - before[heavy] > 300_000, "the heavy step to run")
+    after = use_by_weight(server)
+    for step in steps:
+        step.close()
+    assert after[heavy] - before[heavy] > 4 * (after[light] - before[light])
+
+
+def test_processors_and_memory_nodes(run: Run) -> None:
+    fields = run("grep", "_allowed_list", "/proc/self/status", limits=Limits(cpuset_cpus="0", cpuset_mems="0")).lines()
+    assert [line.split()[1] for line in fields] == ["0", "0"]
+
+
+def test_ulimit_holds(run: Run) -> None:
+    large = Limits(ulimits=(Ulimit("fsize", 8192, 8192),))
+    assert run("sh", "-c", "head -c 100000 /dev/zero > /tmp/large; stat -c %s /tmp/large", limits=large).out == "8192\n"
+    many = Limits(ulimits=(Ulimit("nofile", 5, 5),))
+    opened = run("sh", "-c", "exec 3</bin/sh 4</bin/sh 5</bin/sh", limits=many)
+    assert (opened.status != 0, "Too many open files" in opened.err) == (True, True), opened
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """A directory on a disk of its own, and the numbers of the disk."""
+    image, point = tmp_path / "disk.img", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(24 * MIB)
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    found = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True)
+    device = found.stdout.strip()
+    try:
+        subprocess.run(["mount", device, point], check=True)
+        number = os.stat(device).st_rdev
+        yield point, (os.major(number), os.minor(number))
+    finally:
+        subprocess.run(["umount", point], check=True)
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_rate_of_a_disk(disk: tuple[Path, tuple[int, int]], run: Run, operation: Literal["read", "write"]) -> None:
+    """The time is the kernel's promise: 3 MiB at 2 MiB a second can't come sooner, but for a first slice of it."""
+    place, (major, minor) = disk
+    (place / "file").write_bytes(bytes(3 * MIB))
+    os.sync()
+    direct = (
+        "if=/disk/file of=/dev/null iflag=direct" if operation == "read" else "if=/dev/zero of=/disk/new oflag=direct"
+    )
+    limits = Limits(device_rates=(DeviceRate(operation, major, minor, 2 * MIB),))
+    began = time.monotonic()
+    ran = run("dd", *direct.split(), "bs=256k", "count=12", binds=(Bind(str(place), "/disk", False),), limits=limits)
+    assert ran.status == 0, ran.err
+    assert time.monotonic() - began > 0.9
+    used = ran.result.read_bytes if operation == "read" else ran.result.written_bytes
+    assert used is not None
+    assert 3 * MIB <= used < 4 * MIB
 
 
 def test_limit_that_the_kernel_refuses(run: Run) -> None:
