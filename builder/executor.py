@@ -272,18 +272,13 @@ class Executor:
     ) -> tuple[PackedLayer, Usage | None]:
         """The layer that ``step`` adds to ``parent``, and what the work used."""
         operation = step.operation
-        chain = None if parent.chain_id is None else ChainId(Digest(parent.chain_id))
-        await trio.to_thread.run_sync(self._session.ensure_unpacked, parent.layers)
-        lower = () if chain is None else self._session.snapshotter.view(chain)
-        if step.id in self._leaves and isinstance(operation, Copy) and packing.is_packable(operation):
-            drafted = packing.Drafted(operation, chain, lower, lambda: self._check_context(step, results, keys))
-            packed = await trio.to_thread.run_sync(
-                lambda: packing.pack(drafted, self._session, self._lookup, results, trio.from_thread.check_cancelled)
-            )
+        if isinstance(operation, Copy) and step.id in self._leaves and packing.is_packable(operation):
+            packed = await self._draft(step, operation, parent, results, keys)
             if packed is not None:
                 return packed, None
+        lower = await self._lower(parent)
         snapshotter = self._session.snapshotter
-        active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, chain)
+        active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, _chain(parent))
         try:
             usage = await self._perform(step, run.Root(active.path, lower), results, journal)
             await trio.to_thread.run_sync(self._check_context, step, results, keys)
@@ -292,6 +287,27 @@ class Executor:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(snapshotter.remove, active)
             raise
+
+    async def _lower(self, parent: StepResult) -> tuple[Path, ...]:
+        """The directories of the files that a step runs on, top first."""
+        await trio.to_thread.run_sync(self._session.ensure_unpacked, parent.layers)
+        chain = _chain(parent)
+        return () if chain is None else self._session.snapshotter.view(chain)
+
+    async def _draft(
+        self,
+        step: Step,
+        operation: Copy,
+        parent: StepResult,
+        results: Mapping[StepId, StepResult],
+        keys: StepKeys,
+    ) -> PackedLayer | None:
+        """The layer without a directory of its own, packed from where its files lie; None where it is too large."""
+        lower = await self._lower(parent) if operation.looks_below else ()
+        drafted = packing.Drafted(operation, _chain(parent), lower, lambda: self._check_context(step, results, keys))
+        return await trio.to_thread.run_sync(
+            lambda: packing.pack(drafted, self._session, self._lookup, results, trio.from_thread.check_cancelled)
+        )
 
     async def _perform(
         self, step: Step, root: run.Root, results: Mapping[StepId, StepResult], journal: StepJournal
@@ -386,6 +402,10 @@ def _placed_at(step: Step) -> Generator[None]:
         message = describe_os_error(error) if isinstance(error, OSError) else str(error)
         hints = (error.hint,) if isinstance(error, MountError) and error.hint else room_hints(error)
         raise BuildError(message, source=step.source, hints=hints) from error
+
+
+def _chain(result: StepResult) -> ChainId | None:
+    return None if result.chain_id is None else ChainId(Digest(result.chain_id))
 
 
 def _closing(held: ExitStack, settle: Callable[[], None] | None) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, NewType, TypeAlias
 
 from builder.dockerfile.source import Finding, SourceRange
+from builder.identities import names_identity
 from layers.platform import Platform
 
 if TYPE_CHECKING:
@@ -195,6 +196,11 @@ class Copy(NamedTuple):
         """Whether something must be fetched."""
         return bool(self.http or self.git)
 
+    @property
+    def looks_below(self) -> bool:
+        """Whether files of the base decide anything: without ``link`` they do, with it only who an owner is."""
+        return not self.link or (bool(self.chown) and names_identity(self.chown))
+
 
 class MakeDirectory(NamedTuple):
     """A directory and its missing parents, mode 0755, owned by ``user`` (as USER gave it, empty for root): WORKDIR."""
@@ -275,7 +281,8 @@ class Graph(NamedTuple):
     @property
     def leaves(self) -> frozenset[StepId]:
         """The steps whose files no other step looks at."""
-        read = {step_id for step in self.steps for step_id in (step.base, *step.inputs)}
+        read: set[StepId | None] = {step_id for step in self.steps for step_id in step.inputs}
+        read |= {step.base for step in self.steps if not isinstance(step.operation, Copy) or step.operation.looks_below}
         return frozenset(step.id for step in self.steps if step.id not in read)
 
     @property

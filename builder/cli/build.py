@@ -160,7 +160,7 @@ def _add_input(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--build-context", action="append", default=[], type=parse_context, metavar="NAME=CONTEXT",
         help="what FROM NAME and --from=NAME mean: a directory, an archive, a URL, a repository, docker-image://REF, "
-        "oci-layout://DIR[:TAG] or target:STAGE",
+        "oci-layout://DIR[:TAG] or target:STAGE; NAME::PLATFORM is meant for that platform alone",
     )  # fmt: skip
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label of the result")
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")

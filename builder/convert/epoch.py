@@ -57,7 +57,7 @@ def plan_epoch(
         return None
     if text == MAIN:
         return ContextTime("")
-    named = NameTable(contexts).find(text)
+    named = NameTable(contexts).find(text, host())
     if named is not None:
         return ContextTime(named[0])
     for stage in dockerfile.stages:

@@ -91,7 +91,7 @@ class StageTable:
         Raises:
             UnknownStageError: the stage does not exist, is the stage itself or comes later.
         """
-        named = self._names.find(reference)
+        named = self._names.find(reference, self._platform)
         if named is not None:
             return self._context(*named, stage, self._platform, place)
         return self._plain_source(reference, stage, place)
@@ -177,11 +177,11 @@ class StageTable:
             hint = "give the build argument a default: ARG NAME=value before the first FROM"
             raise DockerfileError(message, hints=(hint,))
         platform = self._stage_platform(start.platform, variables, rules)
-        named = self._names.find(start.name) if start.name else None
+        named = self._names.find(start.name, platform) if start.name else None
         if named is not None:
             self.replaced.add(stage.number)
         else:
-            named = self._names.find(name)
+            named = self._names.find(name, platform)
         if named is not None:
             return self._context_base(self._context(*named, stage.number, platform, start.origin.source), platform)
         earlier = self._named(name, stage.number)

@@ -98,8 +98,8 @@ def looks_at_target(operation: Copy, *, by_content: bool) -> bool:
 
     ``by_content``: of a key that has the sources by content; one that has them by step has no names of files.
     """
-    if operation.link and operation.chown and names_identity(operation.chown):
-        return True
+    if operation.link:
+        return operation.looks_below
     return by_content and not (operation.destination.endswith("/") or operation.unpack)
 
 
@@ -113,7 +113,7 @@ def look_at(operation: Copy, branches: Sequence[str | os.PathLike[str]]) -> Targ
     if operation.destination.endswith("/") or operation.unpack:
         is_directory = True
     else:
-        is_directory = _may_be_directory(operation.destination, branches)
+        is_directory = not operation.link and _may_be_directory(operation.destination, branches)
     return Target(is_directory, identity_digests(operation.chown, branches) if operation.link else ())
 
 

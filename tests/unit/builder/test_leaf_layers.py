@@ -123,3 +123,18 @@ def test_a_lost_directory_is_made_again(project):
     again = project.build(dockerfile + "WORKDIR /v\n")
     assert [step.cached for step in again.steps] == [True, True, False]
     assert project.build(dockerfile).image_id == made.image_id
+
+
+@pytest.mark.parametrize("last", ["COPY --link a /c", "COPY --link --chown=1:2 . /d", "COPY --link --chmod=600 a /e/"])
+def test_what_only_links_stand_on_has_none(project, last, tmp_path):
+    stacked = f"FROM scratch\nCOPY --link d /a/\nCOPY --link a /a/\n{last}\n"
+    image = project.build(stacked, tags=("x",))
+    assert project.layers() == (3 * AWAY if "chmod" not in last else 2 + AWAY)
+    assert project.fresh(stacked) == image.image_id
+    out = tmp_path / "out"
+    project.build(stacked, outputs=({"type": "local", "dest": str(out)},))
+    assert (out / "a" / "b").read_bytes() == b"b"
+    assert (out / "a" / "a").read_bytes() == b"a"
+    # what looks below has its directories
+    project.build(f"{stacked}COPY a /a/b\n")
+    assert project.layers() >= 3

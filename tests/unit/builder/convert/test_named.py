@@ -7,7 +7,7 @@ import pytest
 from builder.convert import convert, plan_bases
 from builder.convert.named import DIRECTORY, IMAGE, LAYOUT, STAGE, NamedContext, NameTable, plain_name
 from builder.dockerfile.parser import parse
-from builder.errors import UnknownStageError
+from builder.errors import UnknownStageError, UsageError
 from builder.graph import BaseImage, BindMount, CacheMount, Copy, Graph, Pull, Run, Scratch, StepId
 from layers.config import ImageConfig
 from layers.platform import Platform
@@ -38,9 +38,31 @@ def graph(text: str, target: str | None = None, on_build: tuple[str, ...] = (), 
 )
 def test_names_are_equal_as_names_of_images_are(name: str, plain: str) -> None:
     assert plain_name(name) == plain
-    found = NameTable({name: FILES}).find(plain.upper())
+    found = NameTable({name: FILES}).find(plain.upper(), AMD64)
     assert found == (name, FILES)
-    assert NameTable({}).find(name) is None
+    assert NameTable({}).find(name, AMD64) is None
+
+
+def test_one_for_a_platform_goes_before_one_for_all() -> None:
+    arm = NamedContext(DIRECTORY, "/host/arm")
+    table = NameTable({"files": FILES, "files:latest::linux/arm64": arm, "only::linux/arm/v7": arm})
+    assert table.find("files", AMD64) == ("files", FILES)
+    assert table.find("docker.io/library/files", Platform("linux", "aarch64")) == ("files:latest::linux/arm64", arm)
+    assert table.find("only", AMD64) is None
+    assert table.find("only", Platform("linux", "arm")) == ("only::linux/arm/v7", arm)
+    with pytest.raises(UsageError, match=r"build context 'files::a/b/c/d': platform \"a/b/c/d\" is not of the form"):
+        NameTable({"files::a/b/c/d": FILES})
+
+
+def test_a_stage_gets_the_context_of_its_platform() -> None:
+    contexts = {"base": NamedContext(IMAGE, "other:1"), "base::linux/arm64": NamedContext(IMAGE, "other:2")}
+    text = "FROM --platform=linux/arm64 base AS one\nFROM base\nCOPY --from=one /a /\n"
+    dockerfile = parse(text, "Dockerfile")
+    refs = plan_bases(dockerfile, build_args={}, target=None, platform=AMD64, contexts=contexts)
+    assert {(ref.reference, str(ref.platform)) for ref in refs} == {
+        ("other:2", "linux/arm64"),
+        ("other:1", "linux/amd64"),
+    }
 
 
 def test_directory_is_copied_from_where_it_lies() -> None:
