@@ -99,22 +99,24 @@ def parse_output(text: str) -> dict[str, str]:
         argparse.ArgumentTypeError: the type is unknown, a field is unknown, or the destination is missing.
     """
     if "=" not in text:
-        return {"type": "tar", "dest": "-"} if text == "-" else {"type": "local", "dest": text}
+        return {"type": "tar", "dest": "-"} if text == "-" or text in _STDOUT else {"type": "local", "dest": text}
     fields: dict[str, str] = {}
     for part in text.split(","):
         name, separator, value = part.partition("=")
         if not separator or name not in _OUTPUT_FIELDS:
             known = ", ".join(_OUTPUT_FIELDS)
             raise argparse.ArgumentTypeError(f"unknown field {part!r} of an output, known are {known}")
-        fields[name] = value
+        fields[name] = "-" if name == "dest" and value in _STDOUT else value
     kind = fields.get("type")
     if kind not in OUTPUT_TYPES:
         raise argparse.ArgumentTypeError(f"unknown output type {kind!r}, known are {', '.join(OUTPUT_TYPES)}")
     if kind == "docker" and "dest" not in fields:
         # docker's way to say that the image goes where images live
         return {**fields, "type": "image"}
-    if kind == "tar" and "dest" not in fields:
+    if kind in {"tar", "oci"} and "dest" not in fields:
         return {**fields, "dest": "-"}
+    if kind == "local" and fields.get("dest") == "-":
+        raise argparse.ArgumentTypeError("output type local is a directory, not stdout; type=tar can go there")
     if kind in _FILE_TYPES and not fields.get("dest"):
         raise argparse.ArgumentTypeError(f"output type {kind} needs dest=PATH")
     return fields
@@ -260,5 +262,6 @@ def parse_agent(text: str) -> tuple[str, str]:
 
 
 OUTPUT_TYPES = ("oci", "docker", "local", "tar", "image", "registry")
+_STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 _FILE_TYPES = ("oci", "docker", "local", "tar")
 _OUTPUT_FIELDS = ("type", "dest", "name", "push")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from builder.errors import UsageError
 
@@ -25,6 +26,8 @@ def check_beforehand(arguments: argparse.Namespace) -> None:
 
 def _check_place(name: str, path: str) -> None:
     if path == "-":
+        if sys.stdout.isatty():
+            raise UsageError("an archive is not written to a terminal", hints=("dest=PATH names a file",))
         return
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):

@@ -1,6 +1,7 @@
 """The ``pybuild`` command: finds the sub-command, runs it, turns errors into an exit status.
 
-Exit status: 0; a RUN step's own status when it fails; 1 other errors; 2 usage; 130 interrupted (docs/cli.md).
+Exit status: 0; a RUN step's own status when it fails; 1 other errors; 2 usage; 130 interrupted, by SIGINT or SIGTERM
+(docs/cli.md).
 A call whose first word is no sub-command is a build, as ``pybuild -t img .``.
 """
 
@@ -27,11 +28,20 @@ def run() -> None:
     after many objects: reading modules makes many that stay.
     """
     gc.set_threshold(_COLLECT_AFTER_OBJECTS)
+    _end_alike()
     status = main()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # main has flushed and told when it could not; what is left here is a failure's
             stream.flush()
     os._exit(status)
+
+
+def _end_alike() -> None:
+    """SIGTERM ends whatever runs as SIGINT does, with the same status, unless it is ignored."""
+    # signal itself makes enumerations of its numbers, for a millisecond; whoever waits in an event loop has it
+    numbers = import_module("_signal")
+    if numbers.getsignal(numbers.SIGTERM) == numbers.SIG_DFL:
+        numbers.signal(numbers.SIGTERM, numbers.default_int_handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

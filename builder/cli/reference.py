@@ -29,7 +29,7 @@ have docker's names and meanings where docker has them. Data is on stdout; progr
 | the step's own | a RUN step failed, or the command of `pybuild run`; 137 when it ran out of memory |
 | 1 | any other error |
 | 2 | the command line makes no sense |
-| 130 | interrupted |
+| 130 | interrupted, by SIGINT (Ctrl-C) or SIGTERM |
 
 | variable | meaning |
 |---|---|

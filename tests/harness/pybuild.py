@@ -15,7 +15,7 @@ import pytest
 from harness.bases import made
 
 # what the installed script does, from this checkout
-ENTRY_POINT = "import sys; from builder.cli.main import main; sys.exit(main())"
+ENTRY_POINT = "from builder.cli.main import run; run()"
 COMMAND = (sys.executable, "-c", ENTRY_POINT)
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -68,7 +68,7 @@ def test_outputs() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("type=oci", "needs dest"),
+        ("type=local", "needs dest"),
         ("type=floppy,dest=a", "unknown output type 'floppy'"),
         ("type=oci,dest=a,speed=9", "unknown field 'speed=9'"),
         ("dest=a", "unknown output type None"),

@@ -1,0 +1,85 @@
+"""What stands on stdout is data alone, and a signal that ends a build before anything runs ends it as later."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from harness.pybuild import Pybuild
+from harness.waiting import wait_until
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    (directory / "a").write_text("a\n")
+    (directory / "Dockerfile").write_text("FROM scratch\nCOPY a /a\n")
+    return directory
+
+
+@pytest.mark.parametrize("output", ["-", "type=tar", "type=tar,dest=-", "type=tar,dest=/dev/stdout", "type=oci"])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_an_archive_is_all_there_is(
+    pybuild: Pybuild, context: Path, tmp_path: Path, output: str, to_file: bool
+) -> None:
+    target = tmp_path / "out"
+    with open(target, "wb") as file:
+        done = subprocess.run(
+            pybuild.command("build", "-q", "-o", output, context),
+            env=pybuild.environment(),
+            stdout=file if to_file else subprocess.PIPE,
+            check=True,
+        )
+    data = target.read_bytes() if to_file else done.stdout
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        names = tar.getnames()
+        end = tar.offset
+    assert ("index.json" if "oci" in output else "a") in names
+    assert data[end:].strip(b"\0") == b"", "nothing follows"
+
+
+def test_no_archive_is_written_to_a_terminal(pybuild: Pybuild, context: Path) -> None:
+    master, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            pybuild.command("build", "-o", "-", context),
+            env=pybuild.environment(),
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(terminal)
+        os.close(master)
+    assert done.returncode == 2
+    assert b"an archive is not written to a terminal" in done.stderr
+
+
+def test_a_directory_is_not_stdout(pybuild: Pybuild, context: Path) -> None:
+    done = pybuild.attempt("build", "-o", "type=local,dest=-", context)
+    assert done.returncode == 2
+    assert "type=tar can go there" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_anything_runs(pybuild: Pybuild, context: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        pybuild.command("build", "-f", "-", context),
+        env=pybuild.environment(),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as build:
+        # the store is there, and the Dockerfile is waited for
+        wait_until((pybuild.root / "oci-layout").exists, "the store")
+        build.send_signal(number)
+        said = build.communicate(timeout=20)[1]
+    assert build.returncode == 130
+    assert said == b"pybuild: interrupted\n"
