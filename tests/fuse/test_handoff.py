@@ -14,7 +14,7 @@ from fuse.conftest import wait_until
 from fuse.test_direct import serving
 from loopback import Loopback
 from unionfs.transport import handoff
-from unionfs.transport.handoff import ENOUGH, LONGEST_PAUSE_NS, LOOK_EVERY, PAUSE_NS, QUICK_NS, Handoff, Pace, Wish
+from unionfs.transport.handoff import ENOUGH, FEW, LONGEST_PAUSE_NS, LOOK_EVERY, PAUSE_NS, QUICK_NS, Handoff, Pace, Wish
 
 pytestmark = pytest.mark.fuse
 
@@ -45,8 +45,8 @@ class Requests:
         raise AssertionError
 
 
-def test_enough_quick_requests_of_one_thread_are_worth_a_move() -> None:
-    assert Requests().until_near() == ENOUGH + 1  # the first is where the thread is known from
+def test_enough_quick_requests_are_worth_a_move() -> None:
+    assert Requests().until_near() == ENOUGH
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,28 @@ def test_what_ends_it(asker: int, gap: int, work: int, wishes: list[Wish]) -> No
 
 
 @pytest.mark.parametrize(
-    ("asker", "gap", "work"),
-    [(_OTHER, _STEP_NS, _STEP_NS), (_ASKER, QUICK_NS + 1, _STEP_NS), (_ASKER, _STEP_NS, QUICK_NS + 1)],
-    ids=["somebody else", "thinks", "slow"],
+    ("gap", "work"),
+    [(QUICK_NS + 1, _STEP_NS), (_STEP_NS, QUICK_NS + 1)],
+    ids=["thinks", "slow"],
 )
-def test_what_keeps_it_from_beginning(asker: int, gap: int, work: int) -> None:
+def test_what_keeps_it_from_beginning(gap: int, work: int) -> None:
     requests = Requests()
     for number in range(10 * ENOUGH):
-        wishes = requests.one() if number % (ENOUGH - 1) else requests.one(asker, gap=gap, work=work)
+        wishes = requests.one() if number % (ENOUGH - 1) else requests.one(gap=gap, work=work)
         assert wishes == [Wish.STAY, Wish.STAY]
+
+
+def test_programs_one_after_the_other_are_followed_and_alternating_ones_are_not() -> None:
+    requests = Requests()
+    requests.until_near()
+    for _ in range(FEW):
+        requests.one(_ASKER)
+    assert requests.one(_OTHER)[1] is Wish.NEAR
+    requests.pace.moved(near=True)
+    for _ in range(FEW - 1):
+        requests.one(_OTHER)
+    assert requests.one(_ASKER)[1] is Wish.SAME
+    assert requests.one(_OTHER)[1] is Wish.SAME
 
 
 def test_it_looks_where_the_asker_is() -> None:
@@ -114,9 +127,14 @@ def test_each_refusal_makes_the_next_pause_longer_until_it_is_long_ago() -> None
 
 @pytest.fixture
 def asker() -> Iterator[int]:
-    """A thread that sleeps."""
+    """A thread that sleeps most of the time; one that always did would not go where it is sent."""
     wake = threading.Event()
-    thread = threading.Thread(target=wake.wait)
+
+    def doze() -> None:
+        while not wake.wait(0.01):
+            pass
+
+    thread = threading.Thread(target=doze)
     thread.start()
     assert thread.native_id is not None
     yield thread.native_id
@@ -165,6 +183,30 @@ def test_turns_are_beside_the_asker_and_back(it: Handoff, asker: int) -> None:
     assert places == [((os.SCHED_IDLE, {beside}), True, 0), (here, False, spins)]
     assert not it.moving
     assert _place() == here
+
+
+def test_the_asker_is_followed(it: Handoff, asker: int) -> None:
+    places = []
+
+    def turn() -> None:
+        others = os.sched_getaffinity(native) - {handoff.processor_of(asker)}
+        os.sched_setaffinity(asker, others or os.sched_getaffinity(asker))
+        wait_until(lambda: handoff.processor_of(asker) in others, "the asker is elsewhere")
+        for _ in range(4 * LOOK_EVERY):
+            _ask(it, asker)
+        places.append((_place(), it.near, handoff.processor_of(asker)))
+
+    native = threading.get_native_id()
+    it.run(lambda: None)
+
+    def followed() -> bool:
+        os.sched_setaffinity(asker, os.sched_getaffinity(native))
+        _come(it, asker)
+        it.run(turn)
+        (_policy, processors), near, where = places[-1]
+        return near and processors == {where}
+
+    wait_until(followed, "it follows")
 
 
 def test_the_second_time_is_the_same_thread(it: Handoff, asker: int) -> None:

@@ -32,7 +32,9 @@ from unionfs import _sys
 QUICK_NS = 1_000_000
 """Longer than this between two requests, or within one, and somebody might be waiting for the processor."""
 ENOUGH = 32
-"""So many quick requests of one thread in a row are worth a move, which costs as much as one or two."""
+"""So many quick requests in a row are worth a move, which costs as much as one or two."""
+FEW = 16
+"""Fewer of one thread before the next one asks, and the two work at the same time: each on its own processor."""
 PAUSE_NS, LONGEST_PAUSE_NS = 10_000_000, 640_000_000
 """Before it is tried again: twice as long each time it was not good or not possible, until that is long ago."""
 LOOK_EVERY = 32
@@ -86,12 +88,14 @@ class Pace:
         if asker == 0:
             return Wish.STAY
         self._run += 1
+        if not self.near:
+            self._asker = asker
+            return Wish.NEAR if self._run >= ENOUGH and now >= self._not_before else Wish.STAY
         if asker != self._asker:
+            alternate = self._run <= FEW
             self._asker = asker
             self._run = 0
-            return Wish.SAME if self.near else Wish.STAY
-        if not self.near:
-            return Wish.NEAR if self._run >= ENOUGH and now >= self._not_before else Wish.STAY
+            return Wish.SAME if alternate else Wish.NEAR
         return Wish.STAY if self._run % LOOK_EVERY else Wish.NEAR
 
     def refused(self) -> None:
@@ -179,12 +183,7 @@ class Handoff:
         processor = processor_of(asker) if self._left() else None
         if self._pace.near and processor == self._processor:
             return
-        if wish is Wish.NEAR and processor is not None:
-            self._processor = processor
-            self._pace.moved(near=True)
-            self.spins = 0
-            self.moving = True
-        else:
+        if wish is not Wish.NEAR or processor is None or not self._follow(processor):
             self._pace.refused()
             self.leave()
 
@@ -194,6 +193,20 @@ class Handoff:
             self._pace.moved(near=False)
             self.spins = self._spins
             self.moving = True
+
+    def _follow(self, processor: int) -> bool:
+        """Whether the thread beside the asker is there, or will be from the next turn on."""
+        if self._pace.near:
+            try:
+                os.sched_setaffinity(0, {processor})
+            except OSError:  # not one of ours
+                return False
+        else:
+            self.spins = 0
+            self.moving = True
+        self._processor = processor
+        self._pace.moved(near=True)
+        return True
 
     def close(self) -> None:
         """The thread beside the askers has ended. Idempotent; not to be called from a turn."""
