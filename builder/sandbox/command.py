@@ -132,7 +132,12 @@ def _set_limits(spec: SandboxSpec) -> None:
     for name, soft, hard in spec.limits.ulimits:
         with Stage("setting", f"ulimit {name}"):
             infinity = resource.RLIM_INFINITY
-            resource.setrlimit(ULIMITS[name], (infinity if soft < 0 else soft, infinity if hard < 0 else hard))
+            try:
+                resource.setrlimit(ULIMITS[name], (infinity if soft < 0 else soft, infinity if hard < 0 else hard))
+            except ValueError as error:
+                # Python's word for EPERM (one can't be raised) and for EINVAL
+                number = errno.EPERM if "raise" in str(error) else errno.EINVAL
+                raise OSError(number, os.strerror(number)) from error
 
 
 def _confine(confinement: Confinement) -> None:

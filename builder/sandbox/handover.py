@@ -119,7 +119,7 @@ def _run(handover: Handover, preparation: init.Preparation, report: socket.socke
     init.end_all_others()
     points.remove_points()
     bundle.let_go()
-    wire.send(report, {"event": protocol.EXITED, "wait_status": ended})
+    wire.send(report, protocol.exited_message(ended))
 
 
 def _config(

@@ -101,7 +101,7 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
-    wire.send(report, {"event": protocol.EXITED, "wait_status": ended, "notes": notes})
+    wire.send(report, protocol.exited_message(ended, notes))
 
 
 def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[socket.socket, int] | None:

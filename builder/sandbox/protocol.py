@@ -102,6 +102,11 @@ def parse_order(message: Mapping[str, Any], fds: Sequence[int]) -> tuple[Order, 
     return order, descriptors
 
 
+def exited_message(wait_status: int, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """What the first process of a step says when its command, and all else of the step, has ended."""
+    return {"event": EXITED, "wait_status": wait_status, "notes": list(notes)}
+
+
 def _descriptors(stdio: Any, fds: Sequence[int]) -> RunDescriptors:
     if not isinstance(stdio, list) or len(cast("Sequence[Any]", stdio)) != _STDIO:
         raise SpecError(f"run came with stdio {stdio!r}")
