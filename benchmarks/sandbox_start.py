@@ -19,14 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from builder.sandbox import _sys
 from builder.sandbox.client import SandboxServer
-from builder.sandbox.spec import SandboxSpec
+from builder.sandbox.spec import NETWORKS, Network, SandboxSpec
 
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 
@@ -42,10 +43,10 @@ def make_root(root: Path) -> None:
     shutil.copy(busybox, root / "bin/true")
 
 
-def sandbox(server: SandboxServer, root: Path) -> Callable[[], None]:
+def sandbox(server: SandboxServer, root: Path, network: Network = "none") -> Callable[[], None]:
     def once() -> None:
         root_fd = _sys.open_tree(os.fsencode(root), recursive=False)
-        with server.run(SandboxSpec(argv=("/bin/true",)), root_fd=root_fd) as running:
+        with server.run(SandboxSpec(argv=("/bin/true",), network=network), root_fd=root_fd) as running:
             result = running.result()
         os.close(root_fd)
         if result.status != 0:
@@ -72,8 +73,12 @@ def crun_bundle(directory: Path, root: Path) -> Path:
     return directory
 
 
-def contenders(server: SandboxServer, work: Path, root: Path) -> dict[str, Callable[[], None]]:
-    found = {"pybuild sandbox": sandbox(server, root)}
+def contenders(servers: Mapping[Network, SandboxServer], work: Path, root: Path) -> dict[str, Callable[[], None]]:
+    found = {
+        "pybuild sandbox": sandbox(servers["none"], root),
+        "with a private network": sandbox(servers["default"], root, "default"),
+        "with the host's network": sandbox(servers["host"], root, "host"),
+    }
     if bwrap := shutil.which("bwrap"):
         places = ("--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev")
         found["bubblewrap --unshare-all"] = program(bwrap, "--unshare-all", *places, "/bin/true")
@@ -94,12 +99,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--pause-ms", type=float, default=20)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory, SandboxServer.start() as server:
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        # each server keeps a child of its own kind ready
+        servers = {network: stack.enter_context(SandboxServer.start(network=network)) for network in NETWORKS}
         work = Path(directory)
         (work / "root").mkdir()
         make_root(work / "root")
         took: dict[str, list[float]] = {}
-        runs = contenders(server, work, work / "root")
+        runs = contenders(servers, work, work / "root")
         for _ in range(arguments.count):
             for name, once in runs.items():
                 time.sleep(arguments.pause_ms / 1000)

@@ -159,6 +159,9 @@ def _environment(job: Job) -> Environment:
         limits=options.limits,
         network=options.network,
         extra_hosts=options.extra_hosts,
+        dns=options.dns,
+        notice=job.journal.notice,
+        noticed=set(),
         allowed=options.allowed,
         runtime=None if options.runtime is None else find_runtime(options.runtime),
     )

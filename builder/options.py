@@ -23,6 +23,18 @@ class SecretSource(NamedTuple):
             return file.read()
 
 
+HOST_GATEWAY = "host-gateway"
+"""What stands for the address of the host, where an address of ``extra_hosts`` is expected."""
+
+
+class Dns(NamedTuple):
+    """How names are looked up; what is empty is as on the host. A ``search`` of ``.`` alone is none."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
 class BuildOptions(NamedTuple):
     """One build.
 
@@ -51,6 +63,7 @@ class BuildOptions(NamedTuple):
     network: str = "default"
     limits: Limits = Limits()
     extra_hosts: tuple[str, ...] = ()
+    dns: Dns = Dns()
     jobs: int | None = None
     source_date_epoch: int | None = None
     explain: bool = False

@@ -52,25 +52,6 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
-def parse_host(text: str) -> str:
-    """``NAME:ADDRESS`` of a line in /etc/hosts, which may be written ``NAME=ADDRESS`` as well.
-
-    Raises:
-        argparse.ArgumentTypeError: the name is missing, or the address is none.
-    """
-    import ipaddress
-
-    name, _, address = text.partition("=") if "=" in text else text.partition(":")
-    address = address.removeprefix("[").removesuffix("]")
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        name = ""
-    if not name:
-        raise argparse.ArgumentTypeError(f"expected NAME:ADDRESS such as db:10.0.0.7, got {text!r}")
-    return f"{name}:{address}"
-
-
 def parse_assignments(texts: Sequence[str], environment: dict[str, str]) -> dict[str, str]:
     """``NAME=VALUE`` pairs as a mapping; a bare ``NAME`` takes its value from ``environment`` or is left out."""
     pairs: dict[str, str] = {}

@@ -20,7 +20,6 @@ from builder.cli.arguments import (
     parse_cache_target,
     parse_context,
     parse_count,
-    parse_host,
     parse_labels,
     parse_output,
     parse_secret,
@@ -28,6 +27,7 @@ from builder.cli.arguments import (
 from builder.cli.beforehand import check_beforehand
 from builder.cli.docker import REFUSED, add_accepted, refuse_unsupported
 from builder.cli.limits import add_limits, read_limits
+from builder.cli.networks import add_network, read_dns
 from builder.cli.parser import ArgumentParser
 from builder.errors import BuildError, render
 from builder.options import BuildOptions
@@ -114,6 +114,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         network=arguments.network,
         limits=read_limits(arguments),
         extra_hosts=tuple(arguments.add_host),
+        dns=read_dns(arguments),
         jobs=arguments.jobs,
         source_date_epoch=int(epoch) if is_seconds(epoch) else None,
         explain=arguments.explain,
@@ -222,13 +223,9 @@ def _add_surroundings(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--allow", action="append", default=[], choices=("security.insecure", "network.host"), metavar="ENTITLEMENT",
-        help="let RUN --security=insecure have all privileges: security.insecure",
+        help="let steps have what they ask for: security.insecure is all privileges (RUN --security=insecure), "
+        "network.host the network of this machine (RUN --network=host)",
     )  # fmt: skip
-    parser.add_argument(
-        "--network", choices=("default", "none", "host"), default="default", help="network of RUN steps"
-    )
+    add_network(parser, "a RUN step")
     parser.add_isolation()
-    parser.add_argument(
-        "--add-host", action="append", default=[], type=parse_host, metavar="NAME:ADDRESS", help="line in /etc/hosts"
-    )
     parser.add_runtime()

@@ -21,7 +21,6 @@ REFUSED = {
     "--cap-drop": "a step has docker's default capabilities",
     "--cgroup-parent": "each step has a control group of its own",
     "--device": "a step has the usual devices, or with RUN --security=insecure all",
-    "--dns": "a step has the machine's own name servers",
     "--policy": "there are no policies",
     "--security-opt": "the sandbox is not weakened by options; RUN --security=insecure is, with --allow",
     "--squash": "layers stay as the Dockerfile makes them; COPY --from=STAGE / / in a last stage makes one",

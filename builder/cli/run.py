@@ -148,6 +148,8 @@ def run_spec(spec: SandboxSpec, root: Root, session: Session, signals: Signals, 
 
 def status_of(result: SandboxResult) -> int:
     """The exit status that ``result`` means; what the user has to know beside it has been told. Raises BuildError."""
+    for warning in result.warnings:
+        warn(warning)
     if result.error is not None:
         raise BuildError(f"command could not be run: {result.error}", exit_status=result.status or 1)
     if result.oom is not None:

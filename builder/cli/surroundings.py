@@ -11,9 +11,10 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from builder.cli.arguments import parse_assignments, parse_host
+from builder.cli.arguments import parse_assignments
 from builder.cli.environment import check_variables, read_env_file
 from builder.cli.limits import add_limits, read_limits
+from builder.cli.networks import add_network, read_dns
 from builder.cli.parser import ArgumentParser
 from builder.cli.volumes import Volume, check_targets, parse_mount, parse_tmpfs, parse_volume
 from builder.errors import BuildError, UsageError
@@ -46,14 +47,8 @@ def add_surroundings(parser: ArgumentParser) -> None:
         help="an empty directory in memory",
     )  # fmt: skip
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written")
-    parser.add_argument(
-        "--network", choices=("default", "none", "host"), default="default", help="what the command reaches"
-    )
+    add_network(parser, "the command")
     parser.add_argument("--hostname", metavar="NAME", default=HOSTNAME, help=f"{HOSTNAME} when left out")
-    parser.add_argument(
-        "--add-host", action="append", default=[], type=parse_host, metavar="NAME:ADDRESS", help="line in /etc/hosts"
-    )
-    parser.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help="name server")
     parser.add_argument("--cap-add", action="append", default=[], metavar="NAME", help="further capability, or ALL")
     parser.add_argument("--cap-drop", action="append", default=[], metavar="NAME", help="capability less, or ALL")
     parser.add_argument(
@@ -129,6 +124,7 @@ def given_variables(arguments: argparse.Namespace) -> Mapping[str, str]:
 def surround(spec: SandboxSpec, arguments: argparse.Namespace) -> SandboxSpec:
     """``spec`` with the mounts, limits and privileges that `add_surroundings` took."""
     volumes: list[Volume] = arguments.volumes
+    dns = read_dns(arguments)
     return spec._replace(
         hostname=arguments.hostname,
         network=sandbox_network("default", arguments.network),
@@ -140,7 +136,9 @@ def surround(spec: SandboxSpec, arguments: argparse.Namespace) -> SandboxSpec:
         cap_drop=tuple(arguments.cap_drop),
         read_only_root=arguments.read_only,
         extra_hosts=(*spec.extra_hosts, *arguments.add_host),
-        dns=tuple(arguments.dns),
+        dns=dns.servers,
+        dns_search=dns.search,
+        dns_options=dns.options,
         tty=arguments.tty,
         runtime=None if arguments.runtime is None else find_runtime(arguments.runtime),
     )

@@ -130,6 +130,16 @@ def unshare(flags: int) -> None:
         raise OSError(errno, os.strerror(errno))
 
 
+def setns(fd: int, kind: int) -> None:
+    """This thread is in the namespace ``fd``, which is of ``kind`` (CLONE_NEWNET, …).
+
+    setns(2), which Python has from 3.12 on.
+    """
+    if _libc.setns(fd, kind):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
 def mount_propagation(path: bytes, flags: int) -> None:
     """The mount at ``path`` propagates as ``flags`` (MS_PRIVATE, MS_SLAVE, MS_REC) say.
 

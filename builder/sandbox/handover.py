@@ -32,7 +32,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from builder.sandbox import _sys, init, network, oci, protocol
+from builder.sandbox import _sys, init, oci, protocol
 from builder.sandbox.command import NOT_EXECUTABLE, NOT_FOUND, SETUP_FAILED
 from builder.sandbox.furnish import Root, Stage, StageError, open_source
 from builder.sandbox.mounts import HARDENED, BaseMount, OwnMount, Texts, Tree, plan_own
@@ -89,9 +89,7 @@ def run(handover: Handover, preparation: init.Preparation, report: socket.socket
 def _run(handover: Handover, preparation: init.Preparation, report: socket.socket) -> None:
     os.umask(0)
     signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
-    if preparation.own_network:
-        with Stage("raising", "lo"):
-            network.bring_loopback_up()
+    init.join_network(preparation)
     received = wire.receive(report)
     if received is None:
         return

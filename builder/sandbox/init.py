@@ -21,6 +21,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
+from builder.network.hub import Station, attach
 from builder.sandbox import _sys, command, descendants, network, protocol
 from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.furnish import Root, Stage, StageError
@@ -49,7 +50,7 @@ AWAITED = _FORWARDED | {signal.SIGCHLD, _SERVER_GONE}
 
 
 class Preparation(NamedTuple):
-    """What is known before a step is: ``join_fds`` are the groups' cgroup.procs.
+    """What is known before a step is: ``join_fds`` lead to the groups, ``station`` is in the network.
 
     ``own_processes``: there is a pid namespace; ``pivots``: pivot_root(2) is allowed.
     """
@@ -57,9 +58,15 @@ class Preparation(NamedTuple):
     mounts: tuple[BaseMount, ...]
     join_fds: tuple[int, ...]
     own_network: bool
+    station: Station | None
     confinement: Confinement
     own_processes: bool = True
     pivots: bool = True
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that are needed for it."""
+        return self.join_fds if self.station is None else (*self.join_fds, self.station.hub)
 
 
 def run(preparation: Preparation, report: socket.socket) -> NoReturn:
@@ -104,6 +111,17 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     wire.send(report, protocol.exited_message(ended, notes))
 
 
+def join_network(preparation: Preparation) -> None:
+    """The network namespace of this process, where it has one, has its loopback device, and its way out."""
+    if preparation.own_network:
+        with Stage("raising", "lo"):
+            network.bring_loopback_up()
+    if preparation.station is not None:
+        with Stage("joining", "private network"):
+            attach(preparation.station)
+            os.close(preparation.station.hub)
+
+
 def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[socket.socket, int] | None:
     """Everything that doesn't depend on the step is done; returns what `_fork_command` did.
 
@@ -115,9 +133,7 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
             os.close(fd)
     with Stage("entering", "cgroup namespace"):
         _sys.unshare(_sys.CLONE_NEWCGROUP)
-    if preparation.own_network:
-        with Stage("raising", "lo"):
-            network.bring_loopback_up()
+    join_network(preparation)
     os.umask(0)
     _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)

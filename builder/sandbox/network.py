@@ -12,7 +12,9 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from builder.options import HOST_GATEWAY, Dns
 from builder.sandbox.spec import SandboxSpec, SpecError
 
 RESOLV_CONF = "/etc/resolv.conf"
@@ -30,25 +32,42 @@ def bring_loopback_up() -> None:
         fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 
 
-def resolv_conf(host_text: str, *, dns: Sequence[str] = (), host_network: bool) -> str:
+class Surroundings(NamedTuple):
+    """Where a step is: ``resolvers`` answer there in place of the host's, if there are any; ``host`` is the host."""
+
+    host_network: bool
+    resolvers: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+
+
+def resolv_conf(host_text: str, dns: Dns, *, host_network: bool) -> str:
     """The text of the step's /etc/resolv.conf, from the host's.
 
-    ``dns`` replaces the host's resolvers. In a namespace of its own a step can't reach resolvers on loopback addresses;
-    they are left out, and where none remains public ones stand in, as docker does. resolv.conf(5).
+    What ``dns`` has takes the place of the host's. In a namespace of its own a step can't reach resolvers on loopback
+    addresses; they are left out, and where none remains public ones stand in, as docker does. resolv.conf(5).
     """
     lines = host_text.splitlines()
-    if dns:
+    if dns.servers:
         lines = [line for line in lines if not _is_nameserver(line)]
-        lines += [f"nameserver {address}" for address in dns]
+        lines += [f"nameserver {address}" for address in dns.servers]
     elif not host_network:
         lines = [line for line in lines if not _is_loopback_nameserver(line)]
         if not any(map(_is_nameserver, lines)):
             lines += [f"nameserver {address}" for address in _PUBLIC_RESOLVERS]
+    if dns.search:
+        lines = [line for line in lines if not line.startswith(("search", "domain"))]
+        named = [domain for domain in dns.search if domain != "."]
+        lines += [f"search {' '.join(named)}"] if named else []
+    if dns.options:
+        lines = [line for line in lines if not line.startswith("options")]
+        lines.append(f"options {' '.join(dns.options)}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def hosts(hostname: str, extra_hosts: Sequence[str] = ()) -> str:
+def hosts(hostname: str, extra_hosts: Sequence[str] = (), host: str = "127.0.0.1") -> str:
     """The text of the step's /etc/hosts: loopback names, the step's own, then ``name:address`` each.
+
+    The address ``host-gateway`` is that of the host, ``host``.
 
     Raises:
         SpecError: an entry is no ``name:address``.
@@ -60,20 +79,20 @@ def hosts(hostname: str, extra_hosts: Sequence[str] = ()) -> str:
     ]
     for entry in extra_hosts:
         name, separator, address = entry.replace("=", ":", 1).partition(":")
-        address = address.strip("[]")
+        address = host if address == HOST_GATEWAY else address.strip("[]")
         if not (name and separator and _is_address(address)):
             raise SpecError(f"extra host {entry!r} is no name:address")
         lines.append(f"{address}\t{name}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def etc_files(spec: SandboxSpec) -> dict[str, str]:
+def etc_files(spec: SandboxSpec, around: Surroundings) -> dict[str, str]:
     """The files that lie over the step's own: path → text. A path that ``spec`` binds itself is left out."""
-    host_network = spec.network == "host"
-    host_text = _host_resolv_conf(host_network=host_network)
+    host_text = _host_resolv_conf(host_network=around.host_network)
+    dns = Dns(spec.dns or around.resolvers, spec.dns_search, spec.dns_options)
     texts = {
-        RESOLV_CONF: _cached_resolv_conf(host_text, spec.dns, host_network=host_network),
-        "/etc/hosts": _cached_hosts(spec.hostname, spec.extra_hosts),
+        RESOLV_CONF: _cached_resolv_conf(host_text, dns, host_network=around.host_network),
+        "/etc/hosts": _cached_hosts(spec.hostname, spec.extra_hosts, around.host),
         "/etc/hostname": f"{spec.hostname}\n",
     }
     bound = {mount.target for mounts in (spec.binds, spec.files) for mount in mounts}
@@ -82,13 +101,13 @@ def etc_files(spec: SandboxSpec) -> dict[str, str]:
 
 # steps of a build hardly differ in these, and parsing addresses is a tenth of a step's start
 @functools.lru_cache(maxsize=16)
-def _cached_resolv_conf(host_text: str, dns: tuple[str, ...], *, host_network: bool) -> str:
-    return resolv_conf(host_text, dns=dns, host_network=host_network)
+def _cached_resolv_conf(host_text: str, dns: Dns, *, host_network: bool) -> str:
+    return resolv_conf(host_text, dns, host_network=host_network)
 
 
 @functools.lru_cache(maxsize=16)
-def _cached_hosts(hostname: str, extra_hosts: tuple[str, ...]) -> str:
-    return hosts(hostname, extra_hosts)
+def _cached_hosts(hostname: str, extra_hosts: tuple[str, ...], host: str) -> str:
+    return hosts(hostname, extra_hosts, host)
 
 
 def _host_resolv_conf(*, host_network: bool) -> str:

@@ -8,129 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import signal
 import socket
-from collections.abc import Sequence
-from typing import NamedTuple
 
-from builder.sandbox import _sys, caps, handover, init, mounts, network, protocol, seccomp
+from builder.network.hub import Station
+from builder.sandbox import _sys, handover, init, mounts, network, protocol
 from builder.sandbox.command import SETUP_FAILED, Confinement
-from builder.sandbox.group import Group, Usage
-from builder.sandbox.handover import Handover
-from builder.sandbox.isolation import Isolation
-from builder.sandbox.limitfiles import needed_controllers
-from builder.sandbox.slice import Slice
-from builder.sandbox.spec import Runtime, SandboxResult, SandboxSpec, SpecError
+from builder.sandbox.descriptors import close_all_but
+from builder.sandbox.group import Usage
+from builder.sandbox.machine import Kind, Machine
+from builder.sandbox.spec import SandboxResult, SandboxSpec
 from unionfs import wire
-from unionfs.privileges import effective_capabilities
 
+NO_PRIVATE_NETWORK = "no private network can be made here, steps use that of the host"
 _SIGNALLED = 128
-
-
-class Kind(NamedTuple):
-    """What has to be known of a step to make its processes ready."""
-
-    own_network: bool
-    capabilities: int
-    insecure: bool = False
-    cgroup_parent: str | None = None
-    controllers: frozenset[str] = frozenset()
-    own_processes: bool = True
-    runtime: Runtime | None = None
-
-    @property
-    def namespaces(self) -> int:
-        """Flags of clone(2); the cgroup namespace is entered later, by init in its groups, or it would show ours."""
-        flags = _sys.CLONE_NEWNS | (_sys.CLONE_NEWPID if self.own_processes else 0)
-        # a runtime makes the others
-        flags |= 0 if self.runtime else _sys.CLONE_NEWUTS | (_sys.CLONE_NEWIPC if self.own_processes else 0)
-        return flags | _sys.CLONE_NEWNET if self.own_network else flags
-
-
-class Machine:
-    """What is the same for all steps of a server."""
-
-    def __init__(self, groups: Slice, isolation: Isolation, *, pivots: bool = True) -> None:
-        """``pivots`` says that pivot_root(2) is allowed."""
-        self.groups = groups
-        self.isolation = isolation
-        self.pivots = pivots
-        self.last_capability = caps.last_capability()
-        self.held_capabilities = effective_capabilities()
-        self.calls = seccomp.read_table()
-        self._filters: dict[int, _sys.SeccompFilter | None] = {}
-        self._runtime_groups: Slice | None = None
-        self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
-
-    def usual_kind(self, *, own_network: bool, controllers: frozenset[str]) -> Kind:
-        """The kind of child that steps need which ask for nothing else."""
-        return Kind(
-            own_network and self.isolation.own_processes,
-            caps.DEFAULT_MASK & self.held_capabilities,
-            controllers=controllers,
-            own_processes=self.isolation.own_processes,
-        )
-
-    def kind_of(self, spec: SandboxSpec) -> Kind:
-        """The kind of child ``spec`` needs.
-
-        Raises:
-            SpecError: a capability is not known, or the network can't be kept away.
-        """
-        if spec.network != "host" and not self.isolation.own_processes:
-            raise SpecError(f"network {spec.network!r} can't be had with isolation {self.isolation}: only 'host' can")
-        if spec.runtime is not None and not self.isolation.new_proc:
-            raise SpecError(f"a runtime needs a /proc of its own, which isolation {self.isolation} has not")
-        return Kind(
-            own_network=spec.network != "host",
-            capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
-            insecure=spec.security == "insecure",
-            cgroup_parent=spec.cgroup_parent,
-            controllers=needed_controllers(spec.limits),
-            own_processes=self.isolation.own_processes,
-            runtime=spec.runtime,
-        )
-
-    def groups_for(self, kind: Kind) -> Slice:
-        """Where the groups of a step of ``kind`` are made."""
-        if kind.runtime is None:
-            return self.groups
-        if self._runtime_groups is None:
-            self._runtime_groups = Slice.for_runtimes()
-        return self._runtime_groups
-
-    def close_groups(self) -> None:
-        """Every group of this server is gone."""
-        self.groups.close()
-        if self._runtime_groups is not None:
-            self._runtime_groups.close()
-
-    def hand_over(self, kind: Kind, group: Group) -> Handover | None:
-        """What a step's runtime is, where it has one.
-
-        Raises:
-            CgroupError: it can't be told which groups are the step's.
-        """
-        if kind.runtime is None:
-            return None
-        joins = kind.runtime.joins_groups
-        return Handover(
-            program=kind.runtime.program,
-            joins=joins,
-            capabilities=kind.capabilities,
-            calls=self.calls,
-            cgroups_path=None if joins else self.groups_for(kind).path_for_runtime(group),
-            confine_devices=not joins and not self.isolation.user_namespace,
-        )
-
-    def filter_for(self, capabilities: int) -> _sys.SeccompFilter | None:
-        """The filter for a step with these capabilities; None on a machine whose calls are not known."""
-        if capabilities not in self._filters:
-            program = seccomp.compile_filter(caps.names_of(capabilities), _sys.MACHINE, self.calls)
-            self._filters[capabilities] = _sys.SeccompFilter(program) if program else None
-        return self._filters[capabilities]
 
 
 class Child:
@@ -147,6 +39,8 @@ class Child:
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
         self._notes: tuple[str, ...] = ()
+        self._station: Station | None = None
+        self._warnings: tuple[str, ...] = ()
         is_machine_root = not machine.isolation.user_namespace
         self._device_control = is_machine_root and (kind.insecure or machine.groups.controls_devices)
         groups = machine.groups_for(kind)
@@ -155,11 +49,14 @@ class Child:
         self._group = groups.make(kind.cgroup_parent, kind.controllers, confine_devices=confines)
         self.report, theirs = socket.socketpair()
         try:
+            if kind.network == "default":
+                self._station = machine.hub.take()
             self.pid = self._clone(theirs)
             self.pidfd = os.pidfd_open(self.pid)
         except BaseException:
             self.report.close()
             self._group.close()
+            self._leave_station()
             raise
         finally:
             theirs.close()
@@ -173,11 +70,12 @@ class Child:
                 device_control=self._device_control,
                 cgroups=self._group.views(),
                 proc_of_host=not isolation.new_proc,
-                sys_of_host=not isolation.new_proc or (isolation.user_namespace and not self.kind.own_network),
+                sys_of_host=not isolation.new_proc or (isolation.user_namespace and self.kind.network == "host"),
                 own_ipc=isolation.own_processes,
             ),
             join_fds=self._group.join_fds,
-            own_network=self.kind.own_network,
+            own_network=self.kind.network != "host",
+            station=self._station,
             own_processes=isolation.own_processes,
             pivots=self._machine.pivots,
             confinement=Confinement(
@@ -189,7 +87,7 @@ class Child:
         runtime = self._machine.hand_over(self.kind, self._group)
         pid = _sys.clone(self.kind.namespaces)
         if pid == 0:
-            _close_all_but((theirs.fileno(), *preparation.join_fds))
+            close_all_but((theirs.fileno(), *preparation.fds))
             if runtime is not None:
                 handover.run(runtime, preparation, theirs)
             init.run(preparation, theirs)
@@ -204,11 +102,24 @@ class Child:
         """
         attributes = _sys.MOUNT_ATTR_RDONLY if spec.read_only_root else 0
         attributes |= 0 if self._device_control else _sys.MOUNT_ATTR_NODEV
-        order = protocol.Order(spec, network.etc_files(spec), attributes)
+        order = protocol.Order(spec, network.etc_files(spec, self._surroundings(spec)), attributes)
         self._group.limit(spec.limits)
         # a child that has failed already is told by its report
         with contextlib.suppress(OSError):
             wire.send(self.report, protocol.order_message(order, fds), fds.given())
+
+    def _surroundings(self, spec: SandboxSpec) -> network.Surroundings:
+        if self.kind.network == "none" or spec.network == "host" or not self._machine.isolation.own_processes:
+            return network.Surroundings(host_network=self.kind.network == "host")
+        outlet = self._machine.hub.outlet()
+        if not outlet.is_private:
+            self._warnings = (f"{NO_PRIVATE_NETWORK} ({outlet.reason})",)
+        return network.Surroundings(not outlet.is_private, outlet.resolvers, outlet.host)
+
+    def _leave_station(self) -> None:
+        if self._station is not None:
+            self._machine.hub.give_back(self._station)
+            self._station = None
 
     def read_report(self) -> bool:
         """The next thing the step's processes have said is known; False when they will say no more.
@@ -251,6 +162,7 @@ class Child:
         """The result of a step whose first process has ended; the groups are still to be closed."""
         _pid, status, usage = os.wait4(self.pid, 0)
         os.close(self.pidfd)
+        self._leave_station()
         self._drain()
         self.report.close()
         used = self._group.usage()
@@ -272,6 +184,7 @@ class Child:
             written_bytes=used.written_bytes,
             error=self._failure[0] if self._failure else None,
             notes=(*self._group.notes, *self._notes),
+            warnings=self._warnings,
         )
 
     def close_group(self) -> bool:
@@ -293,12 +206,3 @@ class Child:
             return None, SETUP_FAILED
         code = os.waitstatus_to_exitcode(init_status if self._wait_status is None else self._wait_status)
         return (-code, _SIGNALLED - code) if code < 0 else (None, code)
-
-
-def _close_all_but(kept: Sequence[int]) -> None:
-    """Of the server's descriptors a child has stdio and ``kept``: none of other steps, none that leads to pybuild."""
-    first = 3
-    for fd in sorted(kept):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[1])

@@ -33,9 +33,10 @@ from builder.sandbox.isolation import (
     plan_isolation,
     wants_user_namespace,
 )
-from builder.sandbox.runtime import Child, Kind, Machine
+from builder.sandbox.machine import Kind, Machine
+from builder.sandbox.runtime import Child
 from builder.sandbox.slice import Slice
-from builder.sandbox.spec import SandboxResult, SpecError
+from builder.sandbox.spec import SandboxResult, SpecError, parse_network
 from unionfs import wire
 from unionfs.privileges import is_in_container, is_machine_root, mapped_ids, may_mount
 
@@ -60,7 +61,7 @@ class Server:
         self._spawned: set[int] = set()
         self._lingering: list[Child] = []
         self._spare: Child | None = None
-        self._wanted = machine.usual_kind(own_network=True, controllers=frozenset())
+        self._wanted = machine.usual_kind("none", frozenset())
         self._ended = False
         self._watch(control.fileno(), self._on_control)
 
@@ -75,7 +76,7 @@ class Server:
             if not ready and self._spare is None and not self._ended:
                 self._prepare()
             self._lingering = [child for child in self._lingering if not child.close_group()]
-        self._machine.close_groups()
+        self._machine.close()
 
     def _patience_ms(self) -> int | None:
         if self._spare is None and not self._ended:
@@ -98,9 +99,7 @@ class Server:
         try:
             if received.message.get("op") == protocol.PREPARE:
                 network, controllers = received.message.get("network"), received.message.get("controllers", ())
-                self._wanted = self._machine.usual_kind(
-                    own_network=network != "host", controllers=frozenset(map(str, controllers))
-                )
+                self._wanted = self._machine.usual_kind(parse_network(network), frozenset(map(str, controllers)))
                 self._drop_spare(self._wanted)
             elif received.message.get("op") == protocol.RUN and received.fds:
                 self._run(received)
@@ -115,13 +114,14 @@ class Server:
         self._unwatch(self._control.fileno())
         for child in self._children:
             child.kill()
+        self._machine.hub.end()
 
     def _prepare(self) -> None:
         try:
             self._spare = self._make_child(self._wanted)
         except (OSError, CgroupError):
             # nobody waits for it; the step that needs one tries again, and is told
-            self._wanted = self._machine.usual_kind(own_network=True, controllers=frozenset())
+            self._wanted = self._machine.usual_kind("none", frozenset())
 
     def _drop_spare(self, kind: Kind) -> None:
         if self._spare is not None and self._spare.kind != kind:

@@ -7,14 +7,16 @@ Invariants: values are immutable and complete: users are numbers, paths are abso
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from builder import limits as step_limits
 from builder.limits import DeviceRate, LimitError, Limits, Ulimit
 
 HOSTNAME = "pybuildsandbox"
 
-Network = Literal["none", "host"]
+Network = Literal["none", "host", "default"]
+"""``default`` is a private network, as far as one can be made."""
+NETWORKS: tuple[Network, ...] = get_args(Network)
 Security = Literal["sandbox", "insecure"]
 T = TypeVar("T")
 
@@ -95,6 +97,8 @@ class SandboxSpec(NamedTuple):
     cgroup_parent: str | None = None
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     tty: bool = False
     runtime: Runtime | None = None
 
@@ -126,7 +130,7 @@ class SandboxResult(NamedTuple):
 
     ``status`` is what a shell would show: the exit status, or 128 + ``signal``; 125 where the sandbox itself failed,
     126 and 127 where the command could not be run. ``error`` names the stage that failed. ``notes`` tell what the
-    sandbox had to do without. A number is None where nobody counted.
+    sandbox had to do without, ``warnings`` what of that the user should know. A number is None where nobody counted.
     """
 
     status: int
@@ -140,6 +144,7 @@ class SandboxResult(NamedTuple):
     written_bytes: int | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The document `result_from_json` reads."""
@@ -173,16 +178,30 @@ def spec_from_json(document: Mapping[str, Any]) -> SandboxSpec:
     return spec
 
 
+def parse_network(value: object) -> Network:
+    """The network called ``value``; ``none`` where there is none of that name."""
+    found: Network = "none"
+    for network in NETWORKS:
+        if network == value:
+            found = network
+    return found
+
+
 def result_from_json(document: Mapping[str, Any]) -> SandboxResult:
     """The result of ``document``; raises `SpecError` where it is none."""
     oom = document.get("oom")
     return _record(
         SandboxResult,
-        {**document, "oom": _record(Oom, oom) if oom else None, "notes": tuple(document.get("notes", ()))},
+        {
+            **document,
+            "oom": _record(Oom, oom) if oom else None,
+            "notes": tuple(document.get("notes", ())),
+            "warnings": tuple(document.get("warnings", ())),
+        },
     )
 
 
-_STRING_LISTS = ("argv", "env", "cap_add", "cap_drop", "extra_hosts", "dns")
+_STRING_LISTS = ("argv", "env", "cap_add", "cap_drop", "extra_hosts", "dns", "dns_search", "dns_options")
 
 
 def check(spec: SandboxSpec) -> None:
@@ -197,7 +216,7 @@ def check(spec: SandboxSpec) -> None:
         if "\0" in text:
             raise SpecError(f"{text!r} holds a zero byte")
     for name, value, allowed in (
-        ("network", spec.network, ("none", "host")),
+        ("network", spec.network, NETWORKS),
         ("security", spec.security, ("sandbox", "insecure")),
     ):
         if value not in allowed:

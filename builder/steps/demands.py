@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from builder.sandbox.spec import Network
+from builder.sandbox.spec import Network, parse_network
 
 
 def sandbox_network(instruction: str, build: str) -> Network:
-    """The network of a step; ``default`` of the instruction is the build's, and the build's default is the host's."""
-    wanted = build if instruction == "default" else instruction
-    return "none" if wanted == "none" else "host"
+    """The network of a step; ``default`` of the instruction is the build's, whose default is the private one."""
+    return parse_network(build if instruction == "default" else instruction)

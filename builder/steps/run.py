@@ -32,6 +32,7 @@ from builder.events import Usage
 from builder.graph import Run, Step
 from builder.identities import UnknownIdentityError
 from builder.limits import Limits
+from builder.options import Dns
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
@@ -49,6 +50,7 @@ from unionfs.union import Union
 Output = Callable[[int, bytes], None]
 
 _INSECURE = "security.insecure"
+_HOST_NETWORK = "network.host"
 _READ_BYTES = 64 << 10
 _MIB = 1 << 20
 _TAIL_LINES = 20
@@ -58,13 +60,19 @@ _MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
 
 
 class Environment(NamedTuple):
-    """What RUN steps of one build share. ``scaffold`` is a branch of empty mount points (see `make_scaffold`)."""
+    """What RUN steps of one build share. ``scaffold`` is a branch of empty mount points (see `make_scaffold`).
+
+    ``notice`` tells what steps have to do without; ``noticed`` has been told.
+    """
 
     servers: Servers
     scaffold: Path
     limits: Limits
     network: str
     extra_hosts: tuple[str, ...]
+    dns: Dns
+    notice: Callable[[str], None]
+    noticed: set[str]
     allowed: frozenset[str] = frozenset()
     runtime: Runtime | None = None
 
@@ -97,7 +105,7 @@ async def run(
         StepFailed: any other status, or the sandbox could not be set up.
         UnsupportedError: the instruction asks for what this builder does not offer.
     """
-    _refuse(step, operation, environment.allowed)
+    _refuse(step, operation, environment)
     tail = _Tail(output)
     async with _prepared(operation, mounts) as prepared:
 
@@ -106,6 +114,10 @@ async def run(
             return _spec(operation, user, home, environment, prepared)
 
         result = await _run_in_sandbox(make_spec, root, environment, tail)
+    for warning in result.warnings:
+        if warning not in environment.noticed:
+            environment.noticed.add(warning)
+            environment.notice(warning)
     if result.status or result.error:
         raise _failure(step, operation, result, tail, ROOM_HINTS if _is_full(root.upper) else ())
     if result.oom is not None:
@@ -285,6 +297,9 @@ def _spec(operation: Run, user: User, home: str, environment: Environment, prepa
         hostname=operation.hostname or HOSTNAME,
         network=sandbox_network(operation.network, environment.network),
         extra_hosts=environment.extra_hosts,
+        dns=environment.dns.servers,
+        dns_search=environment.dns.search,
+        dns_options=environment.dns.options,
         binds=prepared.binds,
         tmpfs=prepared.tmpfs,
         files=prepared.files,
@@ -294,15 +309,22 @@ def _spec(operation: Run, user: User, home: str, environment: Environment, prepa
     )
 
 
-def _refuse(step: Step, operation: Run, allowed: frozenset[str]) -> None:
+def _refuse(step: Step, operation: Run, environment: Environment) -> None:
     """Nothing is asked for that is not offered, or not allowed in this build."""
     if operation.devices:
         raise UnsupportedError(f"RUN does not offer --device={operation.devices[0]}", source=step.source)
-    if operation.security == "insecure" and _INSECURE not in allowed:
+    if operation.security == "insecure" and _INSECURE not in environment.allowed:
         raise BuildError(
             "RUN --security=insecure is not allowed in this build",
             source=step.source,
             hints=(f"--allow {_INSECURE} gives the step all privileges",),
+        )
+    is_given = environment.network == "host" or _HOST_NETWORK in environment.allowed
+    if operation.network == "host" and not is_given:
+        raise BuildError(
+            "RUN --network=host is not allowed in this build",
+            source=step.source,
+            hints=(f"--allow {_HOST_NETWORK} lets the step reach all that this machine does",),
         )
 
 

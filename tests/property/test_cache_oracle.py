@@ -253,6 +253,7 @@ class Laboratory:
             build_args=dict(state.arguments),
             secrets={"s": SecretSource(str(self.top / "secret"), None)},
             extra_hosts=(f"db:10.0.0.{state.turn + 1}",),
+            allowed=frozenset(("network.host",)),
             no_cache=no_cache,
         )
         try:

@@ -163,19 +163,6 @@ def test_options_after_the_command_of_run_are_its_own() -> None:
         parser_of("run").read(["-m", "much", "image", "ls", "--wibble"])
 
 
-@pytest.mark.parametrize(
-    ("text", "host"),
-    [
-        ("db:10.0.0.7", "db:10.0.0.7"),
-        ("db=10.0.0.7", "db:10.0.0.7"),
-        ("db:fe80::1", "db:fe80::1"),
-        ("db:[::1]", "db:::1"),
-    ],
-)
-def test_hosts(text: str, host: str) -> None:
-    assert arguments.parse_host(text) == host
-
-
 def test_labels_without_a_value_are_empty() -> None:
     assert arguments.parse_labels(["a=1", "b", "c=x=y", "a=2"]) == {"a": "2", "b": "", "c": "x=y"}
 

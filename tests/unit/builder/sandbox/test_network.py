@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from builder.options import Dns
 from builder.sandbox.network import hosts, resolv_conf
 from builder.sandbox.spec import SpecError
 
@@ -21,17 +22,34 @@ STUB = "# made by resolved\nnameserver 127.0.0.53\noptions edns0\nsearch example
     ],
 )
 def test_resolvers(text: str, host_network: bool, expected: list[str]) -> None:
-    lines = resolv_conf(text, host_network=host_network).splitlines()
+    lines = resolv_conf(text, Dns(), host_network=host_network).splitlines()
     assert [line.split()[1] for line in lines if line.startswith("nameserver")] == expected
 
 
 def test_other_lines_stay() -> None:
-    assert "search example.org" in resolv_conf(STUB, host_network=False).splitlines()
+    assert "search example.org" in resolv_conf(STUB, Dns(), host_network=False).splitlines()
 
 
 def test_given_resolvers_replace_the_hosts() -> None:
-    text = resolv_conf("nameserver 10.0.0.1\nsearch x\n", dns=("127.0.0.1", "1.1.1.1"), host_network=False)
+    text = resolv_conf("nameserver 10.0.0.1\nsearch x\n", Dns(("127.0.0.1", "1.1.1.1")), host_network=False)
     assert text == "search x\nnameserver 127.0.0.1\nnameserver 1.1.1.1\n"
+
+
+@pytest.mark.parametrize(
+    ("dns", "expected"),
+    [
+        (Dns(search=("a.org", "b.org")), ["nameserver 9.9.9.9", "options edns0", "search a.org b.org"]),
+        (Dns(search=(".",)), ["nameserver 9.9.9.9", "options edns0"]),
+        (Dns(options=("ndots:2", "rotate")), ["nameserver 9.9.9.9", "search example.org", "options ndots:2 rotate"]),
+    ],
+)
+def test_given_domains_and_options_replace_the_hosts(dns: Dns, expected: list[str]) -> None:
+    text = resolv_conf(STUB.replace("127.0.0.53", "9.9.9.9"), dns, host_network=False)
+    assert text.splitlines()[1:] == expected
+
+
+def test_host_gateway_is_where_the_host_is() -> None:
+    assert hosts("box", ("host:host-gateway",), "10.200.0.1").splitlines()[-1] == "10.200.0.1\thost"
 
 
 def test_hosts_entries() -> None:

@@ -1,0 +1,131 @@
+"""What is the same for all steps of a server: groups, filters, the private network.
+
+Invariants: a filter is compiled once for each set of capabilities; the network is made when the first step wants it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from builder.network.hub import Hub
+from builder.sandbox import _sys, caps, seccomp
+from builder.sandbox.group import Group
+from builder.sandbox.handover import Handover
+from builder.sandbox.isolation import Isolation
+from builder.sandbox.limitfiles import needed_controllers
+from builder.sandbox.slice import Slice
+from builder.sandbox.spec import Network, Runtime, SandboxSpec, SpecError
+from unionfs.privileges import effective_capabilities
+
+
+class Kind(NamedTuple):
+    """What has to be known of a step to make its processes ready; ``network`` default means the private one."""
+
+    network: Network
+    capabilities: int
+    insecure: bool = False
+    cgroup_parent: str | None = None
+    controllers: frozenset[str] = frozenset()
+    own_processes: bool = True
+    runtime: Runtime | None = None
+
+    @property
+    def namespaces(self) -> int:
+        """Flags of clone(2); the cgroup namespace is entered later, by init in its groups, or it would show ours."""
+        flags = _sys.CLONE_NEWNS | (_sys.CLONE_NEWPID if self.own_processes else 0)
+        # a runtime makes the others
+        flags |= 0 if self.runtime else _sys.CLONE_NEWUTS | (_sys.CLONE_NEWIPC if self.own_processes else 0)
+        return flags if self.network == "host" else flags | _sys.CLONE_NEWNET
+
+
+class Machine:
+    """What is the same for all steps of a server."""
+
+    def __init__(self, groups: Slice, isolation: Isolation, *, pivots: bool = True) -> None:
+        """``pivots`` says that pivot_root(2) is allowed."""
+        self.groups = groups
+        self.isolation = isolation
+        self.pivots = pivots
+        self.last_capability = caps.last_capability()
+        self.held_capabilities = effective_capabilities()
+        self.hub = Hub(is_root=not isolation.user_namespace)
+        self.calls = seccomp.read_table()
+        self._runtime_groups: Slice | None = None
+        self._filters: dict[int, _sys.SeccompFilter | None] = {}
+        self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
+
+    def close(self) -> None:
+        """Groups and network are gone."""
+        self.groups.close()
+        if self._runtime_groups is not None:
+            self._runtime_groups.close()
+        self.hub.close()
+
+    def usual_kind(self, network: Network, controllers: frozenset[str]) -> Kind:
+        """The kind of child that steps need which ask for nothing else."""
+        return Kind(
+            self._available(network) if self.isolation.own_processes else "host",
+            caps.DEFAULT_MASK & self.held_capabilities,
+            controllers=controllers,
+            own_processes=self.isolation.own_processes,
+        )
+
+    def kind_of(self, spec: SandboxSpec) -> Kind:
+        """The kind of child ``spec`` needs.
+
+        Raises:
+            SpecError: a capability is not known, or the network can't be kept away.
+        """
+        if spec.network == "none" and not self.isolation.own_processes:
+            raise SpecError(f"network 'none' can't be had with isolation {self.isolation}: only 'host' can")
+        if spec.runtime is not None and not self.isolation.new_proc:
+            raise SpecError(f"a runtime needs a /proc of its own, which isolation {self.isolation} has not")
+        return Kind(
+            network=self._available(spec.network),
+            capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
+            insecure=spec.security == "insecure",
+            cgroup_parent=spec.cgroup_parent,
+            controllers=needed_controllers(spec.limits),
+            own_processes=self.isolation.own_processes,
+            runtime=spec.runtime,
+        )
+
+    def has_private_network(self) -> bool:
+        """Whether steps can have one; waits until that is known."""
+        return self.isolation.own_processes and self.hub.outlet().is_private
+
+    def _available(self, network: Network) -> Network:
+        return "host" if network == "default" and not self.has_private_network() else network
+
+    def groups_for(self, kind: Kind) -> Slice:
+        """Where the groups of a step of ``kind`` are made."""
+        if kind.runtime is None:
+            return self.groups
+        if self._runtime_groups is None:
+            self._runtime_groups = Slice.for_runtimes()
+        return self._runtime_groups
+
+    def hand_over(self, kind: Kind, group: Group) -> Handover | None:
+        """What a step's runtime is, where it has one.
+
+        Raises:
+            CgroupError: it can't be told which groups are the step's.
+        """
+        if kind.runtime is None:
+            return None
+        joins = kind.runtime.joins_groups
+        return Handover(
+            program=kind.runtime.program,
+            joins=joins,
+            capabilities=kind.capabilities,
+            calls=self.calls,
+            cgroups_path=None if joins else self.groups_for(kind).path_for_runtime(group),
+            confine_devices=not joins and not self.isolation.user_namespace,
+        )
+
+    def filter_for(self, capabilities: int) -> _sys.SeccompFilter | None:
+        """The filter for a step with these capabilities; None on a machine whose calls are not known."""
+        if capabilities not in self._filters:
+            program = seccomp.compile_filter(caps.names_of(capabilities), _sys.MACHINE, self.calls)
+            self._filters[capabilities] = _sys.SeccompFilter(program) if program else None
+        return self._filters[capabilities]

@@ -1,0 +1,180 @@
+"""The private network of steps, on a machine of the test's own: what goes out, what doesn't come in, what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from builder.sandbox.client import SandboxServer
+from harness.machine import (
+    INNER,
+    MACHINE,
+    OUTSIDE,
+    PORT,
+    Machine,
+    greeting,
+    inside,
+    machine,
+    read_setting,
+    run,
+    write_setting,
+)
+from harness.sandbox import Ran, Reader, run_in, start
+from harness.waiting import wait_until
+
+pytestmark = pytest.mark.sandbox
+
+ASK_OUTSIDE = f"nc -w 3 {OUTSIDE} {PORT}"
+Run = Callable[[SandboxServer, str], Ran]
+
+
+@pytest.fixture
+def here() -> Iterator[Machine]:
+    with machine() as made:
+        yield made
+
+
+@pytest.fixture
+def private() -> Iterator[SandboxServer]:
+    """A server on the machine of the test."""
+    with SandboxServer.start(network="default") as started:
+        yield started
+
+
+def shell(server: SandboxServer, root: Path, script: str) -> Ran:
+    return run_in(server, root, "sh", "-c", script, network="default")
+
+
+def out(server: SandboxServer, root: Path, script: str) -> str:
+    ran = shell(server, root, script)
+    assert ran.status == 0, (ran.err, ran.result.error)
+    assert not ran.result.warnings
+    return ran.out.strip()
+
+
+def test_a_step_goes_out_as_the_machine(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    with greeting(here.outside):
+        assert out(private, rootfs, ASK_OUTSIDE) == f"you are {MACHINE}"
+    assert out(private, rootfs, "ls /sys/class/net").split() == ["eth0", "lo"]
+    assert out(private, rootfs, "readlink /proc/self/ns/net") != os.readlink("/proc/thread-self/ns/net")
+    assert out(private, rootfs, "cat /sys/class/net/eth0/mtu") == "1380"  # that of the way to the internet
+
+
+def test_the_host_is_reached_at_its_addresses_and_not_its_loopback(
+    here: Machine, private: SandboxServer, rootfs: Path
+) -> None:
+    with greeting(here.own), greeting(here.own, "127.0.0.1", PORT + 1):
+        assert out(private, rootfs, f"nc -w 3 {MACHINE} {PORT}").startswith("you are 1")
+        script = f"nc -w 3 host {PORT}; ! nc -w 1 127.0.0.1 {PORT} && ! nc -w 1 host {PORT + 1}"
+        ran = run_in(private, rootfs, "sh", "-c", script, network="default", extra_hosts=("host:host-gateway",))
+    assert (ran.status, ran.out[:8]) == (0, "you are "), ran.err
+
+
+def test_steps_at_once_have_the_same_port_and_nothing_of_each_other(
+    here: Machine, private: SandboxServer, rootfs: Path, reader: Reader
+) -> None:
+    listen = f"ip -4 -o address show eth0; nc -l -p {PORT} </dev/null"
+    with start(private, rootfs, ("sh", "-c", listen), network="default", stdout=reader.write_fd) as first:
+        reader.started()
+        address = reader.wait_for(b"scope").split()[3].split(b"/")[0].decode()
+        script = f"nc -l -p {PORT} </dev/null & sleep 0.1; nc -w 1 127.0.0.1 {PORT} && ! nc -w 1 {address} {PORT}"
+        ran = shell(private, rootfs, script)
+        assert (ran.status, ran.err) == (0, f"nc: {address} ({address}:{PORT}): Host is unreachable\n") or (
+            ran.status == 0 and "timed out" in ran.err
+        ), ran
+        # the first one's is there indeed: the machine itself has a way to it
+        run("busybox", "nc", "-w", "3", address, str(PORT))
+        assert first.result().status == 0
+
+
+def test_builds_at_once_have_networks_of_their_own(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    address = "ip -4 -o address show eth0 | awk '{print $4}'"
+    with greeting(here.outside), SandboxServer.start(network="default") as second:
+        networks = {out(server, rootfs, address).rpartition(".")[0] for server in (private, second)}
+        assert len(networks) == 2
+        assert [name for name in here.links() if name.startswith("pybuild")] == sorted(
+            name.split()[2].replace("-", "") for name in here.tables()
+        )
+        assert out(second, rootfs, ASK_OUTSIDE) == f"you are {MACHINE}"
+        second.close()
+        assert out(private, rootfs, ASK_OUTSIDE) == f"you are {MACHINE}"
+
+
+def state(here: Machine) -> tuple[object, ...]:
+    return here.links(), here.tables(), here.routes(), [here.forwarding(name) for name in ("all", "up0", "in0")]
+
+
+def test_nothing_is_left(here: Machine, rootfs: Path) -> None:
+    before = state(here)
+    with SandboxServer.start(network="default") as server, greeting(here.outside):
+        assert out(server, rootfs, ASK_OUTSIDE)
+        assert state(here) != before
+        assert (here.forwarding("up0"), here.forwarding("all")) == ("1", "0")
+    assert state(here) == before
+    assert not [name for name in os.listdir("/run/pybuild") if name.endswith(str(os.fstat(here.own).st_ino))]
+
+
+def test_what_others_switch_on_stays_on(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    assert out(private, rootfs, "true") == ""
+    write_setting("ip_forward", "1")
+    private.close()
+    assert (read_setting("ip_forward"), here.forwarding("up0")) == ("1", "1")
+
+
+def hub_of(server: SandboxServer) -> int:
+    """The process of the server's hub."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
+    (hub,) = [pid for pid in children if "pybuild-network" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")]
+    return int(hub)
+
+
+def test_killed_it_leaves_only_what_the_next_takes_away(here: Machine, rootfs: Path) -> None:
+    before = state(here)
+    server = SandboxServer.start(network="default")
+    assert out(server, rootfs, "true") == ""
+    hub = hub_of(server)
+    os.kill(server.pid, signal.SIGSTOP)  # else it would clean up when it misses its hub
+    os.kill(hub, signal.SIGKILL)
+    os.kill(server.pid, signal.SIGKILL)
+    server.close()
+    wait_until(lambda: state(here)[:3] == before[:3], "devices, tables and routes to be gone")
+    assert here.forwarding("up0") == "1"
+    with SandboxServer.start(network="default") as following:
+        assert out(following, rootfs, "true") == ""
+    assert state(here) == before
+
+
+def test_a_killed_server_leaves_nothing(here: Machine, rootfs: Path) -> None:
+    before = state(here)
+    server = SandboxServer.start(network="default")
+    assert out(server, rootfs, "true") == ""
+    os.kill(server.pid, signal.SIGKILL)
+    server.close()
+    wait_until(lambda: state(here) == before, "the machine to be as before")
+
+
+def can_connect(namespace: int, address: str) -> bool:
+    with inside(namespace):
+        done = subprocess.run(["busybox", "nc", "-w", "1", address, str(PORT)], capture_output=True, check=False)
+    return done.stdout.startswith(b"you are")
+
+
+def test_the_machine_becomes_no_router_for_others(
+    here: Machine, private: SandboxServer, rootfs: Path, reader: Reader
+) -> None:
+    serve = f"ip -4 -o address show eth0; while :; do echo you are in | nc -l -p {PORT}; done"
+    with start(private, rootfs, ("sh", "-c", serve), network="default", stdout=reader.write_fd) as running:
+        reader.started()
+        address = reader.wait_for(b"scope").split()[3].split(b"/")[0].decode()
+        with greeting(here.inner):
+            assert not can_connect(here.outside, INNER)
+            assert not can_connect(here.outside, address)
+            assert can_connect(here.own, INNER)
+            assert can_connect(here.own, address)
+            assert out(private, rootfs, f"nc -w 3 {INNER} {PORT}").startswith("you are 198.51.100.1")
+        running.close()
