@@ -35,6 +35,7 @@ class Usage(NamedTuple):
     read_bytes: int | None = None
     written_bytes: int | None = None
     oom: Oom | None = None
+    pids_refused: int = 0
 
 
 class Group:
@@ -89,6 +90,7 @@ class Group:
             read_bytes=read_bytes,
             written_bytes=written_bytes,
             oom=self._oom(),
+            pids_refused=self._pids_refused(),
         )
 
     def close(self) -> bool:
@@ -133,6 +135,11 @@ class Group:
 
     def _unified(self) -> tuple[int, str]:
         return next((entry for entry in self._directories.values() if entry[0] == _V2), (0, ""))
+
+    def _pids_refused(self) -> int:
+        """How often the limit on processes was met: pids.events of both versions."""
+        _version, path = self._directories.get("pids", (0, ""))
+        return fields(read(f"{path}/pids.events")).get("max", 0) if path else 0
 
     def _oom(self) -> Oom | None:
         if "memory" not in self._directories:

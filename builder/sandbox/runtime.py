@@ -182,6 +182,7 @@ class Child:
             pids_peak=used.pids_peak,
             read_bytes=used.read_bytes,
             written_bytes=used.written_bytes,
+            pids_refused=used.pids_refused,
             error=self._failure[0] if self._failure else None,
             notes=(*self._group.notes, *self._notes),
             warnings=self._warnings,

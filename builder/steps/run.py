@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import trio
 
-from builder.errors import ROOM_HINTS, BuildError, StepFailed, UnsupportedError
+from builder.errors import BuildError, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.identities import UnknownIdentityError
@@ -36,9 +36,10 @@ from builder.options import Dns
 from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
-from builder.sandbox.spec import HOSTNAME, Oom, Runtime, SandboxResult, SandboxSpec, User
+from builder.sandbox.spec import HOSTNAME, Runtime, SandboxResult, SandboxSpec, User
 from builder.servers import Servers
 from builder.steps.demands import sandbox_network
+from builder.steps.failure import describe_failure, describe_oom, usage_of
 from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
@@ -52,7 +53,6 @@ Output = Callable[[int, bytes], None]
 _INSECURE = "security.insecure"
 _HOST_NETWORK = "network.host"
 _READ_BYTES = 64 << 10
-_MIB = 1 << 20
 _TAIL_LINES = 20
 _LITTLE_ROOM_BYTES = 4 << 20
 _MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
@@ -119,9 +119,11 @@ async def run(
             environment.noticed.add(warning)
             environment.notice(warning)
     if result.status or result.error:
-        raise _failure(step, operation, result, tail, ROOM_HINTS if _is_full(root.upper) else ())
+        raise describe_failure(
+            step, operation, result, tail.lines(), environment.limits, disk_is_full=_is_full(root.upper)
+        )
     if result.oom is not None:
-        tail(2, f"a process of the step was killed: {_describe_oom(result.oom)}\n".encode())
+        tail(2, f"a process of the step was killed: {describe_oom(result.oom)}\n".encode())
     return usage_of(result)
 
 
@@ -328,44 +330,7 @@ def _refuse(step: Step, operation: Run, environment: Environment) -> None:
         )
 
 
-def usage_of(result: SandboxResult) -> Usage:
-    """What the step used, as events tell it."""
-    return Usage(
-        result.cpu_user_ns,
-        result.cpu_system_ns,
-        result.memory_peak_bytes,
-        result.pids_peak,
-        result.read_bytes,
-        result.written_bytes,
-    )
-
-
 def _is_full(directory: Path) -> bool:
     """Whether a program that writes there is likely to have met the end of the disk."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize < _LITTLE_ROOM_BYTES
-
-
-def _describe_oom(oom: Oom) -> str:
-    limit = f"at the limit of {oom.limit_bytes / _MIB:.0f} MiB" if oom.limit_bytes else "of the whole machine"
-    return f"out of memory {limit} (peak {oom.peak_bytes / _MIB:.0f} MiB)"
-
-
-def _failure(step: Step, operation: Run, result: SandboxResult, tail: _Tail, hints: tuple[str, ...]) -> StepFailed:
-    command = operation.shell_text
-    if result.oom is not None:
-        message = f"process {command!r} did not complete: {_describe_oom(result.oom)}"
-    elif result.error is not None:
-        message = f"process {command!r} could not be run: {result.error}"
-    elif result.signal is not None:
-        message = f"process {command!r} was killed by signal {result.signal}"
-    else:
-        message = f"process {command!r} did not complete successfully: exit code: {result.status}"
-    return StepFailed(
-        message,
-        status=result.status or 1,
-        source=step.source,
-        hints=hints,
-        output=tail.lines(),
-        used=usage_of(result),
-    )
