@@ -130,8 +130,8 @@ class SandboxResult(NamedTuple):
 
     ``status`` is what a shell would show: the exit status, or 128 + ``signal``; 125 where the sandbox itself failed,
     126 and 127 where the command could not be run. ``error`` names the stage that failed. ``notes`` tell what the
-    sandbox had to do without, ``warnings`` what of that the user should know. ``pids_refused`` is how often the limit on
-    processes was met. A number is None where nobody counted.
+    sandbox had to do without, ``warnings`` what of that the user should know. ``pids_refused`` is how often the limit
+    on processes was met. A number is None where nobody counted.
     """
 
     status: int
