@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import stat
 from collections.abc import Sequence
 
 from builder.options import SecretSource
@@ -239,6 +240,8 @@ def parse_agent(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"ssh agent {name!r}: $SSH_AUTH_SOCK is not set")
     if not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"ssh agent {name!r}: there is no socket {path!r}")
+    if not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise argparse.ArgumentTypeError(f"ssh agent {name!r}: {path!r} is no socket; ssh-add puts a key into an agent")
     return name, os.path.abspath(path)
 
 

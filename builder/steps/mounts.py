@@ -5,7 +5,7 @@
             waited for (locked)
     tmpfs   made in the sandbox
     secret  a file in the memory of the sandbox, of which nothing is left; or an environment variable
-    ssh     the socket of the user's agent
+    ssh     a socket that leads to the user's agent (`builder.steps.agents`)
 
 Invariants: nothing that is mounted becomes part of the layer; what was made for the step is gone after it, caches
 excepted; a kill leaves at most abandoned branches, which the snapshotter sweeps.  Source of the rules: ``RUN --mount``
@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builder import cachemounts
-from builder.errors import BuildError
+from builder.errors import BuildError, describe_os_error
 from builder.graph import BindMount, CacheMount, Copy, InlineFile, Run, SecretMount, SshMount, TmpfsMount
 from builder.options import SecretSource
 from builder.sandbox.spec import Bind, File, Tmpfs
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy
+from builder.steps.agents import AgentRelay
 from unionfs.removal import remove_tree
 
 _SCRIPT_DIRECTORY = "/dev/pipes"
@@ -199,5 +200,12 @@ class _Preparation:
                     f"ssh agent {mount.id!r} is required and was not given", hints=(f"--ssh {mount.id}=SOCKET",)
                 )
             return
-        self.binds.append(Bind(path, mount.target, False, "ssh"))
+        snapshotter = self._sources.session.snapshotter
+        active = snapshotter.prepare("mount", None)
+        self._stack.callback(snapshotter.remove, active)
+        try:
+            relay = self._stack.enter_context(AgentRelay(path, active.path, mount.mode, mount.uid, mount.gid))
+        except OSError as error:
+            raise BuildError(f"socket of ssh agent {mount.id!r} can't be made: {describe_os_error(error)}") from error
+        self.binds.append(Bind(str(relay.path), mount.target, False, "ssh"))
         self.env.append(f"SSH_AUTH_SOCK={mount.target}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.pybuild import Pybuild, step_outcomes
+from harness.waiting import wait_until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
 SECRET = "very-hidden-words"
@@ -154,3 +158,48 @@ def test_insecure_step_needs_to_be_allowed(store: Pybuild, context: Path) -> Non
     log = build(store, context, dockerfile, "--allow", "security.insecure")
     assert "CapEff:" in log
     assert "CapEff:\t00000000a80425fb" not in log, "these are the default capabilities"
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[str]:
+    """The socket of an ssh-agent that has one key."""
+    path = str(tmp_path / "user-agent")
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: os.path.exists(path), "the agent to listen")
+        subprocess.run(["ssh-add", "-q", key], check=True, env={**os.environ, "SSH_AUTH_SOCK": path})
+        yield path
+        process.terminate()
+
+
+def test_agent_can_be_used_and_not_changed(store: Pybuild, context: Path, tmp_path: Path, agent: str) -> None:
+    """By a step of any user, through a socket with the owner and mode asked for; nothing of it stays."""
+    probe = Path(__file__).parents[1] / "sandbox/probes/agent.c"
+    subprocess.run(["gcc", "-static", "-O1", "-Wall", "-Werror", "-o", context / "probe", probe], check=True)
+    ask = "stat -c '%a %u %g' $SSH_AUTH_SOCK; probe"
+    log = build(
+        store,
+        context,
+        "FROM busybox\nCOPY probe /bin/\n"
+        f"RUN --mount=type=ssh {ask}\n"
+        f"USER 1000:1001\nRUN --mount=type=ssh,uid=1000,gid=1001,mode=0640,target=/tmp/sock {ask}\n"
+        "RUN --mount=type=ssh probe 2>&1 | grep denied\n"
+        'RUN --mount=type=ssh,id=other test -z "$SSH_AUTH_SOCK"\n',
+        *("--ssh", f"default={agent}"),
+    )
+    told = [line.split(" ", 2)[2] for line in log.splitlines() if re.match(r"#\d+ [0-9.]+ ", line)]
+    uses = ["list 12", "keys 1", "sign 14", "forget 5", "lock 5"]
+    assert told[:13] == ["600 0 0", *uses, "640 1000 1001", *uses, "connect: Permission denied"]
+    listed = subprocess.run(
+        ["ssh-add", "-l"], env={**os.environ, "SSH_AUTH_SOCK": agent}, capture_output=True, text=True, check=True
+    )
+    assert "ED25519" in listed.stdout
+    assert not {name for name in names_in_layers(store, tmp_path) if "sock" in name or "agent" in name}
+
+
+def test_agent_that_is_required_and_not_given_is_named(store: Pybuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN --mount=type=ssh,required true\n")
+    done = store.attempt("build", context)
+    assert (done.returncode, "ssh agent 'default' is required and was not given" in done.stderr) == (1, True)
+    assert "--ssh default=SOCKET" in done.stderr

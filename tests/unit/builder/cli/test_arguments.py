@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,13 @@ def test_an_agent_needs_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         arguments.parse_agent("default")
     with pytest.raises(argparse.ArgumentTypeError, match="there is no socket"):
         arguments.parse_agent("default=/nowhere")
-    assert arguments.parse_agent(f"default={tmp_path}") == ("default", str(tmp_path))
+    key = tmp_path / "id_ed25519"
+    key.write_text("a private key, which no step may be given")
+    with pytest.raises(argparse.ArgumentTypeError, match="is no socket; ssh-add puts a key into an agent"):
+        arguments.parse_agent(f"default={key}")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        assert arguments.parse_agent(f"default={tmp_path}/agent") == ("default", f"{tmp_path}/agent")
 
 
 def error_of(*words: str) -> UsageError:
