@@ -27,6 +27,7 @@ from builder.exporting import Exports, export_local, plan_exports
 from builder.graph import Graph, Run, StepId
 from builder.lookup import Lookup
 from builder.options import BuildOptions
+from builder.owners import give_all_to_root, has_one_owner
 from builder.planning import Plan, find_local_bases, make_graph, read_plan
 from builder.results import StepResult
 from builder.rootless import become_root
@@ -218,6 +219,9 @@ def prepare(
 ) -> Preparation:
     """The graph, and what of it is in the cache."""
     graph = make_graph(plan, bases, options)
+    ignores_owners = options.ignore_chown_errors and has_one_owner()
+    if ignores_owners:
+        graph = give_all_to_root(graph)
     inputs = KeyInputs(
         platform=plan.platform,
         network=options.network,
@@ -227,6 +231,7 @@ def prepare(
         context=open_context(plan.contexts.main, plan.path, confined=bool(plan.contexts.origin)),
         session=session,
         named=_open_named(plan.contexts),
+        ignores_owners=ignores_owners,
     )
     lookup = Lookup(session, plan, inputs, bases)
     known = {} if options.no_cache else lookup.find_all(graph)

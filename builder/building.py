@@ -31,6 +31,7 @@ from builder.executor import Executor
 from builder.exporting import Exports, plan_exports
 from builder.graph import BaseRef, Pull, Run, StepId
 from builder.options import BuildOptions
+from builder.owners import has_one_owner
 from builder.planning import Plan, find_local_bases, needed_bases, read_plan
 from builder.pushing import push_all
 from builder.results import StepResult
@@ -97,6 +98,8 @@ async def build_job(job: Job) -> api.BuildResult:
     await trio.to_thread.run_sync(_sweep, session)
     preparation = job.preparation or await _prepare(job)
     api.tell_findings(preparation, journal)
+    if options.ignore_chown_errors and has_one_owner():
+        journal.notice("all files are root's, whoever they are given to: nobody else exists here")
     caches = await open_caches(options, job.plan.platform, session, journal)
     while True:
         try:
@@ -164,6 +167,7 @@ def _environment(job: Job) -> Environment:
         noticed=set(),
         allowed=options.allowed,
         runtime=None if options.runtime is None else find_runtime(options.runtime),
+        ignores_owners=options.ignore_chown_errors and has_one_owner(),
     )
 
 

@@ -23,6 +23,7 @@ from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
 from builder.options import BuildOptions
+from builder.owners import owner_hints
 from builder.remote.cancellation import Cancellation
 from builder.results import EMPTY, LayerResult, StepResult
 from builder.schedule import Finished
@@ -396,12 +397,12 @@ def _placed_at(step: Step) -> Generator[None]:
     try:
         yield
     except BuildError as error:
-        error.hints = error.hints or room_hints(error)
+        error.hints = error.hints or room_hints(error) or owner_hints(error)
         raise error.at(step.source) from error.__cause__
     except (LayersError, UnionError, OSError) as error:
         message = describe_os_error(error) if isinstance(error, OSError) else str(error)
         hints = (error.hint,) if isinstance(error, MountError) and error.hint else room_hints(error)
-        raise BuildError(message, source=step.source, hints=hints) from error
+        raise BuildError(message, source=step.source, hints=hints or owner_hints(error)) from error
 
 
 def _chain(result: StepResult) -> ChainId | None:

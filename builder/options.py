@@ -46,6 +46,7 @@ class BuildOptions(NamedTuple):
     ``cache_from`` and ``cache_to`` are the fields of those options. ``isolation`` is a level of
     `builder.sandbox.isolation`, or ``auto`` for the strongest that works. ``runtime`` is an OCI runtime,
     by name or path, that steps are handed to.
+    ``ignore_chown_errors`` gives all files to root where nobody else exists (`builder.owners`).
     """
 
     context: str
@@ -76,6 +77,7 @@ class BuildOptions(NamedTuple):
     cache_to: tuple[Mapping[str, str], ...] = ()
     isolation: str = "auto"
     runtime: str | None = None
+    ignore_chown_errors: bool = False
 
     @property
     def inline_cache(self) -> bool:

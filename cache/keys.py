@@ -128,6 +128,7 @@ def run_key(
     devices: Iterable[str] = (),
     stdin: bytes | str = b"",
     epoch: int | None = None,
+    ignores_owners: bool = False,
 ) -> CacheKey:
     """The key of RUN. ``env`` is ``K=V`` with the ARGs in scope and without the proxies of the build.
 
@@ -149,6 +150,7 @@ def run_key(
         ("security", security),
         ("ulimits", tuple(sorted(ulimits))),
         ("devices", tuple(devices)),
+        *((("owners", "ignored"),) if ignores_owners else ()),
         *_epoch_parts(epoch),
     ]
     return key(f"run/{strength}", parts)

@@ -126,6 +126,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         cache_to=tuple(arguments.cache_to),
         isolation=arguments.isolation,
         runtime=arguments.runtime,
+        ignore_chown_errors=arguments.ignore_chown_errors,
         no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
 
@@ -229,3 +230,7 @@ def _add_surroundings(parser: ArgumentParser) -> None:
     add_network(parser, "a RUN step")
     parser.add_isolation()
     parser.add_runtime()
+    parser.add_argument(
+        "--ignore-chown-errors", action="store_true",
+        help="give all files to root where nobody else exists: to a plain user without entries in /etc/subuid",
+    )  # fmt: skip

@@ -1,6 +1,6 @@
 """What is the same for all steps of a server: groups, filters, the private network.
 
-Invariants: a filter is compiled once for each set of capabilities; the network is made when the first step wants it.
+Invariants: a filter is compiled once for what it depends on; the network is made when the first step wants it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Kind(NamedTuple):
     controllers: frozenset[str] = frozenset()
     own_processes: bool = True
     runtime: Runtime | None = None
+    ignore_chown: bool = False
 
     @property
     def namespaces(self) -> int:
@@ -51,7 +52,7 @@ class Machine:
         self.hub = Hub(is_root=not isolation.user_namespace)
         self.calls = seccomp.read_table()
         self._runtime_groups: Slice | None = None
-        self._filters: dict[int, _sys.SeccompFilter | None] = {}
+        self._filters: dict[tuple[int, bool], _sys.SeccompFilter | None] = {}
         self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
 
     def close(self) -> None:
@@ -80,6 +81,8 @@ class Machine:
             raise SpecError(f"network 'none' can't be had with isolation {self.isolation}: only 'host' can")
         if spec.runtime is not None and not self.isolation.new_proc:
             raise SpecError(f"a runtime needs a /proc of its own, which isolation {self.isolation} has not")
+        if spec.runtime is not None and spec.ignore_chown:
+            raise SpecError("a runtime does not ignore chown: leave out --runtime or --ignore-chown-errors")
         return Kind(
             network=self._available(spec.network),
             capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
@@ -88,6 +91,7 @@ class Machine:
             controllers=needed_controllers(spec.limits),
             own_processes=self.isolation.own_processes,
             runtime=spec.runtime,
+            ignore_chown=spec.ignore_chown,
         )
 
     def has_private_network(self) -> bool:
@@ -123,9 +127,11 @@ class Machine:
             confine_devices=not joins and not self.isolation.user_namespace,
         )
 
-    def filter_for(self, capabilities: int) -> _sys.SeccompFilter | None:
+    def filter_for(self, capabilities: int, *, ignore_chown: bool = False) -> _sys.SeccompFilter | None:
         """The filter for a step with these capabilities; None on a machine whose calls are not known."""
-        if capabilities not in self._filters:
-            program = seccomp.compile_filter(caps.names_of(capabilities), _sys.MACHINE, self.calls)
-            self._filters[capabilities] = _sys.SeccompFilter(program) if program else None
-        return self._filters[capabilities]
+        wanted = capabilities, ignore_chown
+        if wanted not in self._filters:
+            names = caps.names_of(capabilities)
+            program = seccomp.compile_filter(names, _sys.MACHINE, self.calls, ignore_chown=ignore_chown)
+            self._filters[wanted] = _sys.SeccompFilter(program) if program else None
+        return self._filters[wanted]

@@ -81,7 +81,9 @@ class Child:
             confinement=Confinement(
                 self.kind.capabilities,
                 self._machine.last_capability,
-                None if self.kind.insecure else self._machine.filter_for(self.kind.capabilities),
+                None
+                if self.kind.insecure
+                else self._machine.filter_for(self.kind.capabilities, ignore_chown=self.kind.ignore_chown),
             ),
         )
         runtime = self._machine.hand_over(self.kind, self._group)

@@ -27,6 +27,9 @@ _ALLOW = 0x7FFF_0000
 _KILL = 0x8000_0000
 _EPERM = 0x0005_0000 | 1
 _ENOSYS = 0x0005_0000 | 38
+# an error that is none: the call returns 0 and is not made
+_DONE = 0x0005_0000
+_CHOWNS = frozenset(("chown", "chown32", "fchown", "fchown32", "fchownat", "lchown", "lchown32"))
 
 _NAMESPACE_FLAGS = 0x7E02_0000
 _AF_ALG, _AF_VSOCK = 38, 40
@@ -105,14 +108,20 @@ def plan_rules(capabilities: Collection[str], table: Sequence[Call]) -> tuple[Ru
     return (Rule(tuple(plain)), *rules)
 
 
-def compile_filter(capabilities: Collection[str], machine: str, table: Sequence[Call]) -> bytes:
-    """The program for a step that holds ``capabilities`` (names without ``CAP_``); empty on an unknown machine."""
+def compile_filter(
+    capabilities: Collection[str], machine: str, table: Sequence[Call], *, ignore_chown: bool = False
+) -> bytes:
+    """The program for a step that holds ``capabilities`` (names without ``CAP_``); empty on an unknown machine.
+
+    ``ignore_chown``: calls that give files to others do nothing and succeed.
+    """
     program: list[Instruction] = [(_LOAD, 0, 0, _ARCH_AT)]
     architectures = _ARCHITECTURES.get(machine, ())
     if not architectures:
         return b""
     for architecture in architectures:
-        block = [(_LOAD, 0, 0, _NUMBER_AT), *_search(_ranges(capabilities, architecture.column, table))]
+        ranges = _ranges(capabilities, architecture.column, table, _CHOWNS if ignore_chown else frozenset())
+        block = [(_LOAD, 0, 0, _NUMBER_AT), *_search(ranges)]
         program += [(_EQUAL, 1, 0, architecture.audit), (_JUMP, 0, 0, len(block)), *block]
     program.append(_return(_KILL))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
@@ -125,12 +134,14 @@ class _Range(NamedTuple):
     answer: tuple[Instruction, ...]
 
 
-def _ranges(capabilities: Collection[str], column: int, table: Sequence[Call]) -> list[_Range]:
+def _ranges(
+    capabilities: Collection[str], column: int, table: Sequence[Call], ignored: Collection[str]
+) -> list[_Range]:
     answers: dict[int, tuple[Instruction, ...]] = {}
     for call in table:
         number = call.numbers[column]
         if number is not None:
-            answers[number] = _answer(call, capabilities)
+            answers[number] = (_return(_DONE),) if call.name in ignored else _answer(call, capabilities)
     ranges = [_Range(0, answers.get(0, (_return(_EPERM),)))]
     for number in sorted({*answers, *(number + 1 for number in answers), _NEWEST_KNOWN + 1}):
         unlisted = _EPERM if number <= _NEWEST_KNOWN else _ENOSYS

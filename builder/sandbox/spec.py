@@ -77,7 +77,7 @@ class SandboxSpec(NamedTuple):
 
     ``env`` holds ``NAME=value``; ``cap_add`` and ``cap_drop`` are names without ``CAP_``, or ``ALL``;
     ``extra_hosts`` are ``name:address``; ``cgroup_parent`` is a path below the cgroup root, None for the builder's own;
-    without a ``runtime`` the step is run here.
+    without a ``runtime`` the step is run here; with ``ignore_chown`` giving files away does nothing and succeeds.
     """
 
     argv: tuple[str, ...]
@@ -101,6 +101,7 @@ class SandboxSpec(NamedTuple):
     dns_options: tuple[str, ...] = ()
     tty: bool = False
     runtime: Runtime | None = None
+    ignore_chown: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The document `from_json` reads."""

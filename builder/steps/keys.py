@@ -47,7 +47,7 @@ class StepKeys(NamedTuple):
 class KeyInputs(NamedTuple):
     """What keys depend on besides steps. ``network`` is the build's own, for steps that ask for the default.
 
-    ``context`` is the build context, ``named`` are those with a name.
+    ``context`` is the build context, ``named`` are those with a name; ``ignores_owners``: `builder.owners`.
     """
 
     platform: Platform
@@ -58,6 +58,7 @@ class KeyInputs(NamedTuple):
     context: BuildContext
     session: Session
     named: Mapping[str, BuildContext]
+    ignores_owners: bool = False
 
     def context_of(self, name: str) -> BuildContext:
         """The context called ``name``, the build context when that is empty."""
@@ -113,6 +114,7 @@ def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult
             devices=operation.devices,
             stdin="" if operation.script is None else operation.script.content,
             epoch=inputs.epoch,
+            ignores_owners=inputs.ignores_owners,
         )
 
     return StepKeys(make(DEFINITION), lambda: make(CONTENT))

@@ -75,6 +75,7 @@ class Environment(NamedTuple):
     noticed: set[str]
     allowed: frozenset[str] = frozenset()
     runtime: Runtime | None = None
+    ignores_owners: bool = False
 
 
 class Root(NamedTuple):
@@ -306,6 +307,7 @@ def _spec(operation: Run, user: User, home: str, environment: Environment, prepa
         tmpfs=prepared.tmpfs,
         files=prepared.files,
         security="insecure" if operation.security == "insecure" else "sandbox",
+        ignore_chown=environment.ignores_owners,
         limits=environment.limits,
         runtime=environment.runtime,
     )

@@ -107,6 +107,50 @@ def test_with_one_id_a_build_that_gives_nothing_away_works(directory: Path) -> N
     assert "chown" in done.stderr
 
 
+GIVEN = """FROM busybox
+WORKDIR /work
+RUN touch f && chown -R 1000:1001 f && chgrp 5 f
+COPY --chown=7:8 file /copied
+"""
+BEYOND_ONE_ID = (
+    ("RUN touch /f && chown 5 /f", 1),
+    ("COPY --chown=7:8 file /f", 1),
+    ("USER 5\nRUN true", 125),
+    ("USER 5\nWORKDIR /w", 1),
+)
+
+
+@pytest.mark.parametrize(("instruction", "status"), BEYOND_ONE_ID)
+def test_with_one_id_what_it_does_not_allow_says_what_would_help(
+    directory: Path, instruction: str, status: int
+) -> None:
+    run = user(directory, "")
+    run("load", "-i", str(directory / "busybox.tar"))
+    done = run("build", write(directory, f"FROM busybox\n{instruction}\n"), status=status)
+    assert "nvalid argument" in done.stderr
+    assert "hint: only user 0 exists here: entries in /etc/subuid" in done.stderr
+
+
+def test_with_one_id_owners_can_be_ignored(directory: Path) -> None:
+    run = user(directory, "")
+    run("load", "-i", str(directory / "busybox.tar"))
+    context = write(directory, GIVEN)
+    done = run("build", "--progress", "plain", "--ignore-chown-errors", "-t", "given", context)
+    assert "WARN: all files are root's, whoever they are given to: nobody else exists here" in done.stderr
+    shown = run("run", "given", "stat", "-c", "%n %u:%g", "/work/f", "/copied").stdout
+    assert shown.splitlines() == ["/work/f 0:0", "/copied 0:0"]
+    # another build does not get what lacks its owners
+    assert "chown" in run("build", context, status=1).stderr
+
+
+def test_where_others_exist_nothing_is_ignored(directory: Path) -> None:
+    run = user(directory, "nobody:200000:65536\n")
+    run("load", "-i", str(directory / "busybox.tar"))
+    context = write(directory, GIVEN)
+    assert "WARN" not in run("build", "--ignore-chown-errors", "-t", "given", context).stderr
+    assert run("run", "given", "stat", "-c", "%u:%g", "/work/f", "/copied").stdout == "1000:5\n7:8\n"
+
+
 def test_a_machine_without_user_namespaces_says_so(directory: Path) -> None:
     run = user(directory, "")
     run("load", "-i", str(directory / "busybox.tar"))

@@ -59,6 +59,7 @@ RUN_CHANGES = [
     ("devices", ("/dev/fuse",)),
     ("stdin", b"echo"),
     ("epoch", 0),
+    ("ignores_owners", True),
 ]
 
 
