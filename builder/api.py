@@ -10,68 +10,42 @@ is given to an image only when the image is whole in the store (`builder.buildin
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
 
-from builder.assemble import AssembledImage, assemble
+from builder.assemble import assemble, manifest_annotations
 from builder.bases import Base
 from builder.context import BuildContext, open_context
-from builder.contexts import Contexts, are_local, open_contexts
-from builder.convert.arguments import EPOCH
-from builder.convert.epoch import EpochSource, plan_epoch
+from builder.contexts import Contexts
+from builder.convert.epoch import plan_epoch
 from builder.convert.named import DIRECTORY
 from builder.dockerfile.source import Source
-from builder.events import Emit, Journal, Outcome
-from builder.exporting import Exports, export_local, plan_exports
+from builder.events import Emit, Journal, Outcome, StepJournal
+from builder.exporting import Exports, plan_exports
+from builder.finished import NO_WORK, BuildResult, Work
 from builder.graph import Graph, Run, StepId
 from builder.lookup import Lookup
+from builder.merging import label, merge, root_platforms
+from builder.opening import date_options, opened_contexts, run_until_signal
 from builder.options import BuildOptions
 from builder.owners import give_all_to_root, has_one_owner
-from builder.planning import Plan, find_local_bases, make_graph, read_plan
+from builder.planning import Plan, find_local_bases, make_graph, read_plans
 from builder.results import StepResult
 from builder.rootless import become_root
 from builder.session import Session
+from builder.shipping import Built, Check, export_local, export_nowhere
 from builder.steps.keys import KeyInputs
-from layers.digest import Digest
+from layers.image import Image
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from layers.attestation import Predicate
 
-    from builder.executor import StepReport
-
-
-T = TypeVar("T")
-
-
-class BuildResult(NamedTuple):
-    """A finished build. ``names`` are the names given; ``pushed`` the digests of pushed manifests by name."""
-
-    image_id: Digest
-    manifest_digest: Digest
-    names: tuple[str, ...]
-    pushed: Mapping[str, str]
-    steps: tuple[StepReport, ...]
-
-    def metadata(self) -> dict[str, Any]:
-        """What ``--metadata-file`` holds: buildx's keys, and what each step used.
-
-        The digest is the one the registry has where the image was pushed, whose layers are compressed there.
-        """
-        steps = [
-            {**step._asdict(), "usage": None if step.usage is None else step.usage._asdict()} for step in self.steps
-        ]
-        return {
-            "containerimage.config.digest": str(self.image_id),
-            "containerimage.digest": next(iter(self.pushed.values()), str(self.manifest_digest)),
-            "image.name": ",".join(self.names),
-            "pybuild.pushed": dict(self.pushed),
-            "pybuild.steps": steps,
-        }
+__all__ = ["EXPORTING", "BuildResult", "Preparation", "build_or_reuse", "finish", "prepare"]
 
 
 class Preparation(NamedTuple):
-    """A build up to the point where something must be run: ``known`` are the results that are there."""
+    """A build for one platform up to where something must be run: ``known`` are the results that are there."""
 
     options: BuildOptions
     plan: Plan
@@ -107,121 +81,71 @@ def build_or_reuse(
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice, options.isolation) as session, ExitStack() as stack:
         exports = plan_exports(options)
-        plan = read_plan(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
+        plans = read_plans(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
+        plan = plans[0]
         asked = plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
         if asked is not None:
-            options = _run_until_signal(lambda: date_options(asked, plan, options, session, journal))
+            options = run_until_signal(lambda: date_options(asked, plan, options, session, journal))
         journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)
-        preparation = None
-        known, missing = find_local_bases(plan, options, session.store)
-        if not missing and not options.pull:
+        preparations: tuple[Preparation, ...] = ()
+        found = [find_local_bases(plan, options, session.store) for plan in plans]
+        if not any(missing for _, missing in found) and not options.pull:
             with session.pins.looking():
-                preparation = prepare(options, plan, exports, known, session)
-                if preparation.is_complete and not exports.need_network and not options.cache_to:
-                    tell_findings(preparation, journal)
-                    _tell_cached(preparation, journal)
-                    return finish(preparation, assembled(preparation, preparation.known), session, journal)
-                pin_all(preparation, session)
-            _start_servers(preparation, session)
+                preparations = prepare_all(options, plans, exports, [known for known, _ in found], session)
+                if all(one.is_complete for one in preparations) and not exports.need_network and not options.cache_to:
+                    tell_findings(preparations, journal)
+                    whole = merge([one.graph for one in preparations])
+                    for step in whole.graph.steps:
+                        journal.start(step.title).finish(Outcome.CACHED)
+                    return _finish_cached(preparations, session, journal)
+                pin_all(preparations, session)
+            _start_servers(preparations, session)
         import trio
 
         from builder import building
 
-        job = building.Job(options, plan, exports, session, journal, preparation)
+        job = building.Job(options, plans, exports, session, journal, preparations)
         return trio.run(building.build_with_signals, job, tick)
 
 
-@contextmanager
-def opened_contexts(options: BuildOptions, session: Session, journal: Journal) -> Generator[Contexts]:
-    """The contexts of ``options``, there until the block is left. On the main thread where they must be fetched.
-
-    Raises:
-        BuildError: one of them makes no sense, is not there, or cannot be had; Interrupted: a signal came meanwhile.
-    """
-    with fetched_directories(session) as make:
-        if are_local(options):
-            yield open_contexts(options, session.root, make)
-            return
-        become_root(options.isolation)
-        yield _run_until_signal(lambda: fetch_contexts(options, session, journal, make))
-
-
-@contextmanager
-def fetched_directories(session: Session) -> Generator[Callable[[], Path]]:
-    """A call that gives a new, empty directory each time; all of them are gone when the block is left."""
-    with ExitStack() as stack:
-
-        def make() -> Path:
-            active = session.snapshotter.prepare("context", None)
-            stack.callback(session.snapshotter.remove, active)
-            return active.path
-
-        yield make
-
-
-async def fetch_contexts(
-    options: BuildOptions, session: Session, journal: Journal, make: Callable[[], Path]
-) -> Contexts:
-    """The contexts of ``options``, those that must be fetched in directories of ``make``. Raises BuildError."""
-    from builder import fetching
-
-    if are_local(options):
-        return open_contexts(options, session.root, make)
-    return await _told(
-        "[internal] load remote build context", journal, lambda: fetching.fetch_contexts(options, session.root, make)
-    )
-
-
-async def date_options(
-    asked: EpochSource, plan: Plan, options: BuildOptions, session: Session, journal: Journal
-) -> BuildOptions:
-    """``options`` with the seconds of what SOURCE_DATE_EPOCH names. Raises FetchError."""
-    from builder import fetching
-
-    return await _told(
-        f"[internal] resolve {EPOCH}",
-        journal,
-        lambda: fetching.date_options(asked, plan.contexts, options, session.root),
-    )
-
-
-async def _told(title: str, journal: Journal, work: Callable[[], Awaitable[T]]) -> T:
-    """What ``work`` returns, told as a step."""
-    step = journal.start(title)
-    try:
-        result = await work()
-    except Exception as error:
-        step.finish(Outcome.FAILED, str(error))
-        raise
-    except BaseException:
-        step.finish(Outcome.CANCELLED)
-        raise
-    step.finish(Outcome.DONE)
-    return result
-
-
-def _run_until_signal(work: Callable[[], Awaitable[T]]) -> T:
-    """What ``work`` returns, in an event loop of its own. Raises Interrupted."""
-    import trio
-
-    from builder.stopping import until_signal
-
-    return trio.run(until_signal, work)
-
-
-def pin_all(preparation: Preparation, session: Session) -> None:
+def pin_all(preparations: Sequence[Preparation], session: Session) -> None:
     """What was found stays while the build runs. To be called where it was looked for (``Pins.looking``)."""
-    session.pins.pin(result.chain_id for result in preparation.known.values() if result.chain_id is not None)
+    results = (result for one in preparations for result in one.known.values())
+    session.pins.pin(result.chain_id for result in results if result.chain_id is not None)
+
+
+def prepare_all(
+    options: BuildOptions,
+    plans: Sequence[Plan],
+    exports: Exports,
+    bases: Sequence[Mapping[str, Base]],
+    session: Session,
+) -> tuple[Preparation, ...]:
+    """The graphs of all platforms, whose steps say theirs when there are several."""
+    labelled = len(plans) > 1
+    return tuple(
+        prepare(options, plan, exports, known, session, labelled=labelled)
+        for plan, known in zip(plans, bases, strict=True)
+    )
 
 
 def prepare(
-    options: BuildOptions, plan: Plan, exports: Exports, bases: Mapping[str, Base], session: Session
+    options: BuildOptions,
+    plan: Plan,
+    exports: Exports,
+    bases: Mapping[str, Base],
+    session: Session,
+    *,
+    labelled: bool = False,
 ) -> Preparation:
-    """The graph, and what of it is in the cache."""
+    """The graph for one platform, and what of it is in the cache."""
     graph = make_graph(plan, bases, options)
     ignores_owners = options.ignore_chown_errors and has_one_owner()
     if ignores_owners:
         graph = give_all_to_root(graph)
+    platforms = root_platforms(graph, plan.platform)
+    if labelled:
+        graph = label(graph, platforms)
     inputs = KeyInputs(
         platform=plan.platform,
         network=options.network,
@@ -233,16 +157,16 @@ def prepare(
         named=_open_named(plan.contexts),
         ignores_owners=ignores_owners,
     )
-    lookup = Lookup(session, plan, inputs, bases)
+    lookup = Lookup(session, plan, inputs, bases, platforms)
     known = {} if options.no_cache else lookup.find_all(graph)
     return Preparation(options, plan, exports, bases, graph, lookup, known)
 
 
-def _start_servers(preparation: Preparation, session: Session) -> None:
+def _start_servers(preparations: Sequence[Preparation], session: Session) -> None:
     """Where a RUN step is to be done, its servers get ready while the event loop is still being imported."""
-    options = preparation.options
-    for step in preparation.graph.steps:
-        if isinstance(step.operation, Run) and step.id not in preparation.known:
+    options = preparations[0].options
+    for step, known in [(step, one.known) for one in preparations for step in one.graph.steps]:
+        if isinstance(step.operation, Run) and step.id not in known:
             from builder.steps.demands import sandbox_network
 
             network = sandbox_network(step.operation.network, options.network)
@@ -259,45 +183,80 @@ def _open_named(contexts: Contexts) -> dict[str, BuildContext]:
     }
 
 
-def tell_findings(preparation: Preparation, journal: Journal) -> None:
-    """What the rules find in the Dockerfile is on its way to the user.
+def tell_findings(preparations: Sequence[Preparation], journal: Journal) -> None:
+    """What the rules find in the Dockerfile is on its way to the user, each finding once.
 
     Raises:
         DockerfileError: something was found, and the Dockerfile says that findings are errors.
     """
     from builder.checking import find_all
 
-    plan, options = preparation.plan, preparation.options
-    for finding in find_all(plan, options, preparation.bases, preparation.graph):
+    found = (find_all(one.plan, one.options, one.bases, one.graph) for one in preparations)
+    for finding in dict.fromkeys(finding for findings in found for finding in findings):
         journal.find(finding)
 
 
-def _tell_cached(preparation: Preparation, journal: Journal) -> None:
-    for step in preparation.graph.steps:
-        journal.start(step.title).finish(Outcome.CACHED)
+def _finish_cached(preparations: Sequence[Preparation], session: Session, journal: Journal) -> BuildResult:
+    """As `finish`, of a build whose steps are all in the cache."""
+    step = journal.start(EXPORTING)
+    try:
+        images = assemble_all(preparations, [one.known for one in preparations])
+        result = finish(preparations, images, session, step)
+    except BaseException as error:
+        step.finish(Outcome.FAILED, str(error))
+        raise
+    step.finish(Outcome.DONE)
+    return result
 
 
-def assembled(preparation: Preparation, results: Mapping[StepId, StepResult]) -> AssembledImage:
-    """The image that the results of all steps make."""
-    image = assemble(preparation.graph, results, preparation.options.labels)
-    if preparation.options.inline_cache:
+EXPORTING = "exporting to image"
+
+
+def assemble_all(
+    preparations: Sequence[Preparation], results: Sequence[Mapping[StepId, StepResult]]
+) -> tuple[Image, ...]:
+    """The images that the results of each graph make."""
+    return tuple(_assemble(preparation, own) for preparation, own in zip(preparations, results, strict=True))
+
+
+def finish(
+    preparations: Sequence[Preparation],
+    images: Sequence[Image],
+    session: Session,
+    step: StepJournal,
+    *,
+    work: Work = NO_WORK,
+    check: Check = None,
+    keep: bool = True,
+) -> BuildResult:
+    """The image is in the store, has its names, and lies where ``-o`` says; what is to be pushed is ready for that.
+
+    ``check`` may raise to stop; without ``keep`` the image is not kept. Blocks where layers are to be compressed.
+    """
+    exports = preparations[0].exports
+    said: list[tuple[Predicate, ...]] = [() for _ in images]
+    if exports.attestations:
+        from builder.attesting import make_predicates
+
+        pairs = zip(preparations, images, strict=True)
+        said = [make_predicates(one, image, work, session, step) for one, image in pairs]
+    platforms = tuple(one.plan.platform for one in preparations)
+    built = Built(platforms, tuple(images), tuple(said))
+    exported = (
+        export_local(session, built, exports, step, check) if keep else export_nowhere(session, built, exports, step)
+    )
+    predicates = {str(platform): each for platform, each in zip(platforms, said, strict=True)}
+    return BuildResult(exported, {}, work, predicates)
+
+
+def _assemble(preparation: Preparation, results: Mapping[StepId, StepResult]) -> Image:
+    """The image of one platform, as a value."""
+    options = preparation.options
+    own = manifest_annotations(options.annotations, preparation.plan.platform)
+    image = assemble(preparation.graph, results, options.labels, own)
+    if options.inline_cache:
         from builder.exchange import inline
 
         records = preparation.lookup.records(preparation.graph.final_chain, results)
         image = image._replace(manifest=inline(image.manifest, image.config.rootfs.diff_ids, records))
     return image
-
-
-def finish(
-    preparation: Preparation, image: AssembledImage, session: Session, journal: Journal, *, keep: bool = True
-) -> BuildResult:
-    """The image is in the store, has its names, and lies where ``-o`` says; without ``keep`` it is not kept."""
-    step = journal.start("exporting to image")
-    try:
-        export_local(session, image, preparation.exports, step, keep=keep)
-    except BaseException as error:
-        step.finish(Outcome.FAILED, str(error))
-        raise
-    step.finish(Outcome.DONE)
-    names = tuple(name.name for name in preparation.exports.names)
-    return BuildResult(image.image_id, image.manifest.digest, names, {}, ())

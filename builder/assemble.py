@@ -7,40 +7,32 @@ before.  Rules: image-spec, config.md; entries of ``history`` that are no empty 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
-from builder.graph import Graph, StepId
+from builder.graph import Graph, Pull, StepId
+from builder.options import Annotation
 from builder.results import StepResult
-from layers.config import History, ImageConfig, RootFS
-from layers.descriptor import Descriptor
+from layers.config import History, RootFS
+from layers.descriptor import NOTHING, Descriptor
 from layers.digest import Digest, sha256
+from layers.image import Image
 from layers.manifest import Manifest
 from layers.media import OCI_CONFIG
-from layers.store import StoredImage
+from layers.platform import Platform, parse
+
+_BASE = "org.opencontainers.image.base"
 
 
-class AssembledImage(NamedTuple):
-    """An image that is not in the store yet: the bytes of its configuration, and its manifest."""
+def assemble(
+    graph: Graph,
+    results: Mapping[StepId, StepResult],
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str] = NOTHING,
+) -> Image:
+    """The image of ``graph``, with ``labels`` and ``annotations`` besides its own; it is not in the store yet.
 
-    config: ImageConfig
-    config_bytes: bytes
-    manifest: Manifest
-
-    @property
-    def image_id(self) -> Digest:
-        """Digest of the configuration: the name by which docker knows an image."""
-        return self.manifest.config.digest
-
-    @property
-    def stored(self) -> StoredImage:
-        """The image as the store knows it, under no name."""
-        descriptor = self.manifest.descriptor(self.config.platform)
-        return StoredImage((), descriptor, self.manifest, self.config)
-
-
-def assemble(graph: Graph, results: Mapping[StepId, StepResult], labels: Mapping[str, str]) -> AssembledImage:
-    """The image of ``graph``, with ``labels`` besides its own. With an epoch, its times are set to that."""
+    With an epoch, its times are set to that.
+    """
     layers = () if graph.final is None else results[graph.final].layers
     history, created = _history(graph, results)
     config = graph.config._replace(
@@ -51,8 +43,31 @@ def assemble(graph: Graph, results: Mapping[StepId, StepResult], labels: Mapping
     )
     config_bytes = config.to_bytes()
     descriptor = Descriptor(OCI_CONFIG, sha256(config_bytes), len(config_bytes))
-    manifest = Manifest.create(descriptor, [layer.descriptor for layer in layers])
-    return AssembledImage(config, config_bytes, manifest)
+    said = {**_base_annotations(graph), **annotations}
+    return Image(Manifest.create(descriptor, [layer.descriptor for layer in layers], said), config, config_bytes)
+
+
+def manifest_annotations(annotations: Sequence[Annotation], platform: Platform) -> dict[str, str]:
+    """Those of ``annotations`` that the manifest for ``platform`` gets."""
+    return annotations_at("manifest", annotations, platform)
+
+
+def annotations_at(level: str, annotations: Sequence[Annotation], platform: Platform | None) -> dict[str, str]:
+    """Those of ``annotations`` of that level, of a manifest those that are for ``platform`` or for all."""
+    return {
+        one.key: one.value
+        for one in annotations
+        if one.level == level and (one.platform is None or platform is None or parse(one.platform) == platform)
+    }
+
+
+def _base_annotations(graph: Graph) -> dict[str, str]:
+    """On which image this one stands. Source: image-spec, annotations.md; written as buildah does."""
+    bottom = graph.final_chain[0].operation if graph.final is not None else None
+    if not isinstance(bottom, Pull):
+        return {}
+    name = bottom.reference.partition("@")[0]
+    return {f"{_BASE}.name": name, f"{_BASE}.digest": bottom.manifest_digest}
 
 
 def _history(graph: Graph, results: Mapping[StepId, StepResult]) -> tuple[tuple[History, ...], str | None]:

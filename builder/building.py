@@ -16,70 +16,80 @@ from typing import NamedTuple
 
 import trio
 
-from builder import api
+from builder import api, opening
 from builder.absent import AbsentLayers
-from builder.assemble import AssembledImage
 from builder.bases import Base, find_in_layout, hints_about
 from builder.convert.epoch import plan_epoch
 from builder.dockerfile.source import Source
 from builder.elsewhere import RemoteCaches
-from builder.errors import BuildError, LostLayerError
-from builder.events import Emit, Journal, Outcome
+from builder.errors import BuildError, Interrupted, LostLayerError
+from builder.events import Emit, Event, Journal, Outcome
 from builder.exchange import RemoteCache
 from builder.exchanging import export_caches, open_caches
 from builder.executor import Executor
 from builder.exporting import Exports, plan_exports
-from builder.graph import BaseRef, Pull, Run, StepId
+from builder.finished import BuildResult, Work
+from builder.graph import BaseRef, Pull, Run, Step, StepId
+from builder.merging import merge
 from builder.options import BuildOptions
 from builder.owners import has_one_owner
-from builder.planning import Plan, find_local_bases, needed_bases, read_plan
+from builder.planning import Plan, find_local_bases, needed_bases, read_plans
 from builder.pushing import push_all
 from builder.results import StepResult
 from builder.runtimes import find_runtime
 from builder.sandbox.client import SandboxError
 from builder.sandbox.isolation import AUTO
-from builder.schedule import required_steps, run_graph
+from builder.schedule import Finished, required_steps, run_graph
 from builder.session import Session
 from builder.steps import pull
 from builder.steps.pull import call_blocking
 from builder.steps.run import Environment, make_scaffold
 from builder.stopping import until_signal
+from layers.image import Image
 
 _LEAST_JOBS = 4
 """Steps mostly wait for programs and disks, so a few run at a time on a small machine as well."""
 
 
 class Job(NamedTuple):
-    """A build as far as it came without an event loop; ``preparation`` is there when no registry was needed for it."""
+    """A build as far as it came without an event loop; ``preparations`` are there when no registry was needed for them.
+
+    ``plans`` are those of each platform.
+    """
 
     options: BuildOptions
-    plan: Plan
+    plans: tuple[Plan, ...]
     exports: Exports
     session: Session
     journal: Journal
-    preparation: api.Preparation | None = None
+    preparations: tuple[api.Preparation, ...] = ()
 
 
-async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[str, Source]) -> api.BuildResult:
+Caches = Sequence[Sequence[RemoteCache]]
+"""The caches elsewhere of each platform."""
+
+
+async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[str, Source]) -> BuildResult:
     """The image of ``options``; as `builder.api.build_or_reuse`, inside an event loop of trio."""
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice, options.isolation) as session:
         exports = plan_exports(options)
-        directories = api.fetched_directories(session)
+        directories = opening.fetched_directories(session)
         make = directories.__enter__()
         try:
-            contexts = await api.fetch_contexts(options, session, journal, make)
-            plan = read_plan(options, contexts, sources)
+            contexts = await opening.fetch_contexts(options, session, journal, make)
+            plans = read_plans(options, contexts, sources)
+            plan = plans[0]
             asked = plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
             if asked is not None:
-                options = await api.date_options(asked, plan, options, session, journal)
-            return await build_job(Job(options, plan, exports, session, journal))
+                options = await opening.date_options(asked, plan, options, session, journal)
+            return await build_job(Job(options, plans, exports, session, journal))
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(directories.__exit__, None, None, None)
 
 
-async def build_with_signals(job: Job, tick: Callable[[], None]) -> api.BuildResult:
+async def build_with_signals(job: Job, tick: Callable[[], None]) -> BuildResult:
     """As `build_job`, for a program: ``tick`` is called ten times a second, and signals end the build.
 
     Raises:
@@ -88,7 +98,7 @@ async def build_with_signals(job: Job, tick: Callable[[], None]) -> api.BuildRes
     return await until_signal(lambda: build_job(job), tick)
 
 
-async def build_job(job: Job) -> api.BuildResult:
+async def build_job(job: Job) -> BuildResult:
     """The image of ``job``, in the store, exported and pushed.
 
     Raises:
@@ -96,51 +106,104 @@ async def build_job(job: Job) -> api.BuildResult:
     """
     options, session, journal = job.options, job.session, job.journal
     await trio.to_thread.run_sync(_sweep, session)
-    preparation = job.preparation or await _prepare(job)
-    api.tell_findings(preparation, journal)
+    preparations = job.preparations or await _prepare(job)
+    api.tell_findings(preparations, journal)
     if options.ignore_chown_errors and has_one_owner():
         journal.notice("all files are root's, whoever they are given to: nobody else exists here")
-    caches = await open_caches(options, job.plan.platform, session, journal)
+    caches: Caches = [await open_caches(options, one.plan.platform, session, journal) for one in preparations]
     while True:
         try:
-            return await _build(job, preparation, caches)
+            return await _build(job, preparations, caches)
         except LostLayerError as error:
             journal.notice(f"cache {error.place!r} is not used any more: {error.reason}")
-            caches = tuple(cache for cache in caches if cache.name != error.place)
+            caches = [[cache for cache in own if cache.name != error.place] for own in caches]
             await trio.to_thread.run_sync(session.servers.close)
-            preparation = await _prepare_with(job, preparation.bases)
+            preparations = await _prepare_with(job, [one.bases for one in preparations])
 
 
-async def _build(job: Job, preparation: api.Preparation, caches: Sequence[RemoteCache]) -> api.BuildResult:
+async def _build(job: Job, preparations: Sequence[api.Preparation], caches: Caches) -> BuildResult:
     """As `build_job`. Raises LostLayerError: one of ``caches`` does not hold what it promised."""
-    session, journal, graph = job.session, job.journal, preparation.graph
-    session.absent = AbsentLayers(session.store, lambda records: session.cache.add(*records))
-    elsewhere = RemoteCaches(caches, session, session.absent, journal)
-    preparation.lookup.elsewhere = elsewhere.has if caches else None
-    executor = Executor(
-        session,
-        preparation.lookup,
-        journal,
-        _environment(job),
-        job.options,
-        graph.anew,
-        elsewhere,
-        frozenset() if job.exports.need_root else graph.leaves,
-    )
-    known = await trio.to_thread.run_sync(_ready, preparation, session)
-    for step_id in known:
-        executor.tell_cached(graph.steps[step_id])
-    if any(isinstance(step.operation, Run) and step.id not in known for step in graph.steps):
-        await _tell_isolation(session, job.options, journal)
-    jobs = job.options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
-    results = await run_graph(graph, known, executor.execute, jobs=jobs)
+    session, journal = job.session, job.journal
+    absent = session.absent = AbsentLayers(session.store, lambda records: session.cache.add(*records))
+    results, work = await _run(job, preparations, caches, absent)
     session.end_servers()
-    image = await trio.to_thread.run_sync(api.assembled, preparation, results)
-    keep = await _bring(job, image, session.absent)
-    result = api.finish(preparation, image, session, journal, keep=keep)
-    pushed = await push_all(session, image.stored, job.exports.pushes, journal)
-    await export_caches(preparation, results, session, journal)
-    return result._replace(pushed=pushed, steps=tuple(executor.reports))
+    images = await trio.to_thread.run_sync(api.assemble_all, preparations, results)
+    keep = await _bring(job, images, absent)
+    result = await _finish(job, preparations, images, work, keep=keep)
+    pushed = await push_all(session, result.exported.pushes, journal)
+    await export_caches(preparations, results, session, journal)
+    return result._replace(pushed=pushed)
+
+
+async def _run(
+    job: Job, preparations: Sequence[api.Preparation], caches: Caches, absent: AbsentLayers
+) -> tuple[list[dict[StepId, StepResult]], Work]:
+    """The results of all steps, by the numbers of each graph, and what running them told."""
+    whole = merge([one.graph for one in preparations])
+    environment = _environment(job)
+    executors: list[Executor] = []
+    for one, own in zip(preparations, caches, strict=True):
+        elsewhere = RemoteCaches(own, job.session, absent, job.journal)
+        one.lookup.elsewhere = elsewhere.has if own else None
+        leaves = frozenset[StepId]() if job.exports.need_root else one.graph.leaves
+        executors.append(
+            Executor(job.session, one.lookup, job.journal, environment, job.options, one.graph.anew, elsewhere, leaves)
+        )
+
+    def place_of(step: Step) -> tuple[Executor, Step, int]:
+        graph, number = whole.places[step.id]
+        return executors[graph], preparations[graph].graph.steps[number], graph
+
+    async def execute(step: Step, results: Mapping[StepId, StepResult]) -> Finished:
+        executor, own, graph = place_of(step)
+        return await executor.execute(own, whole.own(graph, results))
+
+    known = whole.gather([await trio.to_thread.run_sync(_ready, one, job.session) for one in preparations])
+    for step_id in known:
+        executor, step, _ = place_of(whole.graph.steps[step_id])
+        executor.tell_cached(step)
+    if any(isinstance(step.operation, Run) and step.id not in known for step in whole.graph.steps):
+        await _tell_isolation(job.session, job.options, job.journal)
+    jobs = job.options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
+    results = await run_graph(whole.graph, known, execute, jobs=jobs)
+    work = Work(
+        tuple(report for one in executors for report in one.reports),
+        tuple(material for one in executors for material in one.materials),
+    )
+    return [whole.own(graph, results) for graph in range(len(preparations))], work
+
+
+async def _finish(
+    job: Job, preparations: Sequence[api.Preparation], images: Sequence[Image], work: Work, *, keep: bool
+) -> BuildResult:
+    """As `api.finish`, in a thread: layers may have to be compressed."""
+    token = trio.lowlevel.current_trio_token()
+    step = job.journal.start(api.EXPORTING)
+
+    def relay(emit: Emit, event: Event) -> None:
+        token.run_sync_soon(emit, event)
+
+    relayed = step.relayed(relay)
+
+    def finish(cancel: threading.Event) -> BuildResult:
+        def check() -> None:
+            if cancel.is_set():
+                raise Interrupted
+
+        return api.finish(preparations, images, job.session, relayed, work=work, check=check, keep=keep)
+
+    try:
+        result = await call_blocking(finish, threading.Event())
+        # what the thread has told is shown before the step ends
+        await trio.lowlevel.checkpoint()
+    except trio.Cancelled:
+        step.finish(Outcome.CANCELLED)
+        raise
+    except BaseException as error:
+        step.finish(Outcome.FAILED, str(error))
+        raise
+    step.finish(Outcome.DONE)
+    return result
 
 
 def _ready(preparation: api.Preparation, session: Session) -> dict[StepId, StepResult]:
@@ -171,13 +234,13 @@ def _environment(job: Job) -> Environment:
     )
 
 
-async def _bring(job: Job, image: AssembledImage, absent: AbsentLayers) -> bool:
-    """Whether the image can be kept in the store: its layers are here, fetched as far as that was needed.
+async def _bring(job: Job, images: Sequence[Image], absent: AbsentLayers) -> bool:
+    """Whether the images can be kept in the store: their layers are here, fetched as far as that was needed.
 
-    An image that is only pushed is not kept where that would take fetching layers.
+    What is only pushed is not kept where that would take fetching layers.
     """
-    layers = absent.missing(image.manifest.layers)
-    if layers and job.exports.pushes and not job.exports.outputs and not job.options.load:
+    layers = absent.missing(layer for image in images for layer in image.manifest.layers)
+    if layers and len(images) == 1 and job.exports.are_on_the_way and not job.options.load:
         return False
     await call_blocking(lambda cancel: absent.fetch(layers, cancel), threading.Event())
     return True
@@ -205,16 +268,17 @@ def _sweep(session: Session) -> None:
     session.store.sweep()
 
 
-async def _prepare(job: Job) -> api.Preparation:
-    return await _prepare_with(job, await _find_bases(job.plan, job.options, job.session, job.journal))
+async def _prepare(job: Job) -> tuple[api.Preparation, ...]:
+    bases = [await _find_bases(plan, job.options, job.session, job.journal) for plan in job.plans]
+    return await _prepare_with(job, bases)
 
 
-async def _prepare_with(job: Job, bases: Mapping[str, Base]) -> api.Preparation:
-    def prepare() -> api.Preparation:
+async def _prepare_with(job: Job, bases: Sequence[Mapping[str, Base]]) -> tuple[api.Preparation, ...]:
+    def prepare() -> tuple[api.Preparation, ...]:
         with job.session.pins.looking():
-            preparation = api.prepare(job.options, job.plan, job.exports, bases, job.session)
-            api.pin_all(preparation, job.session)
-        return preparation
+            preparations = api.prepare_all(job.options, job.plans, job.exports, bases, job.session)
+            api.pin_all(preparations, job.session)
+        return preparations
 
     return await trio.to_thread.run_sync(prepare)
 

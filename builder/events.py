@@ -124,6 +124,14 @@ class StepJournal:
         self._emit = emit
         self._clock_ns = clock_ns
 
+    def relayed(self, call: Callable[[Emit, Event], object]) -> StepJournal:
+        """The same step for another thread: its events are given to ``call`` together with where they go."""
+
+        def relay(event: Event) -> None:
+            call(self._emit, event)
+
+        return StepJournal(self.number, relay, self._clock_ns)
+
     def output(self, stream: int, data: bytes) -> None:
         """The step wrote ``data``."""
         self._emit(StepOutput(self.number, stream, data, self._clock_ns()))

@@ -16,11 +16,12 @@ from builder.cleaning import discard_archives
 from builder.errors import BuildError
 from builder.events import Journal, Outcome
 from builder.exchange import RemoteCache
-from builder.graph import Step, StepId
+from builder.graph import StepId
 from builder.options import BuildOptions
 from builder.results import StepResult
 from builder.session import Session
 from builder.steps.pull import call_blocking
+from cache.records import CacheRecord
 from layers.errors import LayersError
 from layers.platform import Platform
 
@@ -48,24 +49,31 @@ async def open_caches(
 
 
 async def export_caches(
-    preparation: Preparation, results: Mapping[StepId, StepResult], session: Session, journal: Journal
+    preparations: Sequence[Preparation],
+    results: Sequence[Mapping[StepId, StepResult]],
+    session: Session,
+    journal: Journal,
 ) -> None:
-    """The results are where ``--cache-to`` says; where that can't be, a warning is told."""
-    graph = preparation.graph
-    for fields in preparation.options.cache_to:
+    """The results, those of each graph, are where ``--cache-to`` says; where that can't be, a warning is told."""
+    for fields in preparations[0].options.cache_to:
         if fields["type"] == "inline":
             # it is part of the image
             continue
         name = exchange.name_of(fields)
-        steps = graph.steps if fields.get("mode") == "max" else graph.final_chain
         step = journal.start(f"exporting cache to {name}")
 
-        def write(cancel: threading.Event, fields: Mapping[str, str] = fields, steps: Sequence[Step] = steps) -> str:
-            records = exchange.exportable(session, preparation.lookup.records(steps, results))
-            wanted = cachemounts.used_by(steps) if fields.get("mounts") == "true" else {}
+        def write(cancel: threading.Event, fields: Mapping[str, str] = fields) -> str:
+            records: list[CacheRecord] = []
+            wanted: dict[str, str] = {}
+            for one, own in zip(preparations, results, strict=True):
+                steps = one.graph.steps if fields.get("mode") == "max" else one.graph.final_chain
+                records += exchange.exportable(session, one.lookup.records(steps, own))
+                wanted |= cachemounts.used_by(steps) if fields.get("mounts") == "true" else {}
             mounts = cachemounts.pack_all(session, wanted, journal.notice, cancel)
             try:
-                return exchange.write_cache(records, mounts, exchange.place_of(fields, session), session, cancel)
+                return exchange.write_cache(
+                    _unique(records), mounts, exchange.place_of(fields, session), session, cancel
+                )
             finally:
                 discard_archives(session, [mount.blob.digest for mount in mounts])
 
@@ -80,3 +88,8 @@ async def export_caches(
         else:
             step.output(1, f"{written}\n".encode())
             step.finish(Outcome.DONE)
+
+
+def _unique(records: Sequence[CacheRecord]) -> list[CacheRecord]:
+    """The records, one a key: platforms may share steps."""
+    return list({record.key: record for record in records}.values())

@@ -20,6 +20,7 @@ from builder.assemble import format_time
 from builder.elsewhere import RemoteCaches
 from builder.errors import BuildError, ContextError, LostLayerError, StepFailed, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
+from builder.finished import Material
 from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
 from builder.options import BuildOptions
@@ -87,6 +88,11 @@ class Executor:
         self._leaves = leaves
         self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
+
+    @property
+    def materials(self) -> tuple[Material, ...]:
+        """What the steps took from elsewhere."""
+        return tuple(self._remote.materials)
 
     def tell_cached(self, step: Step) -> None:
         """``step`` has been told and noted as one whose result was there."""

@@ -27,16 +27,25 @@ from cache.keys import CacheKey
 from cache.records import CacheRecord, Difference
 from layers.descriptor import Descriptor
 from layers.digest import ChainId, Digest, chain_id
+from layers.platform import Platform
 
 _TITLE = re.compile(r"\[(?P<place>.*?\d*)/\d+\] (?P<instruction>\w+)")
 
 
 class Lookup:
-    """Finds the results of the steps of one build."""
+    """Finds the results of the steps of one graph; ``platforms`` are those of the steps' roots, by number."""
 
-    def __init__(self, session: Session, plan: Plan, inputs: step_keys.KeyInputs, bases: Mapping[str, Base]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        inputs: step_keys.KeyInputs,
+        bases: Mapping[str, Base],
+        platforms: Sequence[Platform],
+    ) -> None:
         self._session = session
         self._inputs = inputs
+        self._platforms = platforms
         self._bases = {str(base.descriptor.digest): base for base in bases.values()}
         self._keys: dict[StepId, StepKeys] = {}
         self._remote: dict[StepId, Sequence[tuple[str, Value]]] = {}
@@ -68,7 +77,7 @@ class Lookup:
 
     def _guess(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys | None:
         """The keys of a step that has a result, as far as they are known without unpacking what it stands on."""
-        for keys in step_keys.guess_keys(step, results, self._inputs, self._remote.get(step.id, ())):
+        for keys in step_keys.guess_keys(step, results, self._inputs_of(step), self._remote.get(step.id, ())):
             if self._has_record(keys.definition) or (keys.content is not None and self._has_record(keys.content())):
                 return keys
         return None
@@ -78,7 +87,11 @@ class Lookup:
 
     def fresh_keys(self, step: Step, results: Mapping[StepId, StepResult]) -> StepKeys:
         """The keys of ``step`` as the files it takes are now."""
-        return step_keys.create_keys(step, results, self._inputs, self._remote.get(step.id, ()))
+        return step_keys.create_keys(step, results, self._inputs_of(step), self._remote.get(step.id, ()))
+
+    def _inputs_of(self, step: Step) -> step_keys.KeyInputs:
+        """What the key depends on besides steps: the platform is that of the step's own root."""
+        return self._inputs._replace(platform=self._platforms[step.id])
 
     def tell_remote(self, step: Step, parts: Sequence[tuple[str, Value]]) -> None:
         """``parts`` of the key say what the remote sources of ``step`` are; to be told before its key is made."""

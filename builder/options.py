@@ -35,17 +35,37 @@ class Dns(NamedTuple):
     options: tuple[str, ...] = ()
 
 
+class Attestation(NamedTuple):
+    """What is to be said of the result: ``kind`` is provenance or sbom, ``settings`` are its further fields."""
+
+    kind: str
+    settings: Mapping[str, str] = {}
+
+
+class Annotation(NamedTuple):
+    """An annotation of the result.
+
+    ``level`` is manifest, index, manifest-descriptor or index-descriptor; ``platform`` is the one whose manifest gets
+    it, None for all.
+    """
+
+    level: str
+    key: str
+    value: str
+    platform: str | None = None
+
+
 class BuildOptions(NamedTuple):
     """One build.
 
     ``context`` is a directory or what else `builder.contexts` knows, ``contexts`` are such by name; ``dockerfile`` a
     path, None for ``Dockerfile`` in the context, ``-`` for stdin; ``secrets`` and ``agents`` (paths of sockets)
     are there for mounts, by id; ``allowed`` are entitlements such as ``security.insecure``; ``outputs`` are the fields
-    of ``-o``; ``platform`` is ``os/arch[/variant]``, None for the machine's own. ``no_cache_stages`` are stages, by
-    name or number, whose steps are run anew. ``load``: the image is kept in the store whatever that takes.
-    ``cache_from`` and ``cache_to`` are the fields of those options. ``isolation`` is a level of
-    `builder.sandbox.isolation`, or ``auto`` for the strongest that works. ``runtime`` is an OCI runtime,
-    by name or path, that steps are handed to.
+    of ``-o``; ``platforms`` are ``os/arch[/variant]`` each, none for the machine's own: several make a multi-platform
+    image. ``no_cache_stages`` are stages, by name or number, whose steps are run anew. ``load``: the image is kept in
+    the store whatever that takes. ``cache_from`` and ``cache_to`` are the fields of those options. ``isolation`` is a
+    level of `builder.sandbox.isolation`, or ``auto`` for the strongest that works. ``runtime`` is an OCI runtime, by
+    name or path, that steps are handed to.
     ``ignore_chown_errors`` gives all files to root where nobody else exists (`builder.owners`).
     """
 
@@ -55,7 +75,7 @@ class BuildOptions(NamedTuple):
     build_args: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
     target: str | None = None
-    platform: str | None = None
+    platforms: tuple[str, ...] = ()
     no_cache: bool = False
     pull: bool = False
     push: bool = False
@@ -78,6 +98,8 @@ class BuildOptions(NamedTuple):
     isolation: str = "auto"
     runtime: str | None = None
     ignore_chown_errors: bool = False
+    attestations: tuple[Attestation, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
 
     @property
     def inline_cache(self) -> bool:

@@ -41,27 +41,33 @@ class Plan(NamedTuple):
 
 
 def read_plan(options: BuildOptions, contexts: Contexts, sources: dict[str, Source]) -> Plan:
-    """What ``options`` ask for; the Dockerfile's text is in ``sources`` under its name.
+    """As `read_plans`, for the first platform."""
+    return read_plans(options, contexts, sources)[0]
+
+
+def read_plans(options: BuildOptions, contexts: Contexts, sources: dict[str, Source]) -> tuple[Plan, ...]:
+    """What ``options`` ask for, one plan a platform; the Dockerfile's text is in ``sources`` under its name.
 
     Raises:
-        UsageError: the platform makes no sense.
+        UsageError: a platform makes no sense.
         ContextError: there is no context directory or no Dockerfile.
         DockerfileError: the text is none.
     """
-    platform = _platform(options)
+    platforms = plan_platforms(options)
     name, path, raw = _read(contexts)
     text = decode(raw)
     sources[name] = Source(name, text)
-    return Plan(parse(text, name), path, platform, contexts)
+    dockerfile = parse(text, name)
+    return tuple(Plan(dockerfile, path, platform, contexts) for platform in platforms)
 
 
-def _platform(options: BuildOptions) -> Platform:
-    if options.platform is None:
-        return host()
+def plan_platforms(options: BuildOptions) -> tuple[Platform, ...]:
+    """The platforms to be built for, each once; the machine's own when none is asked for. Raises UsageError."""
     try:
-        return parse_platform(options.platform)
+        wanted = tuple(dict.fromkeys(parse_platform(text) for text in options.platforms))
     except FormatError as error:
         raise UsageError(str(error)) from error
+    return wanted or (host(),)
 
 
 def _inside(path: str, directory: str) -> bool:

@@ -3,45 +3,48 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import trio
 
 from builder.errors import BuildError, LostLayerError
 from builder.events import Journal, Outcome
+from builder.finished import Ready
 from builder.session import Session
 from builder.steps.pull import call_blocking, follow
 from layers.errors import LayersError
-from layers.reference import Reference
 from layers.registry import transfer
-from layers.store import StoredImage
 
 
-async def push_all(
-    session: Session, image: StoredImage, names: tuple[Reference, ...], journal: Journal
-) -> dict[str, str]:
-    """``image`` is in the registries of ``names``; the digests of its manifests by name.
+async def push_all(session: Session, pushes: Sequence[Ready], journal: Journal) -> dict[str, str]:
+    """Everything in ``pushes`` is in its registry; the digests of the manifests by name.
 
     Layers that are elsewhere are fetched where a registry neither has them nor can take them from there.
 
     Raises:
-        BuildError: a registry refused or does not answer; names before it are pushed.
+        BuildError: a registry refused or does not answer; what comes before it is pushed.
     """
     pushed: dict[str, str] = {}
-    for name in names:
-        pushed[name.name] = await _push(session, image, name, journal)
+    for ready in pushes:
+        pushed[ready.push.name.name] = await _push(session, ready, journal)
     return pushed
 
 
-async def _push(session: Session, image: StoredImage, name: Reference, journal: Journal) -> str:
+async def _push(session: Session, ready: Ready, journal: Journal) -> str:
+    name = ready.push.name
     step = journal.start(f"pushing {name.name}")
     tell = follow(step)
+    settings = session.registries
+    if ready.push.insecure:
+        settings = settings._replace(insecure=settings.insecure | {name.registry})
 
     def push(cancel: threading.Event) -> str:
         return transfer.push(
             session.store,
-            image,
+            ready.image,
             name,
-            settings=session.registries,
+            compression=ready.compression,
+            settings=settings,
             elsewhere=session.absent,
             progress=tell,
             cancel=cancel,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -36,6 +37,7 @@ class Session:
         """``isolation`` is that of steps (`builder.options.BuildOptions`)."""
         # the servers have working directories of their own
         self.root = os.path.abspath(root)
+        self.started_ns = time.time_ns()
         self.store = Store(self.root)
         self.snapshotter = Snapshotter(self.store)
         self.cache = BuildCache(self.root, warn)

@@ -1,12 +1,14 @@
 """Images in one file: the OCI archive (an image layout in a tar) and docker's archive (``docker save``).
 
-Invariants: equal images give equal bytes: fixed order, owner, mode and time. Layers of docker's archive are plain tars,
-named by their diff IDs. Everything streams.
+Invariants: equal images give equal bytes: fixed order, owner, mode and time. Layers of docker's archive are named by
+their diff IDs, and plain tars unless it is said otherwise. Everything streams.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 
 from layers import gojson, media
 from layers.blobs import CHUNK_BYTES
@@ -14,14 +16,15 @@ from layers.descriptor import REF_NAME, Descriptor
 from layers.digest import Digest
 from layers.errors import FormatError
 from layers.image import Image
+from layers.layout import LAYOUT
 from layers.manifest import Index, Manifest
 from layers.pack import Sink
+from layers.reference import Reference
 from layers.store import Store, StoredImage
 from layers.tar import entry as tar
 from layers.tar.entry import Entry, padding
 from layers.tar.writer import END, encode_header
 
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 CONTAINERD_NAME = "io.containerd.image.name"
 """Annotation by which containerd and docker find the whole name of an image in an archive."""
 
@@ -40,12 +43,9 @@ def write_oci_archive(store: Store, images: Sequence[tuple[Descriptor, str | Non
     for descriptor, name in images:
         for part in closure(store, descriptor):
             blobs[part.digest] = part.size
-        plain = descriptor._replace(annotations={k: v for k, v in descriptor.annotations.items() if k != REF_NAME})
-        if name is not None:
-            plain = plain._replace(annotations={**plain.annotations, REF_NAME: name})
-        entries.append(plain.to_json())
+        entries.append(named_entry(descriptor, name).to_json())
     index = gojson.dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": entries})
-    _file(out, "oci-layout", _LAYOUT)
+    _file(out, "oci-layout", LAYOUT)
     _file(out, "index.json", index)
     for directory in ("blobs", "blobs/sha256"):
         out.write(encode_header(Entry(directory.encode(), tar.DIRECTORY, mode=0o755)))
@@ -55,8 +55,23 @@ def write_oci_archive(store: Store, images: Sequence[tuple[Descriptor, str | Non
     out.write(END)
 
 
-def write_docker_archive(store: Store, images: Iterable[tuple[StoredImage, Sequence[str]]], out: Sink) -> None:
+def named_entry(descriptor: Descriptor, name: str | None) -> Descriptor:
+    """The entry of an index that calls the image ``name``, whole for containerd and docker; None leaves it nameless."""
+    own = {k: v for k, v in descriptor.annotations.items() if k not in {REF_NAME, CONTAINERD_NAME}}
+    if name is not None:
+        own[REF_NAME] = name
+        with suppress(FormatError):
+            # what other programs call an image need not be a name of this grammar
+            own[CONTAINERD_NAME] = Reference.parse(name).canonical
+    return descriptor._replace(annotations=own)
+
+
+def write_docker_archive(
+    store: Store, images: Iterable[tuple[StoredImage, Sequence[str]]], out: Sink, *, plain: bool = True
+) -> None:
     """The images with their names are in ``out`` in the form of ``docker save``, which ``docker load`` reads.
+
+    ``plain``: layers are uncompressed tars; otherwise they are as the manifest has them.
 
     Raises: as ``write_oci_archive``.
     """
@@ -72,11 +87,16 @@ def write_docker_archive(store: Store, images: Iterable[tuple[StoredImage, Seque
         for layer in image.layers(store.blobs):
             name = f"{layer.diff_id.hex}.tar"
             layers.append(name)
-            if name not in written:
-                plain = layer.descriptor.digest == layer.diff_id
-                size = layer.descriptor.size if plain else layer.uncompressed_size()
+            if name in written:
+                continue
+            written.add(name)
+            if plain:
+                is_plain = layer.descriptor.digest == layer.diff_id
+                size = layer.descriptor.size if is_plain else layer.uncompressed_size()
                 _stream(out, name, size, layer.uncompressed())
-                written.add(name)
+            else:
+                with layer.compressed() as blob:
+                    _stream(out, name, layer.descriptor.size, iter(partial(blob.read, CHUNK_BYTES), b""))
         manifests.append({"Config": config_name, "RepoTags": list(names) or None, "Layers": layers})
     _file(out, "manifest.json", gojson.dumps(manifests))
     out.write(END)

@@ -5,6 +5,7 @@
     LayersError
     ├── FormatError            bytes or names that are not what the specification says
     │   ├── ReferenceFormatError   a name of an image
+    │   ├── NotAnImageError        a manifest of something else
     │   └── ArchiveError           a tar stream that is broken, hostile or beyond the limits
     ├── ContentMismatchError   bytes that are not what their descriptor says (digest, size)
     ├── PackError              a tree that cannot become a layer
@@ -28,6 +29,10 @@ class FormatError(LayersError, ValueError):
 
 class ReferenceFormatError(FormatError):
     """Text that names no image."""
+
+
+class NotAnImageError(FormatError):
+    """A manifest that describes no image but an artifact."""
 
 
 class ArchiveError(FormatError):

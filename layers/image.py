@@ -6,7 +6,7 @@ Invariants: a change is a new value; ``manifest.raw`` and ``config_bytes`` are e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from layers import media
 from layers.blobs import BlobSource
@@ -14,9 +14,11 @@ from layers.config import ImageConfig
 from layers.descriptor import NOTHING, Descriptor
 from layers.digest import Digest, sha256
 from layers.errors import FormatError
-from layers.layer import Layer
 from layers.manifest import Manifest
 from layers.store import Store, StoredImage
+
+if TYPE_CHECKING:
+    from layers.layer import Layer
 
 
 class Image(NamedTuple):
@@ -37,6 +39,8 @@ class Image(NamedTuple):
         Raises:
             FormatError: manifest and configuration disagree about their number.
         """
+        from layers.layer import Layer
+
         diff_ids = self.config.rootfs.diff_ids
         if len(diff_ids) != len(self.manifest.layers):
             raise FormatError(

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from layers.blobs import CHUNK_BYTES, BlobSource
-from layers.compression import Decompressed
 from layers.descriptor import Descriptor
 from layers.digest import Digest
 from layers.errors import ContentMismatchError
@@ -34,6 +33,9 @@ class Layer(NamedTuple):
         Raises:
             ContentMismatchError: at the end, when it is not what the diff ID says.
         """
+        # the decoders of all compressions, which a cached build does without
+        from layers.compression import Decompressed
+
         found = hashlib.sha256()
         with self.compressed() as blob:
             stream = Decompressed(blob)

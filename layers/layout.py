@@ -28,7 +28,8 @@ from layers.ownership import temporary_name, this_process
 from layers.storage import make_durable, replace_file, store_error
 
 VERSION = 1
-_OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+"""Content of ``oci-layout``."""
 _OWN_NAMES = frozenset({"blobs", "layers", "tmp", "lock", "in-use", "oci-layout", "index.json", "version"})
 
 
@@ -73,7 +74,7 @@ def _create(root: str | os.PathLike[str]) -> None:
             os.close(os.open(f"{root}/in-use", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             if not os.path.exists(f"{root}/index.json"):
                 write_index(root, ())
-            replace_file(f"{root}/oci-layout", _OCI_LAYOUT, _temporary(root))
+            replace_file(f"{root}/oci-layout", LAYOUT, _temporary(root))
             replace_file(f"{root}/version", b"%d\n" % VERSION, _temporary(root))
             make_durable(os.path.dirname(os.path.abspath(root)))
     except OSError as error:

@@ -21,11 +21,9 @@ from layers import gojson, media
 from layers.blobs import BlobStore
 from layers.descriptor import REF_NAME, Descriptor
 from layers.errors import ImageNotFoundError, StoreError
-from layers.layout import read_index
+from layers.layout import LAYOUT, read_index
 from layers.ownership import is_abandoned, temporary_name, this_process
 from layers.storage import replace_file, store_error
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class LayoutDirectory:
@@ -89,7 +87,7 @@ class LayoutDirectory:
                     os.makedirs(os.path.join(self._blobs, "sha256"), exist_ok=True)
                     if not os.path.exists(os.path.join(self.path, "index.json")):
                         self._write_index([])
-                    replace_file(os.path.join(self.path, "oci-layout"), _LAYOUT, self._temporary())
+                    replace_file(os.path.join(self.path, "oci-layout"), LAYOUT, self._temporary())
                 os.makedirs(os.path.join(self._blobs, "sha256"), exist_ok=True)
                 self._sweep()
         except OSError as error:

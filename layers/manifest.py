@@ -113,6 +113,11 @@ class Index(NamedTuple):
             raise FormatError("expected an index, got the manifest of one image")
         return found
 
+    @property
+    def images(self) -> tuple[Descriptor, ...]:
+        """The entries that are images, not something said about one."""
+        return tuple(entry for entry in self.manifests if not entry.annotations.get("vnd.docker.reference.type"))
+
     def select(self, platform: Platform) -> Descriptor | None:
         """The first manifest for this platform, else the only one when it names no platform, else None.
 
@@ -120,7 +125,7 @@ class Index(NamedTuple):
         ``arm/v7``), the highest first.
         """
         wanted = platform.normalised()
-        images = [entry for entry in self.manifests if not entry.annotations.get("vnd.docker.reference.type")]
+        images = self.images
         for entry in images:
             if entry.platform is not None and entry.platform.normalised() == wanted:
                 return entry

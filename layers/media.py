@@ -24,6 +24,9 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
+TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+"""Annotation of a layer in eStargz: the digest of its table of contents (stargz-snapshotter, docs/estargz.md)."""
+
 _COMPRESSIONS = {
     OCI_LAYER: "none",
     OCI_LAYER_GZIP: "gzip",
@@ -36,8 +39,9 @@ _COMPRESSIONS = {
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": "zstd",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
 }
+DOCKER_LAYERS = frozenset({DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD})
 _OCI_LAYERS = {"none": OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
-_DOCKER_LAYERS = {"none": DOCKER_LAYER, "gzip": DOCKER_LAYER_GZIP, "zstd": DOCKER_LAYER_ZSTD}
+_DOCKER_NAMES = {"none": DOCKER_LAYER, "gzip": DOCKER_LAYER_GZIP, "zstd": DOCKER_LAYER_ZSTD}
 
 
 def layer_compression(media_type: str) -> str | None:
@@ -47,4 +51,4 @@ def layer_compression(media_type: str) -> str | None:
 
 def layer_media_type(compression: str, *, docker: bool = False) -> str:
     """The media type of a layer so compressed (``none``, ``gzip``, ``zstd``)."""
-    return (_DOCKER_LAYERS if docker else _OCI_LAYERS)[compression]
+    return (_DOCKER_NAMES if docker else _OCI_LAYERS)[compression]

@@ -19,7 +19,7 @@ from layers.blobs import BlobStore
 from layers.config import ImageConfig
 from layers.descriptor import REF_NAME, Descriptor
 from layers.digest import Digest
-from layers.errors import BlobNotFoundError, FormatError, ImageNotFoundError, StoreError
+from layers.errors import BlobNotFoundError, FormatError, ImageNotFoundError, NotAnImageError, StoreError
 from layers.layout import locked, open_layout, read_index, write_index
 from layers.manifest import Index, Manifest, parse
 from layers.ownership import Owner, is_abandoned, this_process
@@ -127,12 +127,15 @@ class Store:
             raise BlobNotFoundError(
                 f'image "{name}": manifest {manifest.digest} is not in the store "{self.directory}"'
             )
-        named = manifest._replace(annotations={**manifest.annotations, REF_NAME: name})
         with locked(self.directory):
-            entries = read_index(self.directory)
-            kept = [entry for entry in entries if not _gives_way(entry, name, manifest)]
-            if len(kept) == len(entries) - 1 and named in entries:
-                return
+            self._tag(name, manifest)
+
+    def _tag(self, name: str, manifest: Descriptor) -> None:
+        """As `tag`; under the lock."""
+        named = manifest._replace(annotations={**manifest.annotations, REF_NAME: name})
+        entries = read_index(self.directory)
+        kept = [entry for entry in entries if not _gives_way(entry, name, manifest)]
+        if len(kept) != len(entries) - 1 or named not in entries:
             write_index(self.directory, [*kept, named])
 
     def keep(self, manifest: Descriptor) -> None:
@@ -170,7 +173,8 @@ class Store:
     def resolve(self, wanted: Reference | str, platform: Platform | None = None) -> StoredImage | None:
         """The image of that name, id, digest or beginning of an id (at least 4 digits); None when there is none.
 
-        A name goes before an id. ``platform`` chooses from a multi-platform image; None: this machine's.
+        A name goes before an id. ``platform`` chooses from a multi-platform image; None: this machine's, else the first
+        that is here.
 
         Raises:
             StoreError: the beginning of an id fits several images; content is missing.
@@ -186,15 +190,50 @@ class Store:
         """As ``resolve``, but it is an error when there is none. Raises ImageNotFoundError."""
         found = self.resolve(wanted, platform)
         if found is None:
-            raise ImageNotFoundError(f'image "{wanted}" is not in the store "{self.directory}"')
+            there = platform is not None and self.resolve(wanted) is not None
+            problem = f"has no manifest for {platform}" if there else f'is not in the store "{self.directory}"'
+            raise ImageNotFoundError(f'image "{wanted}" {problem}')
         return found
 
     def find(self, wanted: Reference | str) -> Descriptor | None:
         """The manifest or index of that name, whatever platforms it has; None when there is no such name."""
         return _find_name(self.entries(), wanted)
 
+    def target(self, wanted: Reference | str) -> Descriptor:
+        """What the name, id or digest refers to: the manifest of one image, or the index of a multi-platform one.
+
+        Raises ImageNotFoundError.
+        """
+        found = self.find(wanted)
+        if found is not None:
+            return found
+        entries = self.entries()
+        image = self.image(wanted)
+        for entry in entries:
+            if entry.digest == image.descriptor.digest or wanted in {entry.digest, entry.digest.hex}:
+                return entry
+        return next((entry for entry in entries if self._leads_to(entry, image.descriptor.digest)), image.descriptor)
+
+    def tag_platform(self, reference: Reference, manifest: Descriptor, platform: Platform) -> None:
+        """The name refers to this manifest for ``platform``, and to what it did for other platforms.
+
+        Raises:
+            BlobNotFoundError: the manifest is not in the store.
+        """
+        with locked(self.directory):
+            # two platforms may arrive at the same time
+            entry = _find_name(read_index(self.directory), reference)
+            others = [] if entry is None else [one for one in self._platforms(entry) if one.platform != platform]
+            if others:
+                index = Index.create([*others, manifest._replace(platform=platform, annotations={})])
+                manifest = self.blobs.put(index.raw, media_type=index.media_type)
+            self._tag(reference.name, manifest)
+
     def images(self) -> Iterator[StoredImage]:
-        """All images, each once with all its names; a multi-platform image as the one for this machine."""
+        """All images, each once with all its names; a multi-platform image as the one for this machine.
+
+        What is no image, such as an artifact, is left out.
+        """
         names: dict[Digest, list[str]] = {}
         first: dict[Digest, Descriptor] = {}
         for entry in self.entries():
@@ -203,11 +242,19 @@ class Store:
             if REF_NAME in entry.annotations:
                 own.append(entry.annotations[REF_NAME])
         for digest, entry in first.items():
-            yield self._load(entry, None)._replace(names=tuple(sorted(names[digest])))
+            image = self._load_if_image(entry, None)
+            if image is not None:
+                yield image._replace(names=tuple(sorted(names[digest])))
 
     def load(self, descriptor: Descriptor, platform: Platform | None = None) -> StoredImage:
-        """The image that a descriptor refers to, be it listed or not; of an index the one for ``platform``."""
-        return self._load(descriptor, platform)
+        """The image that a descriptor refers to, be it listed or not; of an index the one for ``platform``.
+
+        Raises ImageNotFoundError: the index has none.
+        """
+        found = self._load(descriptor, platform)
+        if found is None:
+            raise ImageNotFoundError(f'image "{descriptor.digest}" has no manifest for {platform or host()}')
+        return found
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest | Index:
         """The manifest or index that the descriptor refers to, verified."""
@@ -237,27 +284,60 @@ class Store:
             return None
         fitting: dict[Digest, StoredImage] = {}
         for entry in entries:
-            image = self._load(entry, platform)
-            if any(digest.hex.startswith(prefix) for digest in (image.id, image.descriptor.digest, entry.digest)):
+            image = self._load_if_image(entry, platform)
+            if image is not None and any(
+                digest.hex.startswith(prefix) for digest in (image.id, image.descriptor.digest, entry.digest)
+            ):
                 fitting.setdefault(image.id, image)
         if len(fitting) > 1:
             raise StoreError(f'image "{text}" is ambiguous: it begins the ids of {len(fitting)} images')
         return next(iter(fitting.values()), None)
 
-    def _load(self, entry: Descriptor, platform: Platform | None) -> StoredImage:
+    def _load(self, entry: Descriptor, platform: Platform | None) -> StoredImage | None:
+        """The image of an entry for that platform, None when there is none. Raises NotAnImageError."""
         name = entry.annotations.get(REF_NAME)
         descriptor, manifest = entry, self.read_manifest(entry)
         if isinstance(manifest, Index):
-            selected = manifest.select(platform or host())
+            selected = self._select(manifest, platform)
             if selected is None:
-                raise StoreError(f'image "{name or entry.digest}" has no manifest for {platform or host()}')
+                return None
             descriptor, manifest = selected, self.read_manifest(selected)
         if isinstance(manifest, Index):
             raise FormatError(f'image "{name or entry.digest}": an index inside an index is not supported')
         if manifest.config.media_type not in media.CONFIGS:
-            raise FormatError(f'image "{name or entry.digest}" is an artifact of type {manifest.config.media_type}')
+            kind = manifest.artifact_type or manifest.config.media_type
+            raise NotAnImageError(f'image "{name or entry.digest}" is an artifact of type {kind}')
         config = ImageConfig.from_bytes(self.blobs.read(manifest.config.digest))
         return StoredImage((name,) if name else (), descriptor, manifest, config)
+
+    def _load_if_image(self, entry: Descriptor, platform: Platform | None) -> StoredImage | None:
+        """As `_load`; None also for what is no image."""
+        try:
+            return self._load(entry, platform)
+        except NotAnImageError:
+            return None
+
+    def _select(self, index: Index, platform: Platform | None) -> Descriptor | None:
+        """Of what is here the manifest for ``platform``; without one this machine's, else the first."""
+        here = index._replace(manifests=tuple(entry for entry in index.manifests if entry.digest in self.blobs))
+        if platform is not None:
+            return here.select(platform)
+        return here.select(host()) or next(iter(here.images), None)
+
+    def _platforms(self, entry: Descriptor) -> tuple[Descriptor, ...]:
+        """The images of an entry that are here, each with its platform."""
+        found = self.read_manifest(entry)
+        if isinstance(found, Index):
+            here = (one for one in found.images if one.digest in self.blobs and one.platform is not None)
+            return tuple(one._replace(platform=one.platform and one.platform.normalised()) for one in here)
+        image = self._load_if_image(entry, None)
+        if image is None:
+            return ()
+        return (entry._replace(annotations={}, platform=image.config.platform.normalised()),)
+
+    def _leads_to(self, entry: Descriptor, manifest: Digest) -> bool:
+        found = self.read_manifest(entry)
+        return isinstance(found, Index) and any(one.digest == manifest for one in found.manifests)
 
 
 def _gives_way(entry: Descriptor, name: str, manifest: Descriptor) -> bool:

@@ -1,7 +1,9 @@
-"""Makes base images without a registry: a busybox one, and a Debian one from the Debian mirror.
+"""Makes base images without a registry: busybox ones, and a Debian one from the Debian mirror.
 
-    bases.py [--cache DIR] busybox|debian          prints the path of a docker archive (docker, pybuild, skopeo load it)
-    bases.py [--cache DIR] --tar busybox|debian    prints the path of the root filesystem's tar
+    bases.py [--cache DIR] busybox|busybox-arm64|debian    prints the path of a docker archive (docker, skopeo load it)
+    bases.py [--cache DIR] --tar busybox|…                 prints the path of the root filesystem's tar
+
+busybox-arm64 is the same as busybox for another architecture, its program from the Debian mirror.
 
 Both are kept in the cache directory, made once by whoever comes first, and appear there whole or not at all.
 Needs only the standard library, so that any Python can run it.
@@ -20,7 +22,8 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +46,7 @@ class Base(NamedTuple):
     command: tuple[str, ...]
     write_root: Callable[[Path], None]
     recipe: str
+    architecture: str = ARCHITECTURES.get(os.uname().machine, os.uname().machine)
 
 
 def _busybox_program() -> Path:
@@ -60,8 +64,25 @@ def _entry(name: str, kind: bytes, mode: int, linkname: str = "") -> tarfile.Tar
 
 def write_busybox_root(path: Path) -> None:
     """The root of a busybox image: one static program, its applets as hard links, and the accounts a root needs."""
-    program = _busybox_program()
-    applets = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    _write_busybox_root(path, _busybox_program().read_bytes())
+
+
+def write_foreign_busybox_root(path: Path) -> None:
+    """As `write_busybox_root`, with the program for arm64."""
+    with tempfile.TemporaryDirectory() as directory:
+        extracted = Path(directory) / "extracted.tar"
+        _run_mmdebstrap("--variant=extract", "--include=busybox-static", "--architectures=arm64", path=extracted)
+        with tarfile.open(extracted) as tar:
+            program = tar.extractfile("./bin/busybox")
+            if program is None:
+                raise BaseError("the package busybox-static holds no /bin/busybox")
+            _write_busybox_root(path, program.read())
+
+
+def _write_busybox_root(path: Path, content: bytes) -> None:
+    # both architectures have the same applets
+    command = [_busybox_program(), "--list"]
+    applets = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     directories = {"bin": 0o755, "dev": 0o755, "etc": 0o755, "home": 0o755, "root": 0o700, "tmp": 0o1777}
     directories |= {"usr": 0o755, "usr/sbin": 0o755, "var": 0o755, "var/spool": 0o755, "var/www": 0o755}
     files = {
@@ -72,7 +93,6 @@ def write_busybox_root(path: Path) -> None:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for name, mode in directories.items():
             tar.addfile(_entry(name, tarfile.DIRTYPE, mode))
-        content = program.read_bytes()
         info = _entry("bin/busybox", tarfile.REGTYPE, 0o755)
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
@@ -106,8 +126,12 @@ def machine_mirror() -> str:
 
 def write_debian_root(path: Path) -> None:
     """The root of a minimal Debian bookworm, made by mmdebstrap from signed packages."""
+    _run_mmdebstrap("--variant=minbase", path=path)
+
+
+def _run_mmdebstrap(*options: str, path: Path) -> None:
     mirror = machine_mirror()
-    command = ["mmdebstrap", "--variant=minbase", "--format=tar", f"--keyring={KEYRING}", SUITE, str(path)]
+    command = ["mmdebstrap", *options, "--format=tar", f"--keyring={KEYRING}", SUITE, str(path)]
     command.append(f"deb {mirror} {SUITE} main")
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)}
     try:
@@ -122,6 +146,7 @@ def write_debian_root(path: Path) -> None:
 
 BASES = {
     "busybox": Base("busybox:latest", ("sh",), write_busybox_root, "1"),
+    "busybox-arm64": Base("busybox:arm64", ("sh",), write_foreign_busybox_root, "1", "arm64"),
     "debian": Base("debian:bookworm", ("bash",), write_debian_root, "1"),
 }
 
@@ -131,7 +156,7 @@ def _write_archive(base: Base, root: Path, archive: Path) -> None:
         diff_id = hashlib.file_digest(file, "sha256").hexdigest()
     created = "2025-01-01T00:00:00Z"
     config = {
-        "architecture": ARCHITECTURES.get(os.uname().machine, os.uname().machine),
+        "architecture": base.architecture,
         "os": "linux",
         "created": created,
         "config": {"Env": [PATH_ENV], "Cmd": list(base.command)},
@@ -153,7 +178,7 @@ def _write_archive(base: Base, root: Path, archive: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(cache: Path, name: str) -> Iterator[None]:
+def _only_one(cache: Path, name: str) -> Generator[None]:
     with open(cache / f".{name}.lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -167,10 +192,12 @@ def make(name: str, cache: Path) -> tuple[Path, Path]:
     with _only_one(cache, name):
         partial = cache / f".{name}-{os.getpid()}.tar"
         try:
-            for target, write in ((root, base.write_root), (archive, lambda path: _write_archive(base, root, path))):
-                if not target.exists():
-                    write(partial)
-                    partial.rename(target)
+            if not root.exists():
+                base.write_root(partial)
+                partial.rename(root)
+            if not archive.exists():
+                _write_archive(base, root, partial)
+                partial.rename(archive)
         finally:
             partial.unlink(missing_ok=True)
     return root, archive

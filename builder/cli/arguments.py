@@ -70,40 +70,6 @@ def parse_labels(texts: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
-def parse_output(text: str) -> dict[str, str]:
-    """The fields of ``-o type=oci,dest=img.tar``; ``type=docker`` without a destination means the store.
-
-    A path alone is a directory for the files of the result, ``-`` their tar on stdout.
-
-    Source: ``docker buildx build --output``.
-
-    Raises:
-        argparse.ArgumentTypeError: the type is unknown, a field is unknown, or the destination is missing.
-    """
-    if "=" not in text:
-        return {"type": "tar", "dest": "-"} if text == "-" or text in _STDOUT else {"type": "local", "dest": text}
-    fields: dict[str, str] = {}
-    for part in text.split(","):
-        name, separator, value = part.partition("=")
-        if not separator or name not in _OUTPUT_FIELDS:
-            known = ", ".join(_OUTPUT_FIELDS)
-            raise argparse.ArgumentTypeError(f"unknown field {part!r} of an output, known are {known}")
-        fields[name] = "-" if name == "dest" and value in _STDOUT else value
-    kind = fields.get("type")
-    if kind not in OUTPUT_TYPES:
-        raise argparse.ArgumentTypeError(f"unknown output type {kind!r}, known are {', '.join(OUTPUT_TYPES)}")
-    if kind == "docker" and "dest" not in fields:
-        # docker's way to say that the image goes where images live
-        return {**fields, "type": "image"}
-    if kind in {"tar", "oci"} and "dest" not in fields:
-        return {**fields, "dest": "-"}
-    if kind == "local" and fields.get("dest") == "-":
-        raise argparse.ArgumentTypeError("output type local is a directory, not stdout; type=tar can go there")
-    if kind in _FILE_TYPES and not fields.get("dest"):
-        raise argparse.ArgumentTypeError(f"output type {kind} needs dest=PATH")
-    return fields
-
-
 def parse_cache_source(text: str) -> dict[str, str]:
     """The fields of ``--cache-from type=registry,ref=NAME`` or ``type=local,src=DIR``; a name alone is a registry's.
 
@@ -243,9 +209,3 @@ def parse_agent(text: str) -> tuple[str, str]:
     if not stat.S_ISSOCK(os.stat(path).st_mode):
         raise argparse.ArgumentTypeError(f"ssh agent {name!r}: {path!r} is no socket; ssh-add puts a key into an agent")
     return name, os.path.abspath(path)
-
-
-OUTPUT_TYPES = ("oci", "docker", "local", "tar", "image", "registry")
-_STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
-_FILE_TYPES = ("oci", "docker", "local", "tar")
-_OUTPUT_FIELDS = ("type", "dest", "name", "push")

@@ -21,13 +21,22 @@ from builder.cli.arguments import (
     parse_context,
     parse_count,
     parse_labels,
-    parse_output,
     parse_secret,
 )
 from builder.cli.beforehand import check_beforehand
-from builder.cli.docker import REFUSED, add_accepted, refuse_unsupported
+from builder.cli.docker import REFUSED, add_accepted
 from builder.cli.limits import add_limits, read_limits
 from builder.cli.networks import add_network, read_dns
+from builder.cli.outputs import (
+    complete_short_forms,
+    list_attestations,
+    parse_annotation,
+    parse_attestation,
+    parse_output,
+    parse_platforms,
+    parse_provenance,
+    parse_sbom,
+)
 from builder.cli.parser import ArgumentParser
 from builder.errors import BuildError, render
 from builder.options import BuildOptions
@@ -45,8 +54,7 @@ _CONTEXT_HELP = (
 
 def command_build(words: Sequence[str]) -> int:
     """Exit status of one build; the image's id is on stdout with ``-q``."""
-    arguments = parser_build().read(words)
-    refuse_unsupported(arguments.platform)
+    arguments = parser_build().read(complete_short_forms(words))
     check_beforehand(arguments)
     options = _options(arguments)
     if arguments.check:
@@ -105,7 +113,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         build_args=build_args,
         labels=parse_labels(arguments.label),
         target=arguments.target,
-        platform=arguments.platform,
+        platforms=tuple(platform for platforms in arguments.platform for platform in platforms),
         no_cache=arguments.no_cache,
         pull=arguments.pull,
         push=arguments.push,
@@ -127,6 +135,8 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         isolation=arguments.isolation,
         runtime=arguments.runtime,
         ignore_chown_errors=arguments.ignore_chown_errors,
+        attestations=list_attestations(arguments.attestations),
+        annotations=tuple(annotation for annotations in arguments.annotation for annotation in annotations),
         no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
 
@@ -166,7 +176,10 @@ def _add_input(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label of the result")
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
-    parser.add_argument("--platform", metavar="OS/ARCH", help="platform of the bases, when not the machine's own")
+    parser.add_argument(
+        "--platform", action="append", default=[], type=parse_platforms, metavar="OS/ARCH[,OS/ARCH]",
+        help="platforms to build for, when not the machine's own alone; several make a multi-platform image",
+    )  # fmt: skip
 
 
 def _add_cache(parser: ArgumentParser) -> None:
@@ -204,12 +217,30 @@ def _add_results(parser: ArgumentParser) -> None:
         help="write the result elsewhere too: oci, docker, image, registry, local (DIR alone), tar (- on stdout)",
     )  # fmt: skip
     parser.add_argument(
+        "--annotation", action="append", default=[], type=parse_annotation, metavar="[LEVEL:]KEY=VALUE",
+        help="annotation of the manifest, or of what LEVEL says: index, manifest-descriptor, index-descriptor, "
+        "manifest[OS/ARCH]",
+    )  # fmt: skip
+    _add_attestations(parser)
+    parser.add_argument(
         "--progress", choices=("auto", "plain", "tty", "rawjson", "quiet", "none"), default="auto",
         help="how progress is shown on stderr",
     )  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image id")
     parser.add_argument("--iidfile", metavar="FILE", help="write the image id to FILE")
     parser.add_argument("--metadata-file", metavar="FILE", help="write digests and what each step used to FILE as JSON")
+
+
+def _add_attestations(parser: ArgumentParser) -> None:
+    """What is said of the result and attached to it; the last word about each kind counts."""
+    for option, parse, metavar, text in (
+        ("--attest", parse_attestation, "type=TYPE,…", "attach what is said of the result: provenance or sbom"),
+        ("--provenance", parse_provenance, "mode=MODE", "attach how it was made: true, mode=min, mode=max (SLSA v1)"),
+        ("--sbom", parse_sbom, "true", "attach which packages are in it (SPDX)"),
+    ):
+        parser.add_argument(
+            option, action="append", dest="attestations", default=[], type=parse, metavar=metavar, help=text
+        )
 
 
 def _add_surroundings(parser: ArgumentParser) -> None:

@@ -42,7 +42,7 @@ def command_check(words: Sequence[str]) -> int:
         dockerfile=arguments.file,
         build_args=parse_assignments(arguments.build_arg, dict(os.environ)),
         target=arguments.target,
-        platform=arguments.platform,
+        platforms=() if arguments.platform is None else (arguments.platform,),
     )
     return check_and_print(options, root=arguments.root, form=arguments.format)
 

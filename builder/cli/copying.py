@@ -71,7 +71,6 @@ def _settings(arguments: argparse.Namespace, address: Address, side: str) -> Reg
 def _output(target: Address) -> Callable[[], AbstractContextManager[Sink]] | None:
     if target.kind not in {"oci-archive", "docker-archive"}:
         return None
-    from builder.exporting import Output, destination
+    from builder.destination import destination
 
-    kind = target.kind.removesuffix("-archive")
-    return lambda: cast("AbstractContextManager[Sink]", destination(Output(kind, target.path)))
+    return lambda: cast("AbstractContextManager[Sink]", destination(target.path))

@@ -7,14 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from builder.errors import UsageError
-
-_NO_ATTESTATIONS = "attestations are not made; leave it out"
 _NO_INSTANCES = "there is one builder, without instances; leave it out"
 
 REFUSED = {
-    "--annotation": "annotations are not written; --label goes into the image's configuration",
-    "--attest": _NO_ATTESTATIONS,
     "--builder": _NO_INSTANCES,
     "--call": "there is --check",
     "--cap-add": "a step has docker's default capabilities, or with RUN --security=insecure all",
@@ -43,31 +38,3 @@ def add_accepted(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for option in ("--rm", "--force-rm"):
         parser.add_argument(option, action="store_true", help="accepted: nothing of a step stays but its layer")
-    for option in ("--provenance", "--sbom"):
-        parser.add_argument(
-            option, type=parse_no_attestation, metavar="false", help="accepted: attestations are not made"
-        )
-
-
-def parse_no_attestation(text: str) -> bool:
-    """False, when ``text`` means so.
-
-    Raises:
-        argparse.ArgumentTypeError: an attestation is asked for.
-    """
-    if text.lower() not in {"false", "0", "f", "disabled=true"}:
-        raise argparse.ArgumentTypeError(f"attestations are not made, got {text!r}")
-    return False
-
-
-def refuse_unsupported(platform: str | None) -> None:
-    """Nothing, when ``platform`` is one at most.
-
-    Raises:
-        UsageError: there are several, which docker takes and this command does not.
-    """
-    if platform is not None and "," in platform:
-        raise UsageError(
-            f"--platform {platform}: images are built for one platform at a time",
-            hints=("several builds with a name each, one for every platform",),
-        )

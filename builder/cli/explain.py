@@ -49,7 +49,7 @@ def command_cache_explain(words: Sequence[str]) -> int:
         dockerfile=arguments.file,
         build_args=build_args,
         target=arguments.target,
-        platform=arguments.platform,
+        platforms=() if arguments.platform is None else (arguments.platform,),
         source_date_epoch=int(epoch) if epoch.isdecimal() else None,
     )
     sources: dict[str, Source] = {}

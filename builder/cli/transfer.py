@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from builder.cli.images import create_parser
 from builder.cli.parser import ArgumentParser
 from builder.cli.registry_options import NO_SECRETS, add_registry_options, registry_settings
+from builder.destination import destination
 from builder.errors import BuildError, UsageError
-from builder.exporting import Output, destination
 from builder.progress.plain import format_bytes
 from layers import platform
 from layers.reference import Reference
@@ -151,13 +151,15 @@ def command_save(words: Sequence[str]) -> int:
         raise UsageError("an archive is not written to a terminal", hints=("-o FILE names a file",))
     from layers.archive import write_docker_archive, write_oci_archive
 
-    with Store(arguments.root) as store, destination(Output(arguments.format, arguments.output or "-")) as out:
+    with Store(arguments.root) as store, destination(arguments.output or "-") as out:
         images = [store.image(name) for name in arguments.image]
         if arguments.format == "docker":
             write_docker_archive(store, [(image, image.names) for image in images], out)
         else:
-            named = [(image.descriptor, name) for image in images for name in image.names or (None,)]
-            write_oci_archive(store, named, out)
+            # all platforms of an image, and what is said of it
+            roots = [store.target(name) for name in arguments.image]
+            pairs = zip(roots, images, strict=True)
+            write_oci_archive(store, [(root, name) for root, image in pairs for name in image.names or (None,)], out)
     return 0
 
 

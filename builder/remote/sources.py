@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builder.context import BuildContext
-from builder.graph import Copy
+from builder.finished import Material
+from builder.graph import Copy, GitSource
 from builder.remote import git, http
 from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
@@ -49,6 +50,15 @@ class Resolved(NamedTuple):
             parts.append(("git excludes", self.operation.excludes))
         return parts
 
+    def materials(self) -> list[Material]:
+        """What they are, for who asks what a result was made of; no credentials are in it."""
+        files = zip(self.operation.http, self.files, strict=True)
+        commits = zip(self.operation.git, self.commits, strict=True)
+        return [
+            *(Material(without_credentials(source.url), "sha256", file.sha256) for source, file in files),
+            *(Material(_git_uri(source), "sha1", found.commit) for source, found in commits),
+        ]
+
     def close(self) -> None:
         """No file is open."""
         for file in self.files:
@@ -78,3 +88,8 @@ def resolve(operation: Copy, root: str, access: Access, *, cancel: Cancellation,
         commits = [git.resolve_commit(source, access, cancel=cancel) for source in operation.git]
         undo.pop_all()
     return Resolved(operation, tuple(files), tuple(commits))
+
+
+def _git_uri(source: GitSource) -> str:
+    remote = without_credentials(source.remote)
+    return f"{remote}#{source.ref}" if source.ref else remote

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from builder.events import StepJournal
+from builder.finished import Material
 from builder.graph import Copy, Step, StepId
 from builder.options import BuildOptions
 from builder.remote.access import Access
@@ -33,6 +34,7 @@ class RemoteSources:
         self._session = session
         self._options = options
         self._resolved: dict[StepId, Resolved] = {}
+        self.materials: list[Material] = []
 
     async def resolve(self, step: Step, operation: Copy, journal: StepJournal) -> Sequence[tuple[str, Value]]:
         """The parts of the step's key that say what its remote sources are now; `close` must follow.
@@ -54,6 +56,7 @@ class RemoteSources:
         await call_blocking(fetch, Cancellation())
         # what the thread has told is shown before the step ends
         await trio.lowlevel.checkpoint()
+        self.materials += self._resolved[step.id].materials()
         return self._resolved[step.id].key_parts()
 
     def close(self, step: Step) -> None:

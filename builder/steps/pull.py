@@ -127,7 +127,7 @@ def _fetch(session: Session, base: Base, tell: Tell, cancel: threading.Event) ->
             progress=tell,
             cancel=cancel,
         )
-        session.store.tag(reference, base.descriptor)
+        session.store.tag_platform(reference, base.descriptor, base.config.platform.normalised())
 
 
 def follow(journal: StepJournal) -> Callable[[TransferProgress], None]:

@@ -20,7 +20,7 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ from builder.sandbox.spec import HOSTNAME, Runtime, SandboxResult, SandboxSpec, 
 from builder.servers import Servers
 from builder.steps.demands import sandbox_network
 from builder.steps.failure import describe_failure, describe_oom, usage_of
+from builder.steps.foreign import explain_refusal
 from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
@@ -120,9 +121,15 @@ async def run(
             environment.noticed.add(warning)
             environment.notice(warning)
     if result.status or result.error:
-        raise describe_failure(
+        about: tuple[str, ...] = ()
+        if result.error is not None:
+            more, about = await trio.to_thread.run_sync(_explain_refusal, result.error, root)
+            result = result._replace(error=result.error + more)
+        failure = describe_failure(
             step, operation, result, tail.lines(), environment.limits, disk_is_full=_is_full(root.upper)
         )
+        failure.hints = (*failure.hints, *about)
+        raise failure
     if result.oom is not None:
         tail(2, f"a process of the step was killed: {describe_oom(result.oom)}\n".encode())
     return usage_of(result)
@@ -279,13 +286,31 @@ def resolve_user(user: str, root: Root) -> tuple[User, str]:
     Raises:
         BuildError: the image does not know the name.
     """
-    branches = (Branch(os.fsencode(path), Access.RO) for path in root.lower)
-    with contextlib.closing(Union(BranchStack((Branch(os.fsencode(root.upper), Access.RW), *branches)))) as union:
+    with _opened(root) as files:
         try:
-            found = RootFs(union).resolve_user(user)
+            found = files.resolve_user(user)
         except UnknownIdentityError as error:
             raise BuildError(f"USER {user}: {error}") from error
     return User(found.uid, found.gid, found.groups), found.home
+
+
+@contextlib.contextmanager
+def _opened(root: Root) -> Generator[RootFs]:
+    """The files of the root, read in this process."""
+    branches = (Branch(os.fsencode(path), Access.RO) for path in root.lower)
+    with contextlib.closing(Union(BranchStack((Branch(os.fsencode(root.upper), Access.RW), *branches)))) as union:
+        yield RootFs(union)
+
+
+def _explain_refusal(error: str, root: Root) -> tuple[str, tuple[str, ...]]:
+    """What can be said beside ``error`` of a command that could not be run, and hints."""
+    with _opened(root) as files:
+
+        def read_head(path: str, count: int) -> bytes:
+            with open(files.open_file(files.resolve(path)), "rb") as file:
+                return file.read(count)
+
+        return explain_refusal(error, read_head)
 
 
 def _spec(operation: Run, user: User, home: str, environment: Environment, prepared: PreparedMounts) -> SandboxSpec:

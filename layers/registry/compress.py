@@ -44,12 +44,22 @@ class Compressor(NamedTuple):
     """Reader and number of threads to the compressed bytes, in order."""
 
 
-def choose(compression: str) -> Compressor | None:
-    """The compressor for ``gzip``, ``gzip:isal``, ``gzip:zlib``, ``zstd``; None for ``none``. Raises ValueError."""
+def choose(compression: str, level: int | None = None) -> Compressor | None:
+    """The compressor for ``gzip``, ``gzip:isal``, ``gzip:zlib``, ``zstd``; None for ``none``.
+
+    ``level``: 0 to 9 for gzip, which is then zlib's whatever is installed; 1 to 22 for zstd (0: the usual one).
+
+    Raises:
+        ValueError: there is no such compression, or no such level of it.
+    """
     if compression in {"none", "uncompressed"}:
         return None
+    check_level(compression, level)
     if compression == "zstd":
-        return Compressor("zstd", f"zstd-{_ZSTD_LEVEL} zstandard {version('zstandard')}", _zstd)
+        level = level or _ZSTD_LEVEL
+        return Compressor("zstd", f"zstd-{level} zstandard {version('zstandard')}", partial(_zstd, level))
+    if level is not None and compression in {"gzip", "gzip:zlib"}:
+        return _zlib(level)
     if compression in {"gzip", "gzip:isal"}:
         try:
             name = f"gzip isal-{_ISAL_LEVEL} {version('isal')}"
@@ -59,8 +69,24 @@ def choose(compression: str) -> Compressor | None:
         else:
             return Compressor("gzip", name, partial(_gzip, _deflate_isal))
     if compression in {"gzip", "gzip:zlib"}:
-        return Compressor("gzip", f"gzip zlib-{_ZLIB_LEVEL} {zlib.ZLIB_RUNTIME_VERSION}", partial(_gzip, _deflate_zlib))
+        return _zlib(_ZLIB_LEVEL)
     raise ValueError(f'compression "{compression}" is none of gzip, gzip:isal, gzip:zlib, zstd, none')
+
+
+def check_level(compression: str, level: int | None) -> None:
+    """Nothing, when ``compression`` has the level. Raises ValueError."""
+    most = _HIGHEST.get(compression.partition(":")[0])
+    if level is not None and (most is None or not 0 <= level <= most):
+        there = "none" if most is None else f"0 to {most}"
+        raise ValueError(f'compression "{compression}" has no level {level}, there are {there}')
+
+
+_HIGHEST = {"gzip": 9, "estargz": 9, "zstd": 22}
+
+
+def _zlib(level: int) -> Compressor:
+    name = f"gzip zlib-{level} {zlib.ZLIB_RUNTIME_VERSION}"
+    return Compressor("gzip", name, partial(_gzip, partial(_deflate_zlib, level)))
 
 
 def usable_threads() -> int:
@@ -68,8 +94,8 @@ def usable_threads() -> int:
     return min(8, len(os.sched_getaffinity(0)))
 
 
-def _deflate_zlib(block: bytes, before: bytes) -> bytes:
-    deflater = zlib.compressobj(_ZLIB_LEVEL, zlib.DEFLATED, _RAW, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, before)
+def _deflate_zlib(level: int, block: bytes, before: bytes) -> bytes:
+    deflater = zlib.compressobj(level, zlib.DEFLATED, _RAW, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, before)
     return deflater.compress(block) + deflater.flush(zlib.Z_SYNC_FLUSH)
 
 
@@ -106,10 +132,10 @@ def _gzip(deflate: Deflate, content: BinaryIO, threads: int) -> Iterator[bytes]:
     yield _LAST_BLOCK + checksum.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _zstd(content: BinaryIO, threads: int) -> Iterator[bytes]:
+def _zstd(level: int, content: BinaryIO, threads: int) -> Iterator[bytes]:
     import zstandard
 
-    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, threads=max(1, threads), write_checksum=True)
+    compressor = zstandard.ZstdCompressor(level=level, threads=max(1, threads), write_checksum=True)
     stream = compressor.compressobj()
     while block := _read_block(content):
         if piece := stream.compress(block):

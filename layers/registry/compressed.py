@@ -10,15 +10,18 @@ empty; an entry is a remark, not a promise: the blob may have been collected sin
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, cast
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
 
 from layers import gojson, media
 from layers.blobs import CHUNK_BYTES
+from layers.compression import Decompressed
 from layers.descriptor import Descriptor
 from layers.digest import Digest
-from layers.errors import FormatError
+from layers.errors import ContentMismatchError, FormatError
 from layers.layout import locked
 from layers.ownership import temporary_name
 from layers.registry.compress import Compressor, usable_threads
@@ -51,28 +54,91 @@ def compress(
     layer: Descriptor,
     compressor: Compressor,
     *,
+    diff_id: Digest | None = None,
     check: Callable[[], None] | None = None,
     report: Callable[[int], None] | None = None,
 ) -> Descriptor:
     """The compressed layer is in the store and remembered; its descriptor. Nothing is done when it is there already.
 
-    ``check`` may raise to stop; ``report`` gets the number of bytes read.
+    ``diff_id`` is needed of a layer that is compressed in another way. ``check`` may raise to stop; ``report`` gets the
+    number of bytes read.
 
     Raises:
         BlobNotFoundError: the layer is not in the store.
         ContentMismatchError: the layer is damaged; nothing is stored.
     """
-    known = find(store, layer.digest, compressor.name)
-    if known is not None and store.blobs.size(known.digest) == known.size:
+    plain = diff_id or layer.digest
+    known = find_stored(store, plain, compressor.name)
+    if known is not None:
         return known
-    docker = layer.media_type == media.DOCKER_LAYER
+    docker = layer.media_type in media.DOCKER_LAYERS
     media_type = media.layer_media_type(compressor.algorithm, docker=docker)
-    with store.blobs.open(layer.digest) as content:
-        counted = cast("BinaryIO", _Counted(content, check, report))
-        made = store.blobs.put(compressor.compress(counted, usable_threads()), media_type=media_type)
-    made = made._replace(annotations=layer.annotations)
-    _remember(store, layer.digest, compressor.name, made)
+    with open_plain(store, layer, plain, check, report) as content:
+        made = store.blobs.put(compressor.compress(content, usable_threads()), media_type=media_type)
+    made = made._replace(annotations=layer.annotations if plain == layer.digest else {})
+    remember(store, plain, compressor.name, made)
     return made
+
+
+def expand(
+    store: Store,
+    layer: Descriptor,
+    diff_id: Digest,
+    *,
+    check: Callable[[], None] | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Descriptor:
+    """The uncompressed layer is in the store and remembered; its descriptor.
+
+    ``check``, ``report`` and exceptions: as `compress`.
+    """
+    media_type = media.layer_media_type("none", docker=layer.media_type in media.DOCKER_LAYERS)
+    size = store.blobs.size(diff_id)
+    if size is None:
+        with open_plain(store, layer, diff_id, check, report) as content:
+            made = store.blobs.put(iter(lambda: content.read(CHUNK_BYTES), b""), media_type=media_type)
+        remember(store, diff_id, "none", made)
+        size = made.size
+    return Descriptor(media_type, diff_id, size)
+
+
+@contextmanager
+def open_plain(
+    store: Store,
+    layer: Descriptor,
+    diff_id: Digest,
+    check: Callable[[], None] | None,
+    report: Callable[[int], None] | None,
+) -> Generator[BinaryIO]:
+    """A reader of the uncompressed layer, which fails at the end where that is not what ``diff_id`` says."""
+    with store.blobs.open(diff_id if diff_id in store.blobs else layer.digest) as blob:
+        content: Any = blob
+        if diff_id not in store.blobs and media.layer_compression(layer.media_type) != "none":
+            content = _Verified(Decompressed(blob), diff_id)
+        yield cast("BinaryIO", _Counted(content, check, report))
+
+
+class _Verified:
+    """Uncompressed bytes, compared with their digest where they end."""
+
+    def __init__(self, content: Decompressed, diff_id: Digest) -> None:
+        self._content = content
+        self._expected = diff_id
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        data = self._content.read(size)
+        self._hash.update(data)
+        if not data and size and self._hash.hexdigest() != self._expected.hex:
+            found = self._hash.hexdigest()
+            raise ContentMismatchError(f"layer has the diff ID sha256:{found}, expected {self._expected}")
+        return data
+
+
+def find_stored(store: Store, layer: Digest, compressor: str) -> Descriptor | None:
+    """As `find`, when the blob is in the store; it is then young for a collection."""
+    known = find(store, layer, compressor)
+    return known if known is not None and store.blobs.refresh(known.digest, known.size) else None
 
 
 class _Counted:
@@ -95,7 +161,8 @@ class _Counted:
         return data
 
 
-def _remember(store: Store, layer: Digest, compressor: str, blob: Descriptor) -> None:
+def remember(store: Store, layer: Digest, compressor: str, blob: Descriptor) -> None:
+    """It is known of the layer that it became ``blob``; what is known of blobs that are gone is forgotten."""
     owner = store.claim()
     with _guard, locked(store.root):
         content = _read(store)

@@ -73,7 +73,7 @@ def test_labels_of_the_command_line_win():
 
 def test_image_id_is_the_digest_of_the_configuration():
     image = assemble(graph(), RESULTS, {})
-    assert image.image_id == sha256(image.config_bytes)
+    assert image.id == sha256(image.config_bytes)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.cli import arguments
+from builder.cli import arguments, outputs
 from builder.cli.build import parser_build
 from builder.cli.reference import parser_of
 from builder.errors import UsageError
@@ -61,9 +61,9 @@ def test_assignments_take_bare_names_from_the_environment() -> None:
 
 
 def test_outputs() -> None:
-    assert arguments.parse_output("type=oci,dest=a.tar") == {"type": "oci", "dest": "a.tar"}
-    assert arguments.parse_output("type=docker") == {"type": "image"}
-    assert arguments.parse_output("type=registry,name=r.example/x") == {"type": "registry", "name": "r.example/x"}
+    assert outputs.parse_output("type=oci,dest=a.tar") == {"type": "oci", "dest": "a.tar"}
+    assert outputs.parse_output("type=docker") == {"type": "image"}
+    assert outputs.parse_output("type=registry,name=r.example/x") == {"type": "registry", "name": "r.example/x"}
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_outputs() -> None:
         ("type=local", "needs dest"),
         ("type=floppy,dest=a", "unknown output type 'floppy'"),
         ("type=oci,dest=a,speed=9", "unknown field 'speed=9'"),
-        ("dest=a", "unknown output type None"),
+        ("dest=a", "unknown output type ''"),
     ],
 )
 def test_what_is_no_output_is_refused(text: str, message: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=message):
-        arguments.parse_output(text)
+        outputs.parse_output(text)
 
 
 def test_secrets_come_from_files_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_an_abbreviated_option_is_unknown() -> None:
     [
         (["--squash", "-t", "x", "."], "--squash: layers stay as the Dockerfile makes them"),
         (["-v", "/a:/b", "."], "-v: RUN --mount=type=bind shows files"),
-        (["--provenance=true", "."], "argument --provenance: attestations are not made, got 'true'"),
+        (["--sbom=generator=docker.io/x", "."], "argument --sbom: generator 'docker.io/x'"),
     ],
 )
 def test_options_of_docker_that_are_not_there_are_refused_by_name(words: list[str], message: str) -> None:

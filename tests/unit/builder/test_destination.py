@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from builder.destination import destination
 from builder.errors import BuildError
-from builder.exporting import Output, destination
 
 
 def write(path: Path, content: bytes = b"new") -> None:
-    with destination(Output("tar", str(path))) as out:
+    with destination(str(path)) as out:
         out.write(content)
 
 
@@ -30,7 +30,7 @@ def test_what_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
     file.write_bytes(b"old")
 
     def fail() -> None:
-        with destination(Output("tar", str(file))) as out:
+        with destination(str(file)) as out:
             out.write(b"half")
             raise ValueError("half-way")
 
