@@ -37,6 +37,7 @@ from builder.network.nat import (
     Rule,
 )
 from builder.network.ranges import BLOCK_PREFIX, PAIR_PREFIX, PROGRAM_PREFIX, Block
+from builder.sandbox import _sys
 
 NAME, INDEX = "uplink", 2
 _ATTEMPTS = 16
@@ -46,6 +47,8 @@ _GATEWAY, _RESOLVER, _GUEST = 2, 3, 100
 _START_SECONDS = 15.0
 _POLL_SECONDS = 0.002
 _LAST_BYTES = 400
+_PLACE = "/sys"
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIOCGIFMTU = 0x8921  # netdevice(7)
 
 
@@ -188,8 +191,24 @@ def by_slirp(ground: Ground) -> Uplink:
 
 
 def _path_of(namespace: int) -> str:
-    """How others who see this /proc can open what the descriptor ``namespace`` is for."""
-    return f"/proc/{os.readlink('/proc/self')}/fd/{namespace}"
+    """Where the namespace of the descriptor can be opened, in a mount namespace of this process and its children.
+
+    pasta gives up the capabilities that opening it below /proc of another process takes. /sys is needed by nobody here.
+    """
+    place = f"{_PLACE}/hub"
+    if not os.path.exists(place):
+        _sys.unshare(_sys.CLONE_NEWNS)
+        _attach(_sys.new_mount("tmpfs", (("mode", "755"),), 0), _PLACE)
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+        _attach(_sys.open_tree(f"/proc/self/fd/{namespace}".encode(), recursive=False), place)
+    return place
+
+
+def _attach(mount_fd: int, path: str) -> None:
+    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    _sys.move_mount(mount_fd, target)
+    os.close(target)
+    os.close(mount_fd)
 
 
 def _by_program(ground: Ground, argv: tuple[str, ...], block: Block) -> Uplink:
@@ -209,7 +228,8 @@ def _start(ground: Ground, argv: tuple[str, ...]) -> int:
     try:
         actions = [(os.POSIX_SPAWN_DUP2, said, 1), (os.POSIX_SPAWN_DUP2, said, 2)]
         try:
-            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
+            # a pasta that finds SIGPIPE ignored takes that for an error
+            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions, setsigdef=_DEFAULT_SIGNALS)
         except FileNotFoundError:
             raise UplinkError("not installed") from None
         deadline = time.monotonic() + _START_SECONDS

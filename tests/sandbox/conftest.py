@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from builder.sandbox.client import SandboxServer
+from harness.abilities import NOBODY
 from harness.sandbox import Ran, Reader, run_in
 
 DIRECTORIES = ("proc", "sys", "dev", "etc", "tmp", "root", "bin", "srv")
@@ -57,6 +59,20 @@ def rootfs(busybox_template: Path, tmp_path: Path) -> Path:
     root = tmp_path / "root"
     subprocess.run(["cp", "-a", busybox_template, root], check=True)
     return root
+
+
+@pytest.fixture
+def open_root(rootfs: Path) -> Iterator[Path]:
+    """The root where a plain user reaches it, and owns it."""
+    directory = Path(tempfile.mkdtemp(prefix="pyb-rootless-", dir="/tmp"))
+    try:
+        directory.chmod(0o755)
+        root = directory / "root"
+        subprocess.run(["cp", "-a", rootfs, root], check=True)
+        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", directory], check=True)
+        yield root
+    finally:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def main() -> None:
             if "limits" in fields:
                 fields["limits"] = Limits(**fields["limits"])
             ran = run_in_mount(server, mounted(server, sys.argv[1]), *argv, **fields)
-            print(json.dumps([ran.status, ran.out, ran.err, ran.result.error, ran.result.notes]))
+            print(json.dumps([ran.status, ran.out, ran.err, ran.result.error, ran.result.notes, ran.result.warnings]))
 
 
 if __name__ == "__main__":

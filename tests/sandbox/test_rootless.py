@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +16,6 @@ pytestmark = pytest.mark.sandbox
 
 CLIENT = Path(__file__).parent / "rootless_client.py"
 RANGE = (200_000, 65_536)
-
-
-@pytest.fixture
-def open_root(rootfs: Path) -> Iterator[Path]:
-    """The root where a plain user reaches it, and owns it."""
-    directory = Path(tempfile.mkdtemp(prefix="pyb-rootless-", dir="/tmp"))
-    try:
-        directory.chmod(0o755)
-        root = directory / "root"
-        subprocess.run(["cp", "-a", rootfs, root], check=True)
-        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", directory], check=True)
-        yield root
-    finally:
-        shutil.rmtree(directory)
 
 
 def run_as_user(root: Path, *steps: dict[str, Any], subordinate: bool) -> tuple[str, list[Any]]:
