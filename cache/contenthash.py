@@ -13,7 +13,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 READ_BYTES = 1 << 20
@@ -133,7 +132,7 @@ def fingerprint(
 
     ``check`` is called between files and ends the work by raising. Raises OSError for a file that can't be read.
     """
-    total = sha256(b"pybuild.contenthash/1\0")
+    total = Sha256(b"pybuild.contenthash/1\0")
     names: dict[tuple[int, int], bytes] = {}
     count = size = 0
     reader = _Reader(memory, check)
@@ -164,6 +163,8 @@ def carried_xattr(name: str) -> bool:
 
 def hash_descriptor(descriptor: int, check: Callable[[], None] = lambda: None) -> bytes:
     """SHA-256 of what can be read from ``descriptor`` from its offset on."""
+    from hashlib import sha256
+
     digest = sha256()
     while chunk := os.read(descriptor, READ_BYTES):
         digest.update(chunk)

@@ -11,10 +11,10 @@ ids of cache mounts) can't be given or is dropped here.  Rules: docs/formats, "C
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from typing import NamedTuple
 
 from cache.framing import Value, describe, frame
+from layers.smallhash import hex_sha256
 
 KEY_VERSION = 1
 """Raised whenever an operation's meaning or its parts change: all older keys miss."""
@@ -101,8 +101,8 @@ def key(domain: str, parts: Sequence[tuple[str, Value]]) -> CacheKey:
     for name, value in parts:
         framed = frame(value)
         pieces += (frame(name), framed)
-        kept.append(Part(name, describe(value), sha256(framed).hexdigest()[:16]))
-    return CacheKey(sha256(b"".join(pieces)).hexdigest(), domain, tuple(kept))
+        kept.append(Part(name, describe(value), hex_sha256(framed)[:16]))
+    return CacheKey(hex_sha256(b"".join(pieces)), domain, tuple(kept))
 
 
 def from_key(manifest_digest: str, platform: str) -> CacheKey:

@@ -7,7 +7,6 @@ that is there already changes nothing but its time, which protects it from a col
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ from layers.ownership import Owner, temporary_name
 from layers.storage import make_durable, store_error
 
 if TYPE_CHECKING:
+    from hashlib import _Hash
     from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class VerifyingReader(io.RawIOBase):
         super().__init__()
         self._raw = raw
         self._expected = digest
-        self._hash = hashlib.sha256()
+        self._hash = _new_hash()
 
     def readable(self) -> bool:
         """Always."""
@@ -79,7 +79,7 @@ class BlobWriter:
     def __init__(self, directory: str, temporary: str, *, hashing: bool) -> None:
         self._directory = directory
         self._path = temporary
-        self._hash = hashlib.sha256() if hashing else None
+        self._hash = _new_hash() if hashing else None
         self._file: io.FileIO | None = None
         self.size = 0
         try:
@@ -284,6 +284,13 @@ class BlobStore:
         except OSError as error:
             raise store_error(path, error) from error
         return True
+
+
+def _new_hash() -> _Hash:
+    # a cached build hashes nothing large (layers.smallhash)
+    import hashlib
+
+    return hashlib.sha256()
 
 
 def _compare(expected: Descriptor, digest: Digest, size_bytes: int) -> None:

@@ -6,11 +6,11 @@ so it may become part of a path without further checks.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import NewType, Self
 
 from layers.errors import FormatError
+from layers.smallhash import hex_sha256
 
 _PREFIX = "sha256:"
 _LENGTH = len(_PREFIX) + 64
@@ -54,7 +54,7 @@ def from_hex(digits: str) -> Digest:
 
 def sha256(content: bytes | bytearray | memoryview) -> Digest:
     """The digest of the content."""
-    return str.__new__(Digest, _PREFIX + hashlib.sha256(content).hexdigest())
+    return str.__new__(Digest, _PREFIX + hex_sha256(content))
 
 
 def chain_id(parent: ChainId | None, diff_id: Digest) -> ChainId:

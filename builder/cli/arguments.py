@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from builder.options import SecretSource
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kKmMgGtTpP]?)([iI]?[bB])?"
+"""Compiled when it is first asked for, as all patterns of rare options."""
 _DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
@@ -24,7 +25,7 @@ def parse_bytes(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: the text is no size.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, got {text!r}")
     return int(float(match.group(1)) * _UNITS[match.group(2).lower()])

@@ -30,9 +30,9 @@ from builder.limits import (
 )
 
 LEAST_MEMORY_BYTES = 6 << 20
-_WHOLE = re.compile(r"-?\d+", re.ASCII)
-_NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
-_LIST = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*", re.ASCII)
+_WHOLE = r"-?[0-9]+"
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
+_LIST = r"[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*"
 _MOST = (1 << 63) - 1
 
 
@@ -147,7 +147,7 @@ def parse_cpus(text: str) -> float | None:
     Raises:
         argparse.ArgumentTypeError: the text is none, or more than there are.
     """
-    match = _NUMBER.fullmatch(text)
+    match = re.fullmatch(_NUMBER, text)
     if match is None:
         raise argparse.ArgumentTypeError(f"expected a number such as 1.5, got {text!r}")
     cpus, there = float(text), os.cpu_count() or 1
@@ -192,7 +192,7 @@ def parse_list(text: str) -> str | None:
     Raises:
         argparse.ArgumentTypeError: the text is none.
     """
-    if text and (_LIST.fullmatch(text) is None):
+    if text and (re.fullmatch(_LIST, text) is None):
         raise argparse.ArgumentTypeError(f"expected numbers such as 0-2,7, got {text!r}")
     return text or None
 
@@ -205,7 +205,7 @@ def parse_ulimit(text: str) -> Ulimit:
     """
     name, separator, values = text.partition("=")
     first, colon, second = values.partition(":")
-    if not separator or _WHOLE.fullmatch(first) is None or (colon and _WHOLE.fullmatch(second) is None):
+    if not separator or re.fullmatch(_WHOLE, first) is None or (colon and re.fullmatch(_WHOLE, second) is None):
         raise argparse.ArgumentTypeError(f"expected NAME=SOFT[:HARD] such as nofile=1024:2048, got {text!r}")
     if name not in ULIMITS:
         raise argparse.ArgumentTypeError(f"unknown limit {name!r}, known are {', '.join(sorted(ULIMITS))}")
@@ -234,7 +234,7 @@ def parse_device_rate(text: str) -> tuple[str, int]:
 
 
 def _parse_whole(text: str) -> int:
-    if _WHOLE.fullmatch(text) is None or abs(int(text)) > _MOST:
+    if re.fullmatch(_WHOLE, text) is None or abs(int(text)) > _MOST:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 

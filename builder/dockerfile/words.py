@@ -14,7 +14,7 @@ from builder.dockerfile.characters import BLANKS, SPACE_SET, SPACES
 from builder.errors import DockerfileError
 
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"
 
 
 def split_keyword(line: str) -> tuple[str, str]:
@@ -117,7 +117,7 @@ def parse_json_array(text: str) -> list[str] | None:
         for value in values:  # pyright: ignore[reportUnknownVariableType] - whatever JSON holds
             if not isinstance(value, str):
                 raise DockerfileError(f"a JSON array must hold strings only, got {json.dumps(value)}")
-            strings.append(_SURROGATE.sub("\ufffd", value))
+            strings.append(re.sub(_SURROGATE, "\ufffd", value))
     return strings
 
 

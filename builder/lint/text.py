@@ -26,10 +26,8 @@ from builder.dockerfile.source import Finding
 
 Found: TypeAlias = Iterator[tuple[Origin, Finding]]
 
-_SECRET = re.compile(
-    r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
-)
-_NO_SECRET = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
+_TELLING = r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)"
+_HARMLESS = r"(?:_|^)(?:public|file|version)(?:_|$)"
 _RESERVED = frozenset({"scratch", "context"})
 _WORDS_WITH_NAME = 3
 
@@ -113,7 +111,7 @@ def _check_secrets(instruction: Arg | Env) -> Found:
     else:
         keyword, names = "ENV", [pair.key for pair in instruction.pairs]
     for name in names:
-        if _SECRET.search(name) and not _NO_SECRET.search(name):
+        if re.search(_TELLING, name, re.IGNORECASE) and not re.search(_HARMLESS, name, re.IGNORECASE):
             message = (
                 f"{keyword} {name!r} looks like a secret, which would stay in the image: use RUN --mount=type=secret"
             )

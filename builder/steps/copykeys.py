@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from typing import NamedTuple
 
 from builder import paths
@@ -23,6 +22,7 @@ from builder.selection import Selected, SourceEntry, SourceTree, entries_below, 
 from cache.contenthash import FileMemory, TreeEntry, fingerprint
 from cache.framing import Value
 from cache.keys import CacheKey, KeyedSource, StepInput, copy_key
+from layers.smallhash import hex_sha256
 
 
 class Target(NamedTuple):
@@ -127,9 +127,7 @@ def identity_digests(owner: str, branches: Sequence[str | os.PathLike[str]]) -> 
 
     with open_root(tuple(map(Path, branches))) as root:
         contents = [(path, None if root is None else root.read_file(path)) for path in (PASSWD, GROUP)]
-    return tuple(
-        (paths.shown(path), "" if content is None else sha256(content).hexdigest()) for path, content in contents
-    )
+    return tuple((paths.shown(path), "" if content is None else hex_sha256(content)) for path, content in contents)
 
 
 def unreadable(tree: SourceTree, error: OSError) -> ContextError:

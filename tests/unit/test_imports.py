@@ -19,6 +19,7 @@ HEAVY = frozenset(
         "dataclasses",
         "difflib",
         "email",
+        "hashlib",
         "http.client",
         "importlib.metadata",
         "inspect",
