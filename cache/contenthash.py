@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from layers.smallhash import Sha256
+
 READ_BYTES = 1 << 20
 _SYMLINK_MODE = stat.S_IFLNK | 0o777
 _LEARNED_AT_ONCE = 20_000

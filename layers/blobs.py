@@ -21,8 +21,9 @@ from layers.ownership import Owner, temporary_name
 from layers.storage import make_durable, store_error
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
     from pathlib import Path
+
+    from layers.smallhash import RunningHash
 
 CHUNK_BYTES = 1 << 20
 _ANY = "application/octet-stream"
@@ -286,7 +287,7 @@ class BlobStore:
         return True
 
 
-def _new_hash() -> _Hash:
+def _new_hash() -> RunningHash:
     # a cached build hashes nothing large (layers.smallhash)
     import hashlib
 

@@ -10,16 +10,20 @@ from importlib import import_module
 from typing import Protocol, cast
 
 
-class _Hash(Protocol):
-    def hexdigest(self) -> str: ...
+class RunningHash(Protocol):
+    """What ``hashlib.sha256`` gives."""
 
+    def update(self, content: bytes | bytearray | memoryview, /) -> None:
+        """``content`` follows what came before."""
+        ...
 
-class _Running(_Hash, Protocol):
-    def update(self, content: bytes, /) -> None: ...
+    def hexdigest(self) -> str:
+        """The 64 hex digits of all that came."""
+        ...
 
 
 class _Algorithm(Protocol):
-    def __call__(self, content: bytes | bytearray | memoryview, /) -> _Hash: ...
+    def __call__(self, content: bytes | bytearray | memoryview, /) -> RunningHash: ...
 
 
 LARGE_BYTES = 1 << 16
@@ -44,7 +48,7 @@ class Sha256:
 
     def __init__(self, content: bytes = b"") -> None:
         self._small = bytearray(content)
-        self._large: _Running | None = None
+        self._large: RunningHash | None = None
 
     def update(self, content: bytes) -> None:
         """``content`` follows what came before."""

@@ -288,7 +288,7 @@ def laboratory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
     close = shared.close
     for name in ("end", "close"):
         monkeypatch.setattr(shared, name, lambda: None)
-    monkeypatch.setattr(servers, "Servers", lambda: shared)
+    monkeypatch.setattr(servers, "Servers", lambda _isolation: shared)
     made_here = Laboratory()
     try:
         yield made_here

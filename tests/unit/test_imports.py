@@ -19,7 +19,6 @@ HEAVY = frozenset(
         "dataclasses",
         "difflib",
         "email",
-        "hashlib",
         "http.client",
         "importlib.metadata",
         "inspect",
@@ -102,6 +101,15 @@ def test_cached_build_stays_light(tmp_path: Path) -> None:
     assert set(step_outcomes(done.stderr).values()) == {"CACHED"}
     assert heavy_of(modules) == set()
     assert len(own_of(modules)) <= MOST_OWN_MODULES, sorted(own_of(modules))
+
+
+def test_cached_build_without_files_to_read_needs_no_openssl(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nWORKDIR /work\n")
+    arguments = ["build", "--root", str(tmp_path / "store"), str(tmp_path)]
+    imported(arguments, tmp_path)
+    modules, _ = imported(arguments, tmp_path)
+    assert "cache.contenthash" in modules
+    assert modules & {"hashlib", "_hashlib"} == set()
 
 
 @pytest.mark.parametrize("server", ["unionfs.server", "builder.sandbox.server"])
