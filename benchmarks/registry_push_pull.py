@@ -100,16 +100,20 @@ class Work:
         )
 
     def _run(self, name: str, command: list[str]) -> None:
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, env=environ)
-        # not wait4(2): its peak begins with that of this process
-        peak = 0
-        while process.poll() is None:
-            peak = max(peak, _peak_kib(process.pid))
-            time.sleep(_LOOK_SECONDS)
-        if process.returncode != 0:
-            sys.exit(f"{name} failed")
-        self.peaks[name].append(peak)
+        self.peaks[name].append(run_watched(name, command))
+
+
+def run_watched(name: str, command: list[str]) -> int:
+    """The command has been run; its peak resident set in KiB."""
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    # not wait4(2): its peak begins with that of this process
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _peak_kib(process.pid))
+        time.sleep(_LOOK_SECONDS)
+    if process.returncode != 0:
+        sys.exit(f"{name} failed")
+    return peak
 
 
 def _peak_kib(pid: int) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layers.smallhash import RunningHash
 
 CHUNK_BYTES = 1 << 20
+_WRITTEN_AT_ONCE = 8 << 20
 _ANY = "application/octet-stream"
 
 
@@ -82,6 +83,7 @@ class BlobWriter:
         self._path = temporary
         self._hash = _new_hash() if hashing else None
         self._file: io.FileIO | None = None
+        self._begun = 0
         self.size = 0
         try:
             self._file = io.FileIO(temporary, "xb")
@@ -116,7 +118,24 @@ class BlobWriter:
                 view = view[file.write(view) or 0 :]
         except OSError as error:
             raise store_error(self._path, error) from error
+        if self.size - self._begun >= _WRITTEN_AT_ONCE:
+            self._begin_writing(file)
         return len(data)
+
+    @property
+    def path(self) -> str:
+        """The file that is written, until the content is committed."""
+        return self._path
+
+    def _begin_writing(self, file: io.FileIO) -> None:
+        """What is in memory is on its way to the disk: `commit` will not have to wait for all of it."""
+        # not loaded for what is small
+        from unionfs import _sys
+
+        # what cannot be begun, fsync(2) does as well
+        with suppress(OSError):
+            _sys.start_writing(file.fileno(), self._begun, self.size - self._begun)
+        self._begun = self.size
 
     def digest(self) -> Digest:
         """The digest of what was written so far; only of a writer that hashes."""

@@ -14,6 +14,7 @@ from layers.errors import FormatError
 from layers.snapshotter import Snapshotter
 
 if TYPE_CHECKING:
+    from layers.compression import ByteSource
     from layers.config import ImageConfig
     from layers.descriptor import Descriptor
     from layers.manifest import Manifest
@@ -55,8 +56,16 @@ def ensure_layers(
     return parent
 
 
-def unpack_layer(store: Store, descriptor: Descriptor, diff_id: Digest, parent: ChainId | None) -> ChainId:
+def unpack_layer(
+    store: Store,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    parent: ChainId | None,
+    content: ByteSource | None = None,
+) -> ChainId:
     """The layer in the blob of ``descriptor`` is unpacked on ``parent``, which is; compared with ``diff_id``.
+
+    ``content`` is where the blob is read from when it is not yet in the store.
 
     Raises: as ``ensure_unpacked``.
     """
@@ -70,8 +79,11 @@ def unpack_layer(store: Store, descriptor: Descriptor, diff_id: Digest, parent: 
     below = () if parent is None else snapshots.view(parent)
     active = snapshots.prepare("unpack", parent)
     try:
-        with store.blobs.open(descriptor.digest) as stream:
-            unpacked = apply_layer(stream, active.path, parents=below, expected=diff_id)
+        if content is not None:
+            unpacked = apply_layer(content, active.path, parents=below, expected=diff_id)
+        else:
+            with store.blobs.open(descriptor.digest) as stream:
+                unpacked = apply_layer(stream, active.path, parents=below, expected=diff_id)
         snapshots.commit(active, diff_id, parent, size=unpacked.size, blob=descriptor.digest)
     except BaseException:
         snapshots.remove(active)

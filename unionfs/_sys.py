@@ -75,6 +75,13 @@ def sync_file_system(fd: int) -> None:
     _checked(_syncfs(fd))
 
 
+def start_writing(fd: int, offset: int, length: int) -> None:
+    """The range is on its way to its place, as far as it is not there yet, ``sync_file_range(2)``."""
+    if _sync_file_range(fd, offset, length, _SYNC_RANGE_WRITE) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
 def renameat2(source_fd: int, source: bytes, target_fd: int, target: bytes, flags: int) -> None:
     """``source`` is now ``target``, ``renameat2(2)``."""
     if _renameat2(source_fd, source, target_fd, target, flags) != 0:

@@ -12,6 +12,7 @@ from builder.cli.registry_options import NO_SECRETS, add_registry_options, regis
 from builder.destination import destination
 from builder.errors import BuildError, UsageError
 from builder.progress.plain import format_bytes
+from builder.rootless import become_root
 from layers import platform
 from layers.reference import Reference
 from layers.store import Store
@@ -33,7 +34,7 @@ def parser_pull() -> ArgumentParser:
 
 
 def command_pull(words: Sequence[str]) -> int:
-    """The image is in the store; its digest is on stdout."""
+    """The image is in the store, one of a single platform unpacked as well; its digest is on stdout."""
     arguments = parser_pull().read(words)
     from layers.registry import transfer
 
@@ -41,12 +42,19 @@ def command_pull(words: Sequence[str]) -> int:
     if wanted is not None and arguments.all_platforms:
         raise UsageError("--platform chooses one, --all-platforms takes all: they exclude each other")
     reference = Reference.parse(arguments.image)
+    try:
+        become_root()
+        unpack = True
+    except BuildError:
+        # who cannot unpack, since files belong to others, can still fetch
+        unpack = False
     with Store(arguments.root) as store:
         descriptor = transfer.pull(
             store,
             reference,
             platform=wanted,
             all_platforms=arguments.all_platforms,
+            unpack=unpack,
             settings=registry_settings(arguments, reference.registry),
             progress=transfer_progress(quiet=arguments.quiet),
         )

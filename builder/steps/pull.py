@@ -108,21 +108,25 @@ async def pull(session: Session, base: Base, journal: StepJournal, *, unpack: bo
     """
     if any(session.store.blobs.size(layer.digest) is None for layer in base.manifest.layers):
         tell = follow(journal)
-        await call_blocking(lambda cancel: _fetch(session, base, tell, cancel), threading.Event())
+        await call_blocking(lambda cancel: _fetch(session, base, tell, cancel, unpack=unpack), threading.Event())
         # what the threads have told is shown before the step ends
         await trio.lowlevel.checkpoint()
     if unpack:
         await _place(base.ref, lambda _cancel: ensure_unpacked(session.store, base.manifest, base.config))
 
 
-def _fetch(session: Session, base: Base, tell: Tell, cancel: threading.Event) -> None:
-    """The base is in the store under its name. Raises BaseImageError."""
+def _fetch(session: Session, base: Base, tell: Tell, cancel: threading.Event, *, unpack: bool = False) -> None:
+    """The base is in the store under its name, with ``unpack`` its layers were unpacked as they came.
+
+    Raises BaseImageError.
+    """
     reference = Reference.parse(base.ref.reference)
     with _placed(base.ref):
         transfer.pull(
             session.store,
             reference.with_digest(base.descriptor.digest),
             platform=base.ref.platform,
+            unpack=unpack,
             settings=session.registries,
             progress=tell,
             cancel=cancel,

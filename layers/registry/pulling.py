@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 from layers import gojson, media
 from layers.config import ImageConfig
 from layers.descriptor import Descriptor
+from layers.digest import Digest
 from layers.errors import ContentMismatchError, FormatError
 from layers.manifest import Index, Manifest, parse
 from layers.platform import Platform, host
 from layers.reference import Reference
+from layers.registry.arrivals import Arrivals, unpack_all
 from layers.registry.client import RegistryClient
 from layers.registry.errors import (
     ContentError,
@@ -50,6 +53,8 @@ def pull(
     settings: RegistrySettings,
     progress: Callback | None,
     cancel: threading.Event | None,
+    *,
+    unpack: bool = False,
 ) -> Descriptor:
     """As `layers.registry.transfer.pull`."""
     store.claim()
@@ -61,11 +66,18 @@ def pull(
         blobs = tuple({layer.digest: layer for layer in manifest.layers}.values())
         for blob in blobs:
             reporter.state(blob, "waiting")
-        transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter), blobs)
+        with closing(Arrivals(store, transfer.subject, transfer.stop)) as arrivals:
+            layers = _layers_of(manifest, resolved.config) if unpack else ()
+            with transfer.beside(lambda: unpack_all(store, arrivals, layers)):
+                transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter, arrivals), blobs)
     store.blobs.put(resolved.config, expected=manifest.config)
     store.blobs.put(resolved.raw, expected=resolved.manifest)
     store.tag(reference, resolved.manifest)
     return resolved.manifest
+
+
+def _layers_of(manifest: Manifest, config: bytes) -> tuple[tuple[Descriptor, Digest], ...]:
+    return tuple(zip(manifest.layers, ImageConfig.from_bytes(config).rootfs.diff_ids, strict=True))
 
 
 def pull_all(
@@ -84,7 +96,8 @@ def pull_all(
         blobs = tree.blobs()
         for blob in blobs:
             reporter.state(blob, "waiting")
-        transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter), blobs)
+        with closing(Arrivals(store, transfer.subject, transfer.stop)) as arrivals:
+            transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter, arrivals), blobs)
     for node in tree.walk():
         store.blobs.put(node.found.raw, expected=node.descriptor)
     store.tag(reference, tree.descriptor)
@@ -215,31 +228,45 @@ def _check_platform(config: bytes, wanted: Platform | None, subject: str) -> Non
         raise PlatformMismatchError(subject, f"no image for {want}, there is one for {have}")
 
 
-def _pull_blob(transfer: Transfer, hosts: tuple[str, ...], store: Store, blob: Descriptor, reporter: Reporter) -> None:
+def _pull_blob(
+    transfer: Transfer,
+    hosts: tuple[str, ...],
+    store: Store,
+    blob: Descriptor,
+    reporter: Reporter,
+    arrivals: Arrivals,
+) -> None:
     """The blob is in the store, from the first host that delivers it."""
-    if store.blobs.size(blob.digest) == blob.size:
-        # put looks again, and keeps it from a collection
-        store.blobs.put(iter(()), expected=blob)
+    if store.blobs.refresh(blob.digest, blob.size):
+        arrivals.whole(blob.digest)
         reporter.state(blob, "exists")
         return
     for number, host_name in enumerate(hosts, 1):
         report = reporter.state(blob, "transferring")
         try:
-            _pull_from(transfer.client(host_name), store, blob, report, transfer.subject)
+            _pull_from(transfer.client(host_name), store, blob, report, transfer.subject, arrivals)
         except TransferCancelledError:
             raise
         except RegistryError:
             if number == len(hosts):
                 raise
         else:
+            arrivals.whole(blob.digest)
             reporter.state(blob, "done")
             return
 
 
-def _pull_from(client: RegistryClient, store: Store, blob: Descriptor, report: Report, subject: str) -> None:
+def _pull_from(
+    client: RegistryClient, store: Store, blob: Descriptor, report: Report, subject: str, arrivals: Arrivals
+) -> None:
     blocks = client.read_blob(blob, report)
     try:
-        store.blobs.put(blocks, expected=blob)
+        with store.blobs.writer() as writer:
+            arrivals.begin(blob.digest, writer.path)
+            for block in blocks:
+                writer.write(block)
+                arrivals.grown(blob.digest, writer.size)
+            writer.commit(expected=blob)
     except ContentMismatchError as error:
         raise ContentError(subject, f"{error}; it came from {client.host}") from error
     finally:

@@ -76,6 +76,7 @@ def pull(
     *,
     platform: Platform | None = None,
     all_platforms: bool = False,
+    unpack: bool = False,
     settings: RegistrySettings = DEFAULTS,
     progress: Callback | None = None,
     cancel: threading.Event | None = None,
@@ -84,17 +85,19 @@ def pull(
 
     With ``all_platforms`` it is the whole index, with whatever it lists; else the image for ``platform``, or for this
     machine. Only what is missing travels. When it fails, blobs that came whole stay for the next try; the name is
-    untouched.
+    untouched. With ``unpack`` the layers of the one image are unpacked as they come, the caller being root
+    (`layers.snapshotter`).
 
     Raises:
         RegistryError: see `layers.registry.errors`.
         StoreError: the disk is full and the like.
+        ArchiveError, ContentMismatchError: a layer cannot be unpacked, or is not what the configuration promises.
     """
     from layers.registry import pulling
 
     if all_platforms:
         return pulling.pull_all(store, _parse(reference), settings, progress, cancel)
-    return pulling.pull(store, _parse(reference), platform, settings, progress, cancel)
+    return pulling.pull(store, _parse(reference), platform, settings, progress, cancel, unpack=unpack)
 
 
 def push(

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -60,6 +61,7 @@ class Transfer:
         self._push = push
         self._given = given
         self._companion: Transfer | None = None
+        self._beside: Future[None] | None = None
         self._lock = threading.Lock()
         self._meeting = threading.Lock()  # held while a host is met for the first time, which may take its time
         self._auths: dict[str, ScopedAuth] = {}
@@ -99,8 +101,7 @@ class Transfer:
                 for future in done:
                     future.result()
                 self.look()
-                if self._cancel.is_set():
-                    raise TransferCancelledError(self.subject, "cancelled")
+                self._check()
         except BaseException:
             self.abort()
             for future in futures:
@@ -108,6 +109,33 @@ class Transfer:
             wait(futures)
             raise
         return [future.result() for future in futures]
+
+    def _check(self) -> None:
+        """Nothing happens as long as the caller wants to go on and what runs beside does not fail."""
+        if self._cancel.is_set():
+            raise TransferCancelledError(self.subject, "cancelled")
+        if self._beside is not None and self._beside.done():
+            self._beside.result()
+
+    @contextmanager
+    def beside(self, function: Callable[[], None]) -> Generator[None]:
+        """``function`` runs in a thread of its own while the block does, and has ended with it.
+
+        What it raises is raised when the block has ended, and stops the block's own work.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:
+            future = self._beside = pool.submit(function)
+            try:
+                yield
+                while not future.done():
+                    wait([future], _LOOK_SECONDS)
+                    self._check()
+                future.result()
+            except BaseException:
+                self.abort()
+                raise
+            finally:
+                self._beside = None
 
     def client(self, host: str) -> RegistryClient:
         """The client of the calling thread for this host. Raises RegistryError when the host does not answer."""
