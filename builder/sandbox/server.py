@@ -80,7 +80,8 @@ class Server:
 
     def _patience_ms(self) -> int | None:
         if self._spare is None and not self._ended:
-            return _PREPARE_AFTER_MS if self._children else 0
+            # a step that only takes its namespaces down is held up by nothing
+            return _PREPARE_AFTER_MS if any(self._children.values()) else 0
         return _RETRY_MS if self._lingering else None
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:

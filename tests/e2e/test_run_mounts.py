@@ -102,6 +102,60 @@ def test_private_caches_are_apart_while_in_use_and_locked_ones_in_turn(store: Py
     build(store, context, stages + "FROM busybox\nCOPY --from=s0 /done /0\nCOPY --from=s1 /done /1\n")
 
 
+def test_cache_by_id_seeded_and_for_reading(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    """One id is one directory wherever it is mounted; ``from`` and ``source`` fill a new one; ``ro`` keeps writes out."""
+    build(
+        store,
+        context,
+        "FROM busybox AS seed\nRUN mkdir -p /s/sub && echo seed > /s/sub/file\n"
+        "FROM busybox\n"
+        "RUN --mount=type=cache,id=one,target=/a,from=seed,source=/s/sub,uid=7,gid=8,mode=0750"
+        " stat -c '%a %u %g' /a | grep '750 7 8' && grep seed /a/file && echo more > /a/more\n"
+        "RUN --mount=type=cache,id=one,target=/b test -e /b/more\n"
+        "RUN --mount=type=cache,id=one,target=/b,ro test -e /b/more && ! touch /b/x\n"
+        "RUN --mount=type=cache,id=two,target=/b test ! -e /b/more\n"
+        "RUN --mount=type=cache,target=/c echo c > /c/own && true\n"
+        "RUN --mount=type=cache,id=/c,target=/d test -e /d/own\n",
+    )
+    assert not names_in_layers(store, tmp_path) & {"a", "a/", "b/", "c/", "d/", "b/more"}
+
+
+def test_shared_caches_are_used_at_the_same_time(store: Pybuild, context: Path) -> None:
+    """Each stage waits in its step for what the other one writes."""
+    stages = "".join(
+        f"FROM busybox AS s{number}\n"
+        f"RUN --mount=type=cache,id=meeting,target=/m,sharing=shared touch /m/{number};"
+        f" for i in $(seq 300); do test -e /m/{1 - number} && break; sleep 0.1; done; test -e /m/{1 - number} && touch /done\n"
+        for number in range(2)
+    )
+    build(store, context, stages + "FROM busybox\nCOPY --from=s0 /done /0\nCOPY --from=s1 /done /1\n", "--jobs", "2")
+
+
+def test_every_kind_in_one_step(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    """What each mount is, read back from inside, and that none of them is in the layer."""
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    log = build(
+        store,
+        context,
+        "FROM busybox\n"
+        "RUN --mount=target=/bind --mount=type=cache,target=/cache --mount=type=tmpfs,target=/tmpfs,size=4m"
+        " --mount=type=secret,id=s,target=/secret,env=WORDS --mount=type=secret,id=s,target=/run/other,mode=0440,gid=9"
+        ' printf %s "$WORDS" | cmp - /secret && stat -c "%a %g" /run/other;'
+        " awk '$5 ~ /^.(bind|cache|tmpfs|secret|run.other)$/ {print $5, $6}' /proc/self/mountinfo | sort\n",
+        *("--secret", f"id=s,src={secret}"),
+    )
+    told = [line.split(" ", 2)[2] for line in log.splitlines() if re.match(r"#\d+ [0-9.]+ /", line)]
+    options = {line.split()[0]: set(line.split()[1].split(",")) for line in told}
+    assert "440 9" in log
+    assert options.keys() == {"/bind", "/cache", "/tmpfs", "/secret", "/run/other"}
+    for target, found in options.items():
+        assert {"nosuid", "nodev"} <= found, target
+        assert ("ro" in found) == (target in {"/bind", "/secret", "/run/other"}), target
+    assert {"noexec"} <= options["/secret"]
+    assert names_in_layers(store, tmp_path) <= {"./", "."}
+
+
 def test_tmpfs_is_fresh_and_sized(store: Pybuild, context: Path, tmp_path: Path) -> None:
     build(
         store,
