@@ -8,6 +8,7 @@ message.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -86,7 +87,7 @@ class GitProgram:
                 raise
         self._cancel.check()
         if process.returncode:
-            raise FetchError(f"git repository {shown_remote(self._remote)}: {_reason(errors)}")
+            raise _failed(self._remote, errors)
         return output.decode("utf-8", "surrogateescape")
 
     def succeeds(self, *arguments: str, directory: Path) -> bool:
@@ -102,6 +103,31 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """The program and those it started are gone."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
+
+
+_SSH_COMPLAINTS = (
+    (
+        b"REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "the host has another key than the known one",
+        "if that is right, ssh-keygen -R HOST forgets the old one",
+    ),
+    (
+        b"Host key verification failed",
+        "the key of the host is not known",
+        "ssh-keyscan HOST >>~/.ssh/known_hosts makes it known: compare it with what the host's owner publishes",
+    ),
+    (b"Permission denied (", "no key of the agent is accepted", "ssh-add -l lists the keys of your agent"),
+)
+"""What ssh says before git's last line, which only says that nothing could be read; what it means; what may help."""
+
+
+def _failed(remote: str, errors: bytes) -> FetchError:
+    name = f"git repository {shown_remote(remote)}"
+    if scheme_of(remote) == "ssh":
+        for complaint, meaning, hint in _SSH_COMPLAINTS:
+            if complaint in errors:
+                return FetchError(f"{name}: {meaning}", hints=(hint,))
+    return FetchError(f"{name}: {_reason(errors)}")
 
 
 def _reason(errors: bytes) -> str:
@@ -129,7 +155,7 @@ def _environment(access: Access, remote: str) -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "true",
         "GIT_ALLOW_PROTOCOL": "https:http:git:ssh" + (":file" if local else ""),
-        "GIT_SSH_COMMAND": "ssh -F none -o BatchMode=yes -o IdentityFile=none",
+        "GIT_SSH_COMMAND": _ssh_command(os.environ),
         "GIT_CONFIG_COUNT": str(len(settings)),
     }
     for number, (name, value) in enumerate(settings):
@@ -138,6 +164,16 @@ def _environment(access: Access, remote: str) -> dict[str, str]:
     if access.agent is not None:
         environment["SSH_AUTH_SOCK"] = access.agent
     return environment
+
+
+def _ssh_command(environment: Mapping[str, str]) -> str:
+    """The program with the agent's keys alone and the hosts of the user's home, whoever this process is."""
+    command = "ssh -F none -o BatchMode=yes -o IdentityFile=none"
+    home = environment.get("HOME", "")
+    if not home or '"' in home:
+        return command
+    files = " ".join(f'"{home}/.ssh/{name}"' for name in ("known_hosts", "known_hosts2"))
+    return f"{command} -o {shlex.quote(f'UserKnownHostsFile={files}')}"
 
 
 def _authorization(access: Access, remote: str) -> list[tuple[str, str]]:
