@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from builder.cli.arguments import parse_assignments
@@ -16,6 +16,7 @@ from builder.cli.attend import Signals, Stdio, attend
 from builder.cli.environment import compose
 from builder.cli.images import create_parser
 from builder.cli.parser import ArgumentParser
+from builder.cli.ports import add_ports, check_ports, published, take_ports
 from builder.cli.surroundings import (
     add_surroundings,
     check_surroundings,
@@ -25,6 +26,7 @@ from builder.cli.surroundings import (
     warn,
 )
 from builder.errors import BuildError, UsageError
+from builder.network.ports import Listener
 from builder.rootless import become_root
 from builder.running import Started, fresh_root, started
 from builder.sandbox.spec import SandboxResult, SandboxSpec
@@ -47,6 +49,8 @@ REFUSED = {
     "--health-cmd": _NOTHING_STAYS,
     "--link": "there are no other containers",
     "--volumes-from": "there are no other containers",
+    "-P": "-p publishes the ports that are named",
+    "--publish-all": "-p publishes the ports that are named",
     "--platform": "an image in the store is of one platform",
     "--device": "the command has the usual devices",
     "--userns": "a plain user has a user namespace, root has none",
@@ -66,6 +70,7 @@ def parser_run() -> ArgumentParser:
     )
     parser.refused = REFUSED
     add_surroundings(parser)
+    add_ports(parser)
     parser.add_argument("--rm", action="store_true", help="accepted: what the command writes never stays")
     parser.add_argument("--init", action="store_true", help="accepted: the command is never process 1")
     parser.add_argument("--name", metavar="NAME", help="accepted without effect: nothing refers to a running command")
@@ -81,6 +86,7 @@ def command_run(words: Sequence[str]) -> int:
     """Exit status of the command."""
     arguments = parser_run().read(words)
     check_surroundings(arguments)
+    ports = check_ports(arguments)
     if arguments.name is not None:
         warn("--name has no effect: nothing refers to a running command")
     become_root(arguments.isolation)
@@ -92,9 +98,9 @@ def command_run(words: Sequence[str]) -> int:
             image = session.store.image(arguments.image)
             session.pins.pin(image.config.rootfs.chain_ids[-1:])
         chain = ensure_unpacked(session.store, image.manifest, image.config)
-        with fresh_root(session, chain) as root:
+        with fresh_root(session, chain) as root, take_ports(ports) as listeners:
             spec = _spec(image, arguments, root)
-            return run_spec(spec, root, session, signals, interactive=arguments.interactive)
+            return run_spec(spec, root, session, signals, interactive=arguments.interactive, listeners=listeners)
 
 
 def _spec(image: StoredImage, arguments: argparse.Namespace, root: Root) -> SandboxSpec:
@@ -132,15 +138,25 @@ def _refuse_nothing(entrypoint: str | None) -> NoReturn:
     raise UsageError('--entrypoint "" leaves no program, and no command was given')
 
 
-def run_spec(spec: SandboxSpec, root: Root, session: Session, signals: Signals, *, interactive: bool) -> int:
-    """Exit status of the command of ``spec``, once it has ended and all it wrote is written.
+def run_spec(
+    spec: SandboxSpec,
+    root: Root,
+    session: Session,
+    signals: Signals,
+    *,
+    interactive: bool,
+    listeners: Sequence[Listener] = (),
+) -> int:
+    """Exit status of the command of ``spec``, once it has ended and all it wrote is written; ``listeners`` lead to it.
 
     Raises:
         BuildError: it could not be run.
     """
 
-    def start(stdio: Stdio) -> AbstractContextManager[Started]:
-        return started(session, root, spec, *stdio)
+    @contextmanager
+    def start(stdio: Stdio) -> Generator[Started]:
+        with started(session, root, spec, *stdio) as command, published(command.running, listeners):
+            yield command
 
     result = attend(start, signals, interactive=interactive, tty=spec.tty)
     return status_of(result)

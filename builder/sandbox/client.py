@@ -8,6 +8,7 @@ what kills the step; the server is reaped by `close`, and ends by itself when th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -43,6 +44,7 @@ class Running:
         self._socket = sock
         self._process = process
         self._result: SandboxResult | None = None
+        self._fds: tuple[int, ...] = ()
         self.console: int | None = None
 
     def __enter__(self) -> Self:
@@ -81,6 +83,19 @@ class Running:
         except OSError:
             return
 
+    def whereabouts(self) -> tuple[str, int] | None:
+        """The step's address in the private network and that one's namespace, whose descriptor the caller closes.
+
+        None where the step is not in one, or has ended.
+        """
+        with contextlib.suppress(OSError):
+            wire.send(self._socket, {"op": protocol.WHEREABOUTS})
+        message = self._receive()
+        if message.get("event") == protocol.RESULT:
+            self._result = result_from_json({name: message[name] for name in message if name != "event"})
+        fds, self._fds = self._fds, ()
+        return (str(message["address"]), fds[0]) if fds else None
+
     def await_console(self) -> None:
         """`console` is the step's terminal, or None where the step failed before it had one; the caller closes it."""
         message = self._receive()
@@ -100,6 +115,8 @@ class Running:
             raise SandboxError(f"sandbox server {self._process.describe_end()} while a step was running")
         if received.message.get("event") == protocol.CONSOLE and received.fds:
             self.console = received.fds[0]
+        elif received.message.get("event") == protocol.WHEREABOUTS:
+            self._fds = received.fds
         return received.message
 
 

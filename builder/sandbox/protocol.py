@@ -12,6 +12,8 @@
       │                            │                             │                            │ seccomp, ids, caps
       │◀──────────── console {} + fd ── (tty only) ──────────────┤                            │
       │                            │◀─ failed {stage} ───────────┴────────────────────────────┤ (only if it fails)
+      │ whereabouts ──────────────▶│
+      │◀─── whereabouts {} + fd ───┤ address, and the hub's namespace (private network only)
       │ signal ───────────────────▶│ ── pidfd ──────────────────▶│ ── kill ──────────────────▶│ exec
       │                            │                             │ reaps until the command ends, kills and reaps
       │                            │                             │ all others, lets the root go
@@ -39,6 +41,7 @@ SPAWN = "spawn"
 SPAWNED = "spawned"
 RUN = "run"
 SIGNAL = "signal"
+WHEREABOUTS = "whereabouts"
 CONSOLE = "console"
 RESULT = "result"
 FAILED = "failed"

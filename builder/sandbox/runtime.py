@@ -39,7 +39,7 @@ class Child:
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
         self._notes: tuple[str, ...] = ()
-        self._station: Station | None = None
+        self.station: Station | None = None
         self._warnings: tuple[str, ...] = ()
         is_machine_root = not machine.isolation.user_namespace
         self._device_control = is_machine_root and (kind.insecure or machine.groups.controls_devices)
@@ -50,7 +50,7 @@ class Child:
         self.report, theirs = socket.socketpair()
         try:
             if kind.network == "default":
-                self._station = machine.hub.take()
+                self.station = machine.hub.take()
             self.pid = self._clone(theirs)
             self.pidfd = os.pidfd_open(self.pid)
         except BaseException:
@@ -75,7 +75,7 @@ class Child:
             ),
             join_fds=self._group.join_fds,
             own_network=self.kind.network != "host",
-            station=self._station,
+            station=self.station,
             own_processes=isolation.own_processes,
             pivots=self._machine.pivots,
             confinement=Confinement(
@@ -119,9 +119,9 @@ class Child:
         return network.Surroundings(not outlet.is_private, outlet.resolvers, outlet.host)
 
     def _leave_station(self) -> None:
-        if self._station is not None:
-            self._machine.hub.give_back(self._station)
-            self._station = None
+        if self.station is not None:
+            self._machine.hub.give_back(self.station)
+            self.station = None
 
     def read_report(self) -> bool:
         """The next thing the step's processes have said is known; False when they will say no more.

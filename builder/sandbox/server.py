@@ -193,6 +193,11 @@ class Server:
             return
         for fd in received.fds:
             os.close(fd)
+        if received.message.get("op") == protocol.WHEREABOUTS:
+            station = child.station
+            message = {"event": protocol.WHEREABOUTS, "address": station.address if station else ""}
+            with contextlib.suppress(OSError):
+                wire.send(client, message, [station.hub] if station else [])
         number = received.message.get("signal")
         if received.message.get("op") == protocol.SIGNAL and isinstance(number, int):
             child.signal(number)

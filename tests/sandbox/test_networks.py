@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from builder.network.ports import Port, listening, publish
 from builder.sandbox.client import SandboxServer
 from harness.machine import (
     INNER,
@@ -178,3 +181,32 @@ def test_the_machine_becomes_no_router_for_others(
             assert can_connect(here.own, address)
             assert out(private, rootfs, f"nc -w 3 {INNER} {PORT}").startswith("you are 198.51.100.1")
         running.close()
+
+
+def test_datagrams_are_led_in_and_back(
+    here: Machine, private: SandboxServer, rootfs: Path, probe: Callable[..., Path]
+) -> None:
+    shutil.copy(probe("datagrams"), rootfs / "bin/datagrams")
+    with (
+        listening((Port(53, 0, "127.0.0.1", "udp"),)) as listeners,
+        start(private, rootfs, ("/bin/datagrams",), network="default") as running,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+    ):
+        where = running.whereabouts()
+        assert where
+        publish(listeners, where[1], where[0])
+        os.close(where[1])
+        for client in (first, second):
+            client.connect(listeners[0].socket.getsockname())
+            client.settimeout(0.2)
+        wait_until(lambda: answer(first, b"one") == b"one", "an answer")
+        assert [answer(second, b"two"), answer(first, b"three")] == [b"two", b"three"]
+
+
+def answer(client: socket.socket, data: bytes) -> bytes:
+    try:
+        client.send(data)
+        return client.recv(100)
+    except OSError:
+        return b""

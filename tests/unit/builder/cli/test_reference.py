@@ -23,8 +23,8 @@ def test_every_option_that_works_is_on_the_page_and_no_other(project_root: Path)
         works = {option for action in parser.actions() for option in action.option_strings} - {"-h", "--help"}
         table, _, refused = text.partition("refused:")
         rows = "\n".join(line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `"))
-        assert set(re.findall(r"`(--?[a-z-]+)", rows)) == works, name
-        assert set(re.findall(r"^\| `(--?[a-z-]+)", refused, re.MULTILINE)) == set(parser.refused), name
+        assert set(re.findall(r"`(--?[A-Za-z-]+)", rows)) == works, name
+        assert set(re.findall(r"^\| `(--?[A-Za-z-]+)", refused, re.MULTILINE)) == set(parser.refused), name
 
 
 def test_the_page_does_not_depend_on_where_it_is_made(project_root: Path) -> None:
