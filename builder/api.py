@@ -10,7 +10,7 @@ is given to an image only when the image is whole in the store (`builder.buildin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -151,6 +151,7 @@ def prepare(
         network=options.network,
         extra_hosts=options.extra_hosts,
         ulimits=tuple(map(str, options.limits.ulimits)),
+        capabilities=(*_signed("+", options.cap_add), *_signed("-", options.cap_drop)),
         epoch=graph.source_date_epoch,
         context=open_context(plan.contexts.main, plan.path, confined=bool(plan.contexts.origin)),
         session=session,
@@ -160,6 +161,10 @@ def prepare(
     lookup = Lookup(session, plan, inputs, bases, platforms)
     known = {} if options.no_cache else lookup.find_all(graph)
     return Preparation(options, plan, exports, bases, graph, lookup, known)
+
+
+def _signed(sign: str, names: Iterable[str]) -> list[str]:
+    return [sign + name for name in sorted(set(names))]
 
 
 def _start_servers(preparations: Sequence[Preparation], session: Session) -> None:

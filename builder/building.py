@@ -229,6 +229,9 @@ def _environment(job: Job) -> Environment:
         notice=job.journal.notice,
         noticed=set(),
         allowed=options.allowed,
+        cap_add=options.cap_add,
+        cap_drop=options.cap_drop,
+        cgroup_parent=options.cgroup_parent,
         runtime=None if options.runtime is None else find_runtime(options.runtime),
         ignores_owners=options.ignore_chown_errors and has_one_owner(),
     )

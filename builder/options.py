@@ -66,7 +66,8 @@ class BuildOptions(NamedTuple):
     the store whatever that takes. ``cache_from`` and ``cache_to`` are the fields of those options. ``isolation`` is a
     level of `builder.sandbox.isolation`, or ``auto`` for the strongest that works. ``runtime`` is an OCI runtime, by
     name or path, that steps are handed to.
-    ``ignore_chown_errors`` gives all files to root where nobody else exists (`builder.owners`).
+    ``cap_add`` and ``cap_drop`` are names without ``CAP_``, or ``ALL``; ``cgroup_parent`` is a path below the roots of
+    the control groups. ``ignore_chown_errors`` gives all files to root where nobody else exists (`builder.owners`).
     """
 
     context: str
@@ -100,6 +101,9 @@ class BuildOptions(NamedTuple):
     ignore_chown_errors: bool = False
     attestations: tuple[Attestation, ...] = ()
     annotations: tuple[Annotation, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    cgroup_parent: str | None = None
 
     @property
     def inline_cache(self) -> bool:

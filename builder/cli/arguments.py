@@ -54,6 +54,29 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_capability(text: str) -> str:
+    """The name of a capability without ``CAP_``, or ``ALL``. capabilities(7).
+
+    Raises:
+        argparse.ArgumentTypeError: there is none of that name.
+    """
+    from builder.sandbox.caps import NAMES
+
+    name = text.upper().removeprefix("CAP_")
+    if name not in {*NAMES, "ALL"}:
+        raise argparse.ArgumentTypeError(f"unknown capability {text!r}, expected one such as SYS_PTRACE, or ALL")
+    return name
+
+
+def add_capabilities(parser: argparse.ArgumentParser, whom: str) -> None:
+    """``parser`` takes ``--cap-add`` and ``--cap-drop`` for ``whom``."""
+    for option, what in (("--cap-add", "further"), ("--cap-drop", "dropped")):
+        parser.add_argument(
+            option, action="append", default=[], type=parse_capability, metavar="NAME",
+            help=f"{what} capability of {whom}, or ALL",
+        )  # fmt: skip
+
+
 def parse_assignments(texts: Sequence[str], environment: dict[str, str]) -> dict[str, str]:
     """``NAME=VALUE`` pairs as a mapping; a bare ``NAME`` takes its value from ``environment`` or is left out."""
     pairs: dict[str, str] = {}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from builder.cli.arguments import (
+    add_capabilities,
     parse_agent,
     parse_assignments,
     parse_cache_source,
@@ -121,6 +122,9 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         outputs=tuple(arguments.output),
         network=arguments.network,
         limits=read_limits(arguments),
+        cap_add=tuple(arguments.cap_add),
+        cap_drop=tuple(arguments.cap_drop),
+        cgroup_parent=arguments.cgroup_parent,
         extra_hosts=tuple(arguments.add_host),
         dns=read_dns(arguments),
         jobs=arguments.jobs,
@@ -245,6 +249,8 @@ def _add_attestations(parser: ArgumentParser) -> None:
 
 def _add_surroundings(parser: ArgumentParser) -> None:
     """What steps are given and may do."""
+    add_capabilities(parser, "RUN steps")
+    parser.add_argument("--cgroup-parent", metavar="PATH", help="control group in which those of RUN steps are made")
     parser.add_argument(
         "--secret", action="append", default=[], type=parse_secret, metavar="id=ID,src=FILE",
         help="secret for RUN --mount=type=secret; env=NAME takes it from the environment",

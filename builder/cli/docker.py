@@ -12,9 +12,6 @@ _NO_INSTANCES = "there is one builder, without instances; leave it out"
 REFUSED = {
     "--builder": _NO_INSTANCES,
     "--call": "there is --check",
-    "--cap-add": "a step has docker's default capabilities, or with RUN --security=insecure all",
-    "--cap-drop": "a step has docker's default capabilities",
-    "--cgroup-parent": "each step has a control group of its own",
     "--device": "a step has the usual devices, or with RUN --security=insecure all",
     "--policy": "there are no policies",
     "--security-opt": "the sandbox is not weakened by options; RUN --security=insecure is, with --allow",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from builder.cli.arguments import parse_assignments
+from builder.cli.arguments import add_capabilities, parse_assignments
 from builder.cli.environment import check_variables, read_env_file
 from builder.cli.limits import add_limits, read_limits
 from builder.cli.networks import add_network, read_dns
@@ -49,8 +49,7 @@ def add_surroundings(parser: ArgumentParser) -> None:
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written")
     add_network(parser, "the command")
     parser.add_argument("--hostname", metavar="NAME", default=HOSTNAME, help=f"{HOSTNAME} when left out")
-    parser.add_argument("--cap-add", action="append", default=[], metavar="NAME", help="further capability, or ALL")
-    parser.add_argument("--cap-drop", action="append", default=[], metavar="NAME", help="capability less, or ALL")
+    add_capabilities(parser, "the command")
     parser.add_argument(
         "--privileged", action="store_true", help="all capabilities and system calls, and a writable /sys"
     )

@@ -54,6 +54,7 @@ class KeyInputs(NamedTuple):
     network: str
     extra_hosts: tuple[str, ...]
     ulimits: tuple[str, ...]
+    capabilities: tuple[str, ...]
     epoch: int | None
     context: BuildContext
     session: Session
@@ -110,7 +111,7 @@ def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult
             mounts=[_mount(strength, mount, results, inputs) for mount in operation.mounts],
             ulimits=inputs.ulimits,
             network=inputs.network if operation.network == "default" else operation.network,
-            security=operation.security,
+            security=" ".join((operation.security, *inputs.capabilities)),
             devices=operation.devices,
             stdin="" if operation.script is None else operation.script.content,
             epoch=inputs.epoch,

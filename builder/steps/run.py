@@ -75,6 +75,9 @@ class Environment(NamedTuple):
     notice: Callable[[str], None]
     noticed: set[str]
     allowed: frozenset[str] = frozenset()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    cgroup_parent: str | None = None
     runtime: Runtime | None = None
     ignores_owners: bool = False
 
@@ -333,6 +336,9 @@ def _spec(operation: Run, user: User, home: str, environment: Environment, prepa
         files=prepared.files,
         security="insecure" if operation.security == "insecure" else "sandbox",
         ignore_chown=environment.ignores_owners,
+        cap_add=environment.cap_add,
+        cap_drop=environment.cap_drop,
+        cgroup_parent=environment.cgroup_parent,
         limits=environment.limits,
         runtime=environment.runtime,
     )

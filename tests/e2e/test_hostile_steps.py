@@ -252,3 +252,25 @@ def test_use_is_told_everywhere(small: Pybuild, machine: Machine, tmp_path: Path
     assert [vertex["usage"].keys() for vertex in vertexes if "usage" in vertex] == [usage.keys()]
     failed = build(small, machine, "FROM busybox\nRUN exit 3\n")
     assert len(re.findall(r"used:? [0-9.]+s cpu \(", failed.said)) == 2
+
+
+def test_capabilities_and_parent_group(small: Pybuild, machine: Machine) -> None:
+    """What ``--cap-add`` and ``--cap-drop`` say is in the step, and in its key; its group is where it is to be."""
+    parent = f"pybuild-test-{os.getpid()}"
+    dockerfile = "FROM busybox\nRUN grep -E 'CapBnd|CapEff' /proc/self/status\n"
+    arguments = ("--cap-add", "cap_sys_ptrace", "--cap-drop", "MKNOD", "--cgroup-parent", parent)
+    ended = build(small, machine, dockerfile, *arguments)
+    mask = f"{(0xA80425FB | 1 << 19) & ~(1 << 27):016x}"
+    assert ended.status == 0, ended.said
+    assert ended.said.count(mask) == 2
+    assert mask not in build(small, machine, dockerfile, *arguments).said, "the step is found in the cache"
+    assert f"CapBnd:\t{0xA80425FB:016x}" in build(small, machine, dockerfile).said, "with others it is another step"
+    refused = build(small, machine, dockerfile, "--cap-add", "EVERYTHING")
+    assert (refused.status, "unknown capability 'EVERYTHING'" in refused.said) == (2, True), refused.said
+    outside = build(small, machine, "FROM busybox\nRUN echo outside WORD\n", "--cgroup-parent", "../x")
+    assert "cgroup parent '../x' leads outside" in outside.said
+    with start(small, machine, f"FROM busybox\nRUN {HANG}\n", "--cgroup-parent", parent) as process:
+        started(machine)
+        assert [path for path in Path("/sys/fs/cgroup").rglob(f"{parent}/*") if path.is_dir()]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE_SECONDS)

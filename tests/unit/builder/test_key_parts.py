@@ -92,6 +92,7 @@ class Case(NamedTuple):
     network: str = "default"
     hosts: tuple[str, ...] = ("db:10.0.0.1",)
     ulimits: tuple[str, ...] = ("nofile=64:64",)
+    capabilities: tuple[str, ...] = ()
     epoch: int | None = None
     fetched: FetchedFile = FILE
     commit: GitCommit = COMMIT
@@ -263,6 +264,7 @@ ROWS = (
     changed("RUN: host name", Case(RUN), hostname="h"),
     changed("RUN: name of a host", Case(RUN), hosts=("other:10.0.0.1",)),
     same("RUN: address of a host", Case(RUN), hosts=("db=10.9.9.9",)),
+    changed("RUN: capabilities", Case(RUN), capabilities=("+SYS_PTRACE",)),
     changed("RUN: limits of processes", Case(RUN), ulimits=("nofile=64:65",)),
     changed("RUN --network", Case(RUN), network="none"),
     changed("RUN: network of the build", Case(RUN), network="none"),
@@ -359,7 +361,15 @@ class Laboratory:
             results[rebuilt] = results[rebuilt]._replace(key="another step")
         context = open_context(self._context(case.files))
         given = step_keys.KeyInputs(
-            case.platform, case.network, case.hosts, case.ulimits, case.epoch, context, self.session, {}
+            case.platform,
+            case.network,
+            case.hosts,
+            case.ulimits,
+            case.capabilities,
+            case.epoch,
+            context,
+            self.session,
+            {},
         )
         remote = ()
         if isinstance(case.operation, Copy) and case.operation.is_remote:
