@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from layers.testing.tokens import ISSUER, SERVICE, Signer
+
 PROGRAM = "docker-registry"
 _START_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
@@ -38,7 +40,7 @@ def make_certificates(directory: Path, host: str = "127.0.0.1") -> Certificates:
     ca_key, request, extensions = directory / "ca.key", directory / "server.csr", directory / "extensions"
     kind = "IP" if host.replace(".", "").isdigit() else "DNS"
     extensions.write_text(
-        f"subjectAltName=DNS:localhost,{kind}:{host}\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n"
+        f"subjectAltName=DNS:localhost,{kind}:{host}\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
         "authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
     )
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -59,15 +61,27 @@ def _openssl(*arguments: str) -> None:
 
 
 class DockerRegistry:
-    """A running registry; a context manager. ``users`` (name to password) asks for basic authentication."""
+    """A running registry; a context manager.
+
+    ``users`` (name to password) asks for basic authentication, ``tokens`` for tokens of a server (its address and who
+    signs them), ``clients`` for a certificate that this authority vouches for.
+    """
 
     def __init__(
-        self, directory: Path, *, users: Mapping[str, str] | None = None, certificates: Certificates | None = None
+        self,
+        directory: Path,
+        *,
+        users: Mapping[str, str] | None = None,
+        certificates: Certificates | None = None,
+        tokens: tuple[str, Signer] | None = None,
+        clients: Path | None = None,
     ) -> None:
         self.directory = directory
         self.port = 0
         self._users = users
         self._certificates = certificates
+        self._tokens = tokens
+        self._clients = clients
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -116,7 +130,11 @@ class DockerRegistry:
     def _config(self) -> dict[str, object]:
         http: dict[str, object] = {"addr": self.host, "secret": secrets.token_hex(16)}
         if self._certificates is not None:
-            http["tls"] = {"certificate": str(self._certificates.certificate), "key": str(self._certificates.key)}
+            tls: dict[str, object] = {"certificate": str(self._certificates.certificate)}
+            tls["key"] = str(self._certificates.key)
+            if self._clients is not None:
+                tls["clientcas"] = [str(self._clients)]
+            http["tls"] = tls
         config: dict[str, object] = {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -130,6 +148,10 @@ class DockerRegistry:
             path = self.directory / "htpasswd"
             path.write_text("".join(f"{user}:{_bcrypt(password)}\n" for user, password in self._users.items()))
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(path)}}
+        if self._tokens is not None:
+            realm, signer = self._tokens
+            token = {"realm": realm, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(signer.certificate)}
+            config["auth"] = {"token": token}
         return config
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
@@ -141,6 +163,9 @@ class DockerRegistry:
                         return
                     context = ssl.create_default_context(cafile=self._certificates.authority)
                     context.check_hostname = False  # some are to be refused by those who look
+                    if self._clients is not None:
+                        # it wants to see one from us too
+                        context.load_cert_chain(self._certificates.certificate, self._certificates.key)
                     with context.wrap_socket(plain):
                         return
             except OSError as error:

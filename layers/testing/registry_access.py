@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,10 +21,15 @@ from layers.testing.registry_content import Answer, Request
 _NAME = re.compile(r"/v2/(?P<name>.+?)/(?:blobs|manifests|tags)/")
 
 
+Issue = Callable[[str, tuple[str, ...]], str]
+"""Makes the token for a user (empty: nobody) and scopes of one action each, which it grants."""
+
+
 class Access:
     """Users and tokens. Whoever is in ``users`` may do all; others may pull when ``anonymous`` says so.
 
-    ``realm`` and ``challenge`` replace what the registry would say; ``expires_in`` goes into the tokens' answers.
+    ``realm`` and ``challenge`` replace what the registry would say; ``expires_in`` goes into the tokens' answers, which
+    are made by ``issue``.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class Access:
         realm: str | None = None,
         challenge: str | None = None,
         expires_in: int | None = None,
+        issue: Issue | None = None,
     ) -> None:
         self.kind = kind
         self.users = dict(users)
@@ -45,6 +51,7 @@ class Access:
         self.realm = realm
         self.challenge = challenge
         self.expires_in = expires_in
+        self.issue: Issue = issue or (lambda _user, _scopes: secrets.token_urlsafe(16))
         self.granted: list[tuple[str, ...]] = []
         """The scopes of each token that was given out."""
         self._tokens: dict[str, frozenset[str]] = {}
@@ -101,7 +108,7 @@ class Access:
         if not user and (not self.anonymous or "authorization" in request.headers):
             return Answer(401, {}, b"{}")
         granted = frozenset(one for scope in scopes for one in _split(scope) if user or one.endswith(":pull"))
-        token = secrets.token_urlsafe(16)
+        token = self.issue(user, tuple(sorted(granted)))
         with self._lock:
             self._tokens[token] = granted
             self.granted.append(tuple(scopes))

@@ -18,8 +18,10 @@ from layers.testing.docker_registry import DockerRegistry, free_port, make_certi
 from layers.testing.faults import Corrupt, Drop, DropRequest, Fault, Status, Truncate
 from layers.testing.images import random_image
 from layers.testing.registry import FaultyRegistry
+from layers.testing.registry_access import Access
 from layers.testing.registry_content import Upstream
 from layers.testing.simple import store_image
+from layers.testing.tokens import Signer
 from layers.validate import validate_image
 
 QUICK = Patience(tries=4, first_delay_seconds=0.05, longest_delay_seconds=0.1, read_seconds=20)
@@ -194,6 +196,59 @@ def test_a_certificate_for_another_host(tmp_path: Path, empty: Store, settings: 
         trusting = settings._replace(ca_files=(certificates.authority,))
         with pytest.raises(errors.TlsError, match="certificate refused: IP address mismatch"):
             transfer.pull(empty, f"{registry.host}/demo:1", settings=trusting)
+
+
+def test_certificates_of_one_registry_and_ours(
+    tmp_path: Path, store: Store, empty: Store, image: StoredImage, settings: RegistrySettings
+) -> None:
+    """Where docker and podman keep them; a registry that asks for a certificate of ours gets it."""
+    certificates = make_certificates(tmp_path / "certificates")
+    with DockerRegistry(tmp_path / "registry", certificates=certificates, clients=certificates.authority) as registry:
+        name = f"{registry.host}/secure:1"
+        directory = tmp_path / "certs.d" / registry.host
+        directory.mkdir(parents=True)
+        (directory / "ca.crt").write_bytes(certificates.authority.read_bytes())
+        known = settings._replace(certificates=(tmp_path / "certs.d",))
+        with pytest.raises(errors.ConnectionFailedError):
+            transfer.push(store, "sample:1", name, settings=known)
+        (directory / "client.cert").write_bytes(certificates.certificate.read_bytes())
+        (directory / "client.key").write_bytes(certificates.key.read_bytes())
+        transfer.push(store, "sample:1", name, settings=known)
+        transfer.pull(empty, name, settings=known)
+        assert_same_content(store, image, empty, name)
+        inspected = skopeo("inspect", "--cert-dir", str(directory), f"docker://{name}")
+        assert json.loads(inspected)["Architecture"] == image.config.architecture
+
+
+def test_tokens_of_a_server(
+    tmp_path: Path, store: Store, empty: Store, image: StoredImage, settings: RegistrySettings
+) -> None:
+    """The real registry believes what the server signs: by user and password, and by an identity token."""
+    signer = Signer(tmp_path / "signer")
+    access = Access("bearer", USERS, identity_tokens={"identity": "alice"}, issue=signer.issue)
+    with (
+        FaultyRegistry(access=access) as server,
+        DockerRegistry(tmp_path / "registry", tokens=(f"http://{server.host}/token", signer)) as registry,
+    ):
+        name = f"{registry.host}/team/app:1"
+        with pytest.raises(errors.UnauthorizedError, match="no credentials"):
+            transfer.push(store, "sample:1", name, settings=settings)
+        auth.login(registry.host, "alice", USERS["alice"], settings=settings)
+        digest = transfer.push(store, "sample:1", name, settings=settings)
+        other = f"{registry.host}/other/app:1"
+        assert transfer.push(store, "sample:1", other, settings=settings) == digest
+        assert {scope for granted in access.granted for scope in granted} >= {
+            "repository:team/app:pull,push",
+            "repository:other/app:pull,push",
+        }
+        auth.logout(registry.host, settings=settings)
+        settings.auth_files[0].write_text(json.dumps({"auths": {registry.host: {"identitytoken": "identity"}}}))
+        transfer.pull(empty, name, settings=settings)
+        assert_same_content(store, image, empty, name)
+        assert server.seen("POST", "/token")
+        settings.auth_files[0].write_text(json.dumps({"auths": {registry.host: {"identitytoken": "wrong"}}}))
+        with pytest.raises(errors.UnauthorizedError):
+            transfer.resolve(name, settings=settings)
 
 
 # -- a bad line ------------------------------------------------------------------------------------------------------
