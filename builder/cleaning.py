@@ -12,7 +12,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple
 
-from builder.diskuse import tree_bytes
+from builder.diskuse import BLOCK_BYTES, tree_bytes
 from builder.keptmounts import drop_kept
 from builder.session import Session
 from cache.errors import LockCancelledError
@@ -100,7 +100,22 @@ def prune(
         mounts = drop_kept(session.root, only or EVERY, before_ns, dry_run=dry_run)
         if only is None:
             freed_bytes += _drop_fetched(session, before_ns, dry_run=dry_run)
+            freed_bytes += _drop_set_aside(session, before_ns, dry_run=dry_run)
     return Pruned(len(plan.chain_ids), len(collected.chains), len(mounts), freed_bytes + sum(mounts))
+
+
+def _drop_set_aside(session: Session, before_ns: int, *, dry_run: bool) -> int:
+    """Indexes that could not be used and were put aside before ``before_ns`` are gone; their bytes."""
+    freed_bytes = 0
+    for path in session.cache.set_aside():
+        with suppress(FileNotFoundError):
+            # the time of a rename, rename(2)
+            status = os.stat(path)
+            if status.st_ctime_ns < before_ns:
+                freed_bytes += status.st_blocks * BLOCK_BYTES
+                if not dry_run:
+                    os.unlink(path)
+    return freed_bytes
 
 
 def _drop_fetched(session: Session, before_ns: int, *, dry_run: bool) -> int:

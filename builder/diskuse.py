@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from builder.cachemounts import CACHE_MOUNTS
 
-_BLOCK_BYTES = 512
+BLOCK_BYTES = 512
 """Unit of ``st_blocks``, stat(2)."""
 
 
@@ -36,7 +36,7 @@ def disk_use(root: str) -> DiskUse:
 def tree_bytes(directory: str) -> int:
     """Bytes on disk of a tree, itself included, as du(1) counts them; files with several names count once."""
     try:
-        total = os.lstat(directory).st_blocks * _BLOCK_BYTES
+        total = os.lstat(directory).st_blocks * BLOCK_BYTES
     except FileNotFoundError:
         return 0
     seen: set[int] = set()
@@ -51,5 +51,5 @@ def tree_bytes(directory: str) -> int:
                     if status.st_ino in seen:
                         continue
                     seen.add(status.st_ino)
-                total += status.st_blocks * _BLOCK_BYTES
+                total += status.st_blocks * BLOCK_BYTES
     return total

@@ -19,6 +19,7 @@ from cache.errors import DatabaseUnusableError
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x70794263  # "pyBc"
 BUSY_SECONDS = 10.0
+_ASIDE = ".unusable-"
 
 Warn = Callable[[str], None]
 
@@ -168,10 +169,16 @@ def _is_damage(error: Exception) -> bool:
 def _move_aside(path: str) -> str:
     """The name under which the file and its companions (WAL, shared memory) lie now. Raises OSError."""
     number = 1
-    while os.path.exists(aside := f"{path}.unusable-{number}"):
+    while os.path.exists(aside := f"{path}{_ASIDE}{number}"):
         number += 1
     os.rename(path, aside)
     for suffix in ("-wal", "-shm"):
         if os.path.exists(path + suffix):
             os.rename(path + suffix, aside + suffix)
     return aside
+
+
+def set_aside(path: str) -> list[str]:
+    """The files that were put aside because they could not be used as the index at ``path``."""
+    directory, name = os.path.split(path)
+    return sorted(os.path.join(directory, one) for one in os.listdir(directory) if one.startswith(f"{name}{_ASIDE}"))

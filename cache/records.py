@@ -95,6 +95,12 @@ class BuildCache:
         self.files = FileDigests(self._database)
         """What files of this machine hold; for ``cache.contenthash.fingerprint``."""
 
+    def set_aside(self) -> list[str]:
+        """The files of earlier indexes that were damaged or of another version."""
+        from cache.database import set_aside
+
+        return set_aside(os.path.join(self._root, FILE_NAME))
+
     def close(self) -> None:
         """The file is closed. Idempotent."""
         self._database.close()

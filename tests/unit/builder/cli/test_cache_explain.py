@@ -146,3 +146,19 @@ def test_prune_takes_cache_mounts_that_nobody_uses(tmp_path: Path) -> None:
             assert sorted(os.listdir(store / CACHE_MOUNTS / "d")) == ["0.lock", "1", "1.lock", "2", "2.lock"]
         prune(session, everything=True)
         assert sorted(os.listdir(store / CACHE_MOUNTS / "d")) == ["0.lock", "1.lock", "2.lock"]
+
+
+@pytest.mark.parametrize("damage", [b"no database", b""])
+def test_prune_takes_indexes_that_were_put_aside(context: Path, tmp_path: Path, damage: bytes) -> None:
+    store = tmp_path / "store"
+    build(context, store)
+    (store / "cache.db").write_bytes(damage or (store / "cache.db").read_bytes()[:5000])
+    build(context, store)
+    [aside] = store.glob("cache.db.unusable-*")
+    with Session(str(store)) as session:
+        prune(session, unused_seconds=3600)
+        assert aside.exists(), "it may be looked at"
+        assert prune(session, everything=True, dry_run=True).freed_bytes > 0
+        assert aside.exists()
+        prune(session, everything=True)
+    assert not aside.exists()
