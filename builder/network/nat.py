@@ -12,14 +12,18 @@ from typing import NamedTuple, Self
 
 from builder.network.netlink import ACK, CREATE, NETFILTER, Message, Netlink, attribute, nested, open_socket
 
-INET = 1
+INET, IPV4 = 1, 2
 FORWARD, POSTROUTING = 2, 4
 IIF, OIF, IIFNAME, OIFNAME = 4, 5, 6, 7
 SOURCE_NAT = 100
 
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _TABLES = 10
-_NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
+_NEWTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 3, 4, 6, 7, 8
+CHAIN_HOOK, CHAIN_POLICY = 4, 5
+RULE_HANDLE, RULE_EXPRESSIONS = 3, 4
+"""Attributes of what the kernel lists (nf_tables.h)."""
+
 _OWNER = 2
 _EQUAL, _UNEQUAL = 0, 1
 _REGISTER = 1
@@ -95,8 +99,30 @@ def _batch(*messages: Message) -> tuple[Message, ...]:
     return (Message(_BATCH_BEGIN, frame, 0), *messages, Message(_BATCH_END, frame, 0))
 
 
-def _message(kind: int, body: bytes, flags: int = 0) -> Message:
-    return Message(_TABLES << 8 | kind, struct.pack(">BBH", INET, 0, 0) + body, ACK | CREATE | flags)
+def list_chains() -> Message:
+    """A request for all chains of all families, for `Netlink.dump`."""
+    return _message(_GETCHAIN, b"", family=0)
+
+
+def list_rules(family: int, table: str, chain: str) -> Message:
+    """A request for the rules of a chain, for `Netlink.dump`."""
+    return _message(_GETRULE, _text(1, table) + _text(2, chain), family=family)
+
+
+def insert_rules(family: int, table: str, chain: str, *rules: Rule) -> tuple[Message, ...]:
+    """Requests that put ``rules`` at the beginning of a chain that is somebody else's, all or none."""
+    place = _text(1, table) + _text(2, chain)
+    return _batch(*(_message(_NEWRULE, place + _rule(rule), family=family) for rule in rules))
+
+
+def delete_rules(family: int, table: str, chain: str, *handles: bytes) -> tuple[Message, ...]:
+    """Requests that remove rules by what the kernel calls them."""
+    place = _text(1, table) + _text(2, chain)
+    return _batch(*(_message(_DELRULE, place + attribute(RULE_HANDLE, handle), family=family) for handle in handles))
+
+
+def _message(kind: int, body: bytes, flags: int = 0, family: int = INET) -> Message:
+    return Message(_TABLES << 8 | kind, struct.pack(">BBH", family, 0, 0) + body, ACK | CREATE | flags)
 
 
 def _text(kind: int, text: str) -> bytes:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from builder.network.firewall import let_through, let_through_no_more
 from builder.network.forwarding import PREFIX, Forwarding
 from builder.network.links import End, Links
 from builder.network.nat import (
@@ -118,9 +119,15 @@ def by_pair(ground: Ground) -> Uplink:
         undo.callback(forwarding.close)
         guarded = tuple(map(socket.if_nametoindex, forwarding.changed))
         ground.host.forward(index)
+        if let_through(_device_name(block)):
+            undo.callback(let_through_no_more, _device_name(block))
         name = f"{PREFIX}-{block.number:06x}"
         undo.callback(OwnedTable(name, *host_chains(index, guarded)).close)
         return Uplink("bridge", block, (), block.address(_HOST), mtu, undo.pop_all().close)
+
+
+def _device_name(block: Block) -> str:
+    return f"{PREFIX}{block.number:06x}"
 
 
 def _add_pair(ground: Ground, mtu: int) -> tuple[Block, int]:
@@ -129,7 +136,7 @@ def _add_pair(ground: Ground, mtu: int) -> tuple[Block, int]:
         block = ground.next_block()
         index = _FIRST_INDEX + block.number
         try:
-            near = End(f"{PREFIX}{block.number:06x}", index, mtu=mtu)
+            near = End(_device_name(block), index, mtu=mtu)
             ground.host.add_pair(near, End(NAME, INDEX, mtu=mtu), ground.namespace)
         except FileExistsError:
             continue

@@ -136,15 +136,19 @@ def hub_of(server: SandboxServer) -> int:
     return int(hub)
 
 
+def kill_all(server: SandboxServer) -> None:
+    """The server and its hub are dead, neither had time to clean up."""
+    hub = hub_of(server)
+    os.kill(hub, signal.SIGKILL)
+    os.kill(server.pid, signal.SIGKILL)
+    server.close()
+
+
 def test_killed_it_leaves_only_what_the_next_takes_away(here: Machine, rootfs: Path) -> None:
     before = state(here)
     server = SandboxServer.start(network="default")
     assert out(server, rootfs, "true") == ""
-    hub = hub_of(server)
-    os.kill(server.pid, signal.SIGSTOP)  # else it would clean up when it misses its hub
-    os.kill(hub, signal.SIGKILL)
-    os.kill(server.pid, signal.SIGKILL)
-    server.close()
+    kill_all(server)
     wait_until(lambda: state(here)[:3] == before[:3], "devices, tables and routes to be gone")
     assert here.forwarding("up0") == "1"
     with SandboxServer.start(network="default") as following:
@@ -181,6 +185,55 @@ def test_the_machine_becomes_no_router_for_others(
             assert can_connect(here.own, address)
             assert out(private, rootfs, f"nc -w 3 {INNER} {PORT}").startswith("you are 198.51.100.1")
         running.close()
+
+
+def rules_of_iptables() -> list[str]:
+    return subprocess.run(
+        ["iptables-nft", "-S", "FORWARD"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+def test_a_firewall_of_iptables_lets_steps_through_and_has_its_rules_back(here: Machine, rootfs: Path) -> None:
+    for rule in ("-P FORWARD DROP", "-A FORWARD -s 10.99.0.0/16 -j ACCEPT"):
+        run("iptables-nft", *rule.split())
+    before = rules_of_iptables()
+    with greeting(here.outside):
+        with SandboxServer.start(network="default") as server:
+            assert out(server, rootfs, ASK_OUTSIDE) == f"you are {MACHINE}"
+            (device,) = (name for name in here.links() if name.startswith("pybuild"))
+            assert sorted(set(rules_of_iptables()) - set(before)) == [
+                f"-A FORWARD -i {device} -j ACCEPT",
+                f"-A FORWARD -o {device} -j ACCEPT",
+            ]
+        assert rules_of_iptables() == before
+        server = SandboxServer.start(network="default")
+        assert out(server, rootfs, "true") == ""
+        kill_all(server)
+        wait_until(lambda: not [name for name in here.links() if name.startswith("pybuild")], "the device to be gone")
+        assert rules_of_iptables() != before
+        with SandboxServer.start(network="default") as server:
+            assert out(server, rootfs, ASK_OUTSIDE) == f"you are {MACHINE}"
+    assert rules_of_iptables() == before
+
+
+@pytest.mark.parametrize("table", ["inet mine", "inet firewalld"])
+def test_a_firewall_that_is_not_for_us_to_change_is_told(here: Machine, rootfs: Path, table: str) -> None:
+    policy = "accept" if "firewalld" in table else "drop"
+    run("nft", "add", "table", *table.split())
+    hook = f"{{ type filter hook forward priority 10; policy {policy}; }}"
+    run("nft", "add", "chain", *table.split(), "closed", hook)
+    rules = here.rules()
+    path = os.environ["PATH"]
+    os.environ["PATH"] = ""
+    try:
+        with SandboxServer.start(network="default") as server, greeting(here.outside):
+            ran = shell(server, rootfs, ASK_OUTSIDE)
+    finally:
+        os.environ["PATH"] = path
+    assert (ran.status, ran.out) == (0, f"you are {MACHINE}\n")
+    reason = f"bridge: chain 'closed' of the firewall's table '{table.split()[1]}' drops packets"
+    assert reason in ran.result.warnings[0]
+    assert here.rules() == rules
 
 
 def test_datagrams_are_led_in_and_back(
