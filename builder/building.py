@@ -39,6 +39,7 @@ from builder.results import StepResult
 from builder.runtimes import find_runtime
 from builder.sandbox.client import SandboxError
 from builder.sandbox.isolation import AUTO
+from builder.sandbox.spec import HOSTNAME
 from builder.schedule import Finished, required_steps, run_graph
 from builder.session import Session
 from builder.steps import pull
@@ -232,6 +233,7 @@ def _environment(job: Job) -> Environment:
         cap_add=options.cap_add,
         cap_drop=options.cap_drop,
         cgroup_parent=options.cgroup_parent,
+        hostname=options.hostname or HOSTNAME,
         runtime=None if options.runtime is None else find_runtime(options.runtime),
         ignores_owners=options.ignore_chown_errors and has_one_owner(),
     )

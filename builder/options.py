@@ -66,6 +66,7 @@ class BuildOptions(NamedTuple):
     the store whatever that takes. ``cache_from`` and ``cache_to`` are the fields of those options. ``isolation`` is a
     level of `builder.sandbox.isolation`, or ``auto`` for the strongest that works. ``runtime`` is an OCI runtime, by
     name or path, that steps are handed to.
+    ``hostname`` is that of steps that name none, empty for the usual one.
     ``cap_add`` and ``cap_drop`` are names without ``CAP_``, or ``ALL``; ``cgroup_parent`` is a path below the roots of
     the control groups. ``ignore_chown_errors`` gives all files to root where nobody else exists (`builder.owners`).
     """
@@ -99,6 +100,7 @@ class BuildOptions(NamedTuple):
     isolation: str = "auto"
     runtime: str | None = None
     ignore_chown_errors: bool = False
+    hostname: str = ""
     attestations: tuple[Attestation, ...] = ()
     annotations: tuple[Annotation, ...] = ()
     cap_add: tuple[str, ...] = ()

@@ -62,8 +62,12 @@ def command_build(words: Sequence[str]) -> int:
         from builder.cli.check import check_and_print
 
         return check_and_print(options, root=arguments.root)
-    from builder.api import build_or_reuse
     from builder.progress import create_progress
+
+    if arguments.verify_reproducible:
+        from builder.reproducing import build_reproducibly as build_or_reuse
+    else:
+        from builder.api import build_or_reuse
 
     mode = "quiet" if arguments.quiet else arguments.progress
     progress = create_progress(mode, sys.stderr, time.monotonic_ns)
@@ -74,6 +78,7 @@ def command_build(words: Sequence[str]) -> int:
         result = build_or_reuse(options, root=arguments.root, emit=progress, sources=sources, tick=progress.tick)
     except BuildError as error:
         progress.close()
+        sys.stderr.writelines(f"{line}\n" for line in getattr(error, "differences", ()))
         sys.stderr.write(render(error, sources) + "\n")
         return error.exit_status
     except BaseException:
@@ -206,6 +211,10 @@ def _add_cache(parser: ArgumentParser) -> None:
         "--explain", action="store_true", help="say for each step that is run why the cache has no result"
     )
     parser.add_argument("--check", action="store_true", help="check the Dockerfile and build nothing")
+    parser.add_argument(
+        "--verify-reproducible", action="store_true",
+        help="build twice without the cache first; where the results differ, tell in which files and give out nothing",
+    )  # fmt: skip
     parser.add_argument("--pull", action="store_true", help="ask the registry for newer bases")
 
 

@@ -78,6 +78,7 @@ class Environment(NamedTuple):
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     cgroup_parent: str | None = None
+    hostname: str = HOSTNAME
     runtime: Runtime | None = None
     ignores_owners: bool = False
 
@@ -325,7 +326,7 @@ def _spec(operation: Run, user: User, home: str, environment: Environment, prepa
         env=(*operation.env, *defaults, *proxies, *prepared.env),
         cwd=operation.cwd,
         user=user,
-        hostname=operation.hostname or HOSTNAME,
+        hostname=operation.hostname or environment.hostname,
         network=sandbox_network(operation.network, environment.network),
         extra_hosts=environment.extra_hosts,
         dns=environment.dns.servers,

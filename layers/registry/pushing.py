@@ -89,7 +89,10 @@ def _put(client: Callable[[], RegistryClient], found: Manifest | Index, name: st
 
 def _read(store: Store, source: Reference | str | StoredImage, platform: Platform | None) -> Node:
     """What is to be pushed: the whole index that a name stands for, or one image. Raises LayersError."""
+    at_hand: dict[Digest, bytes] = {}
     if isinstance(source, StoredImage):
+        # a manifest need not lie in the store to be pushed
+        at_hand[source.manifest.digest] = source.manifest.raw
         top, shown = source.descriptor, str(source.names[0] if source.names else source.descriptor.digest)
     else:
         found = store.find(source) if platform is None else None
@@ -97,7 +100,7 @@ def _read(store: Store, source: Reference | str | StoredImage, platform: Platfor
 
     def read(descriptor: Descriptor) -> bytes:
         try:
-            return store.blobs.read(descriptor.digest)
+            return at_hand.get(descriptor.digest) or store.blobs.read(descriptor.digest)
         except BlobNotFoundError as error:
             which = f" for {descriptor.platform}" if descriptor.platform is not None else f" {descriptor.digest}"
             raise BlobNotFoundError(f'image "{shown}": its manifest{which} is not in the store') from error
