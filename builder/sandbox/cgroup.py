@@ -48,7 +48,8 @@ class Hierarchy(NamedTuple):
 def parse_hierarchies(cgroup_text: str, mountinfo_text: str, *, every: bool = False) -> tuple[Hierarchy, ...]:
     """The hierarchies a process lives in, from its /proc/PID/cgroup and /proc/PID/mountinfo. cgroups(7), proc(5).
 
-    ``every``: those of version 1 as well that have none of the controllers used here.
+    ``every``: those of version 1 as well that have none of the controllers used here. Of several mounts of the one
+    hierarchy of version 2 the first counts.
     """
     own_by_name: dict[str, str] = {}
     for line in cgroup_text.splitlines():
@@ -60,6 +61,8 @@ def parse_hierarchies(cgroup_text: str, mountinfo_text: str, *, every: bool = Fa
         columns, (kind, _source, options) = before.split(), after.split(" ", 2)
         mount_root, mount_point = _unescape(columns[3]), _unescape(columns[4])
         if kind == "cgroup2":
+            if any(hierarchy.version == _V2 for hierarchy in found):
+                continue
             own, controllers = own_by_name.get(""), _words(read(f"{mount_point}/cgroup.controllers"))
         elif kind == "cgroup":
             words = frozenset(options.split(","))

@@ -9,11 +9,9 @@ from pathlib import Path
 from harness.bases import made
 from harness.pybuild import PROJECT
 
+OWN = ("unionfs", "layers", "cache", "builder")
 PACKAGES = (
-    "unionfs",
-    "layers",
-    "cache",
-    "builder",
+    *OWN,
     "trio",
     "outcome",
     "sniffio",
@@ -22,6 +20,8 @@ PACKAGES = (
     "sortedcontainers",
     "idna",
 )
+_UNCOMPILED = shutil.ignore_patterns("__pycache__")
+_CLIENT = Path("tests", "sandbox", "rootless_client.py")
 
 
 def place_packages(directory: Path) -> None:
@@ -30,6 +30,20 @@ def place_packages(directory: Path) -> None:
         found = importlib.util.find_spec(name)
         assert found is not None
         assert found.origin is not None
-        source = PROJECT / name if (PROJECT / name).is_dir() else Path(found.origin).parent
-        shutil.copytree(source, directory / "lib" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        source = PROJECT / name if name in OWN else Path(found.origin).parent
+        shutil.copytree(source, directory / "lib" / name, ignore=_UNCOMPILED)
     shutil.copy(made("busybox"), directory / "busybox.tar")
+
+
+def place_client(root: Path) -> None:
+    """`placed_client` is there, with what it imports: a checkout in root's home is nothing that another user can read."""
+    client = placed_client(root)
+    client.parent.mkdir(parents=True)
+    for name in (*OWN, "tests/harness"):
+        shutil.copytree(PROJECT / name, client.parents[2] / name, ignore=_UNCOMPILED)
+    shutil.copy(PROJECT / _CLIENT, client)
+
+
+def placed_client(root: Path) -> Path:
+    """The program of tests/sandbox that runs steps over ``root`` as whoever calls it."""
+    return root.parent / "checkout" / _CLIENT

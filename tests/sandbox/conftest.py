@@ -13,6 +13,7 @@ import pytest
 
 from builder.sandbox.client import SandboxServer
 from harness.abilities import NOBODY
+from harness.portable import place_client
 from harness.sandbox import Ran, Reader, run_in
 
 DIRECTORIES = ("proc", "sys", "dev", "etc", "tmp", "root", "bin", "srv")
@@ -63,12 +64,13 @@ def rootfs(busybox_template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_root(rootfs: Path) -> Iterator[Path]:
-    """The root where a plain user reaches it, and owns it."""
+    """The root where a plain user reaches it, and owns it; ``placed_client`` runs steps there."""
     directory = Path(tempfile.mkdtemp(prefix="pyb-rootless-", dir="/tmp"))
     try:
         directory.chmod(0o755)
         root = directory / "root"
         subprocess.run(["cp", "-a", rootfs, root], check=True)
+        place_client(root)
         subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", directory], check=True)
         yield root
     finally:

@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from builder.sandbox.delegation import MEMBERS, give_back, vacate
-from harness.abilities import AS_NOBODY, NOBODY
+from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
+from harness.portable import placed_client
 from harness.waiting import wait_until
-from sandbox.test_rootless import CLIENT, open_root, plain_interpreter
-
-__all__ = ["open_root"]
 
 pytestmark = pytest.mark.sandbox
 
@@ -101,7 +99,7 @@ def run_as_user(group: Path, root: Path, *steps: dict[str, object]) -> list[list
         'for file in /etc/subuid /etc/subgid; do mount --bind "$1" $file; done; shift\n'
         'awk \'$3 == "cgroup" {print $2}\' /proc/mounts | while read mounted; do umount "$mounted"; done\n' + JOIN
     )
-    program = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), CLIENT, root, *map(json.dumps, steps)]
+    program = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), placed_client(root), root, *map(json.dumps, steps)]
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, group, root.parent / "subids", *program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr

@@ -171,11 +171,11 @@ def test_level_that_cannot_be_had(rootfs: Path) -> None:
 
 def test_where_pivoting_is_refused_the_root_is_covered(rootfs: Path) -> None:
     (rootfs / "marker").touch()
-    script = f"ls -d /../../marker; {UPWARDS}; umount / 2>&1; cut -d ' ' -f 5 /proc/self/mountinfo | head -n 1; grep NSpid /proc/self/status"
+    script = f"ls -d /../../marker; {UPWARDS}; grep NSpid /proc/self/status"
     project = Path(__file__).parents[2]
     command = [sys.executable, "-c", WITHOUT_PIVOT, project, project / "tests", rootfs, script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     level, status, out, err, error = json.loads(done.stdout)
     assert (level, status, error) == ("full", 0, None), err
-    assert "proc" not in out
     assert out.splitlines()[0] == "/../../marker"
+    assert "proc" not in out

@@ -13,10 +13,10 @@ import pytest
 
 from harness.abilities import AS_NOBODY, plain_interpreter
 from harness.machine import ANSWER, MACHINE, OUTSIDE, PORT, Machine, greeting, machine, resolving
+from harness.portable import placed_client
 
 pytestmark = pytest.mark.sandbox
 
-CLIENT = Path(__file__).parent / "rootless_client.py"
 ALONE = "no private network can be made here, steps use that of the host"
 # in a mount namespace of its own: other subordinate ids and name servers, those of systemd-resolved among them
 PREPARE = """set -e
@@ -58,7 +58,13 @@ class Place:
             assert target, f"{name} is not installed"
             (found / name).symlink_to(target)
         step = {"argv": ["sh", "-c", script], "network": "default", **fields}
-        client = [plain_interpreter(), "-u", CLIENT, self.directory / "root", json.dumps(step)]
+        client = [
+            plain_interpreter(),
+            "-u",
+            placed_client(self.directory / "root"),
+            self.directory / "root",
+            json.dumps(step),
+        ]
         command = ["unshare", "-m", "--propagation", "private", "sh", "-c", PREPARE, "sh", self.directory, OUTSIDE]
         command += [*before, "env", "-i", "HOME=/", f"PATH={found}", *client]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")

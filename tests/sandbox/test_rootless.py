@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
+from harness.portable import placed_client
 
 pytestmark = pytest.mark.sandbox
 
-CLIENT = Path(__file__).parent / "rootless_client.py"
 RANGE = (200_000, 65_536)
 
 
@@ -23,7 +23,7 @@ def run_as_user(root: Path, *steps: dict[str, Any], subordinate: bool) -> tuple[
     names = root.parent / "subids"
     names.write_text(f"nobody:{RANGE[0]}:{RANGE[1]}\n" if subordinate else "")
     script = 'set -e; mount --bind "$1" /etc/subuid; mount --bind "$1" /etc/subgid; shift; exec "$@"'
-    program = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), CLIENT, root, *map(json.dumps, steps)]
+    program = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), placed_client(root), root, *map(json.dumps, steps)]
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", names, *program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
@@ -79,7 +79,7 @@ def test_step_without_groups_says_so(open_root: Path) -> None:
 def test_machine_without_user_namespaces(open_root: Path) -> None:
     """A chroot: user namespaces can't be made in one (user_namespaces(7)), so one clear message is all."""
     script = 'set -e; mount --rbind / "$1"; shift; exec "$@"'
-    inner = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), CLIENT, open_root]
+    inner = [*AS_NOBODY, "env", "HOME=/", plain_interpreter(), placed_client(open_root), open_root]
     place = open_root.parent / "host"
     place.mkdir()
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", place, "chroot", place, *inner]

@@ -39,6 +39,12 @@ def test_version_two(tmp_path: Path) -> None:
     assert bases_of(found[0]) == (f"{tmp_path}/user.slice/s", str(tmp_path))
 
 
+def test_version_two_mounted_twice_is_one_hierarchy(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("memory\n")
+    mounts = mountinfo("/", str(tmp_path), "cgroup2", "rw") + mountinfo("/", "/elsewhere", "cgroup2", "rw")
+    assert [hierarchy.root for hierarchy in parse_hierarchies("0::/\n", mounts)] == [str(tmp_path)]
+
+
 @pytest.mark.parametrize(("root", "own"), [("/docker/a", ""), ("/docker", "a"), ("/elsewhere", ""), ("/", "docker/a")])
 def test_group_below_a_mount_of_a_part(root: str, own: str) -> None:
     found = parse_hierarchies("4:memory:/docker/a\n", mountinfo(root, "/cg", "cgroup", "rw,memory"))
