@@ -6,7 +6,6 @@ can be made, none is, and the notes of the step's `Group` say what it does witho
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 
@@ -219,13 +218,17 @@ def _gives(base: str, wanted: frozenset[str]) -> bool:
 
 
 def _enable(base: str, controllers: frozenset[str]) -> frozenset[str]:
-    """Those of ``controllers`` that groups below ``base`` have, after asking for them. cgroup-v2.rst."""
+    """Those of ``controllers`` that groups below ``base`` have, after asking for them.
+
+    A group with members is left as it is: it can't give all, and once it gave some it would be the root of a threaded
+    subtree, in which no process has a place (cgroup-v2.rst, "Threads"). The root of the hierarchy has no type, and may.
+    """
     control = f"{base}/cgroup.subtree_control"
     enabled = frozenset(read(control).split())
+    if os.path.exists(f"{base}/cgroup.type") and read(f"{base}/cgroup.procs"):
+        return enabled & controllers
     offered = frozenset(read(f"{base}/cgroup.controllers").split())
     for controller in sorted((controllers - enabled) & offered):
-        # refused with EBUSY where processes live in ``base`` itself, which version 2 doesn't allow beside controllers
-        with contextlib.suppress(OSError):
-            if write(control, f"+{controller}"):
-                enabled |= {controller}
+        if write(control, f"+{controller}"):
+            enabled |= {controller}
     return enabled & controllers

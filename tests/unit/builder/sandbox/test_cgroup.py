@@ -87,6 +87,25 @@ def test_version_two_without_controllers_is_noted_and_limits_refused(tmp_path: P
     group.release_joins()
 
 
+def test_group_with_members_is_left_as_it_is(tmp_path: Path) -> None:
+    """Giving on the controllers it can would make it the root of a threaded subtree."""
+    own = tmp_path / "session.scope"
+    own.mkdir()
+    for group in (tmp_path, own):
+        (group / "cgroup.controllers").write_text("cpu pids\n")
+        (group / "cgroup.subtree_control").touch()
+        (group / "cgroup.procs").write_text("1\n")
+    (own / "cgroup.type").write_text("domain\n")
+    slice_ = Slice((Hierarchy(2, str(tmp_path), "session.scope", frozenset({"cpu", "pids"})),), "pybuild-0-1-1")
+    (tmp_path / "pybuild-0-1-1/1").mkdir(parents=True)
+    (tmp_path / "pybuild-0-1-1/1/cgroup.procs").touch()
+    slice_.make(None, frozenset(), confine_devices=False).release_joins()
+    assert (own / "cgroup.subtree_control").read_text() == ""
+    assert not (own / "pybuild-members").exists()
+    # the last word written: the root of the hierarchy has no type, and may have members
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+pids"
+
+
 def test_machine_without_cgroups() -> None:
     group = Slice((), "pybuild-0-1-1").make(None, frozenset(), confine_devices=True)
     assert (group.join_fds, group.views(), group.close()) == ((), (), True)
