@@ -2,7 +2,8 @@
 
 On the cached-build path. Invariants: nothing outside the directory is read, whatever links it holds; what is excluded
 isn't there; all files count as root's; listings are sorted and memory is bounded by the largest directory.
-Source of the rules: "Dockerfile reference, .dockerignore"; ``<Dockerfile>.dockerignore`` wins over ``.dockerignore``.
+Source of the rules: "Dockerfile reference, .dockerignore"; ``<Dockerfile>.dockerignore`` wins over ``.dockerignore``,
+and that over ``.containerignore``, which podman and buildah know.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cache.hosttree import HostEntry, Visit, host_entry, walk
 
 _OWNER = (0, 0)
 IGNORE_FILE = ".dockerignore"
+_OTHER_IGNORE_FILE = ".containerignore"
 _MOST_IGNORE_BYTES = 16 << 20
 
 
@@ -168,7 +170,7 @@ def open_context(
     directory = os.fspath(root)
     if not os.path.isdir(directory):
         raise ContextError(f"context {directory!r} is not a directory")
-    candidates = [os.path.join(directory, IGNORE_FILE)]
+    candidates = [os.path.join(directory, name) for name in (IGNORE_FILE, _OTHER_IGNORE_FILE)]
     if dockerfile is not None:
         candidates.insert(0, os.fspath(dockerfile) + IGNORE_FILE)
     for path in candidates:

@@ -27,7 +27,8 @@ from layers.platform import Platform, host
 from layers.platform import parse as parse_platform
 from layers.store import Store
 
-_NAMES = ("Dockerfile", "dockerfile")
+_NAMES = ("Dockerfile", "dockerfile", "Containerfile")
+"""The first that is there; the last is the name that podman and buildah know."""
 _LARGEST_DOCKERFILE_BYTES = 16 << 20
 
 

@@ -176,7 +176,12 @@ def _add_input(parser: ArgumentParser) -> None:
     """What is built."""
     parser.add_argument("context", metavar="CONTEXT", help=_CONTEXT_HELP)
     parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name of the result")
-    parser.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile; - reads it from stdin")
+    parser.add_argument(
+        "-f",
+        "--file",
+        metavar="PATH",
+        help="the Dockerfile; - reads it from stdin; Dockerfile, dockerfile or Containerfile in CONTEXT when left out",
+    )
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="value of an ARG")
     parser.add_argument(
         "--build-context", action="append", default=[], type=parse_context, metavar="NAME=CONTEXT",

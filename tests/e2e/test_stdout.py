@@ -1,4 +1,4 @@
-"""What stands on stdout is data alone, and a signal that ends a build before anything runs ends it as later."""
+"""What stands on stdout is data alone; which file is built; how a signal ends what has not begun."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ def test_a_directory_is_not_stdout(pybuild: Pybuild, context: Path) -> None:
     done = pybuild.attempt("build", "-o", "type=local,dest=-", context)
     assert done.returncode == 2
     assert "type=tar can go there" in done.stderr
+
+
+def test_a_containerfile_is_found_where_there_is_no_dockerfile(pybuild: Pybuild, context: Path) -> None:
+    (context / "Dockerfile").rename(context / "Containerfile")
+    assert "load build definition from Containerfile" in pybuild.run("build", "--progress", "plain", context).stderr
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY a /b\n")
+    assert "load build definition from Dockerfile" in pybuild.run("build", "--progress", "plain", context).stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -195,6 +195,13 @@ class TestIgnoreFile:
         assert chosen(context, copy("app.*")) == ["app.py"]
         assert chosen(context, copy("*.md")) == []
 
+    def test_that_of_podman_counts_where_there_is_no_other(self, directory):
+        (directory / ".containerignore").write_text("*.md")
+        assert open_context(directory).ignore_name == ".containerignore"
+        assert chosen(open_context(directory), copy("app.*", "*.md")) == ["app.py"]
+        (directory / ".dockerignore").write_text("*.py")
+        assert chosen(open_context(directory), copy("app.*", "*.md")) == ["readme.md"]
+
     def test_none(self, directory):
         assert chosen(open_context(directory, directory / "Dockerfile"), copy("*.md")) == ["readme.md"]
 
