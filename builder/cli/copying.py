@@ -11,8 +11,9 @@ from builder.cli.images import create_parser
 from builder.cli.parser import ArgumentParser
 from builder.cli.registry_options import NO_SECRETS, add_registry_options, registry_settings
 from builder.cli.transfer import transfer_progress
-from builder.errors import UsageError
+from builder.errors import BuildError, UsageError
 from layers import platform
+from layers.errors import ImageNotFoundError
 from layers.reference import Reference
 from layers.store import Store
 
@@ -58,7 +59,13 @@ def command_copy(words: Sequence[str]) -> int:
     sides = Sides(_settings(arguments, source, "src"), _settings(arguments, target, "dest"), _output(target))
     with Store(arguments.root) as store:
         progress = transfer_progress(quiet=arguments.quiet)
-        digest = copy(store, source, target, wanted, sides, progress=progress)
+        try:
+            digest = copy(store, source, target, wanted, sides, progress=progress)
+        except ImageNotFoundError as error:
+            if source.kind != "store":
+                raise BuildError(str(error)) from error
+            hints = (f"docker://{source.name} is the one in a registry", "pybuild images lists what is there")
+            raise BuildError(str(error), hints=hints) from error
     sys.stdout.write(f"{digest}\n")
     return 0
 

@@ -14,6 +14,7 @@ from builder.errors import BuildError, UsageError
 from builder.progress.plain import format_bytes
 from builder.rootless import become_root
 from layers import platform
+from layers.errors import BlobNotFoundError
 from layers.reference import Reference
 from layers.store import Store
 
@@ -87,16 +88,20 @@ def command_push(words: Sequence[str]) -> int:
     digests: list[str] = []
     with Store(arguments.root) as store:
         for target, tags in _by_repository(targets):
-            digest = transfer.push(
-                store,
-                arguments.image,
-                target,
-                tags=tags,
-                platform=None if arguments.platform is None else platform.parse(arguments.platform),
-                settings=registry_settings(arguments, target.registry),
-                compression=arguments.compression,
-                progress=transfer_progress(quiet=arguments.quiet),
-            )
+            try:
+                digest = transfer.push(
+                    store,
+                    arguments.image,
+                    target,
+                    tags=tags,
+                    platform=None if arguments.platform is None else platform.parse(arguments.platform),
+                    settings=registry_settings(arguments, target.registry),
+                    compression=arguments.compression,
+                    progress=transfer_progress(quiet=arguments.quiet),
+                )
+            except BlobNotFoundError as error:
+                hints = () if arguments.platform else ("--platform OS/ARCH sends one platform that is here",)
+                raise BuildError(str(error), hints=hints) from error
             digests.append(digest)
     # the same everywhere: it depends on the image and on the compression alone
     if arguments.digestfile is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -101,4 +103,26 @@ def test_layers_that_are_not_what_the_configuration_says(
     transfer.push(store, "wrong:1", name, settings=settings, compression="none")
     with pytest.raises(LayersError, match="layer has the diff ID"):
         transfer.pull(empty, name, unpack=True, settings=settings)
+    assert_nothing_left(empty)
+
+
+def test_cancel_while_a_layer_is_unpacked(
+    registry: FaultyRegistry, empty: Store, pushed: str, settings: RegistrySettings
+) -> None:
+    cancel = threading.Event()
+    registry.fail("GET", "/blobs/", Stall(2_000), skip=1)
+
+    def stop_when_begun() -> None:
+        while not registry.arrived("GET", "/blobs/"):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        cancel.set()
+
+    watcher = threading.Thread(target=stop_when_begun)
+    watcher.start()
+    try:
+        with pytest.raises(errors.TransferCancelledError):
+            transfer.pull(empty, pushed, unpack=True, settings=settings, cancel=cancel)
+    finally:
+        watcher.join()
     assert_nothing_left(empty)
