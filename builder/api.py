@@ -9,6 +9,7 @@ is given to an image only when the image is whole in the store (`builder.buildin
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -207,6 +208,7 @@ def _finish_cached(preparations: Sequence[Preparation], session: Session, journa
     try:
         images = assemble_all(preparations, [one.known for one in preparations])
         result = finish(preparations, images, session, step)
+        record(preparations, images, [one.known for one in preparations], session)
     except BaseException as error:
         step.finish(Outcome.FAILED, str(error))
         raise
@@ -252,6 +254,23 @@ def finish(
     )
     predicates = {str(platform): each for platform, each in zip(platforms, said, strict=True)}
     return BuildResult(exported, {}, work, predicates)
+
+
+def record(
+    preparations: Sequence[Preparation],
+    images: Sequence[Image],
+    results: Sequence[Mapping[StepId, StepResult]],
+    session: Session,
+) -> None:
+    """Somebody can walk into the steps of the images later; one that was recorded before is left alone."""
+    for one, image, own in zip(preparations, images, results, strict=True):
+        last = one.graph.final
+        if last is None or os.path.exists(f"{session.root}/builds/{image.id.hex}.json"):
+            continue
+        from builder.buildrecord import begin_of, make_record, path_of, write_record
+
+        made = make_record(one.plan.dockerfile.source.name, one.graph, own, last, begin_of(one.graph.config))
+        write_record(path_of(session.root, image.id), made.to_json())
 
 
 def _assemble(preparation: Preparation, results: Mapping[StepId, StepResult]) -> Image:

@@ -16,17 +16,18 @@ from typing import NamedTuple
 
 import trio
 
-from builder import api, opening
+from builder import api, failedsteps, opening
 from builder.absent import AbsentLayers
 from builder.bases import Base, find_in_layout, hints_about
+from builder.buildrecord import begin_of, make_record
 from builder.convert.epoch import plan_epoch
 from builder.dockerfile.source import Source
 from builder.elsewhere import RemoteCaches
-from builder.errors import BuildError, Interrupted, LostLayerError
+from builder.errors import BuildError, Interrupted, LostLayerError, StepFailed
 from builder.events import Emit, Event, Journal, Outcome
 from builder.exchange import RemoteCache
 from builder.exchanging import export_caches, open_caches
-from builder.executor import Executor
+from builder.executor import Executor, Failure
 from builder.exporting import Exports, plan_exports
 from builder.finished import BuildResult, Work
 from builder.graph import BaseRef, Pull, Run, Step, StepId
@@ -131,6 +132,8 @@ async def _build(job: Job, preparations: Sequence[api.Preparation], caches: Cach
     images = await trio.to_thread.run_sync(api.assemble_all, preparations, results)
     keep = await _bring(job, images, absent)
     result = await _finish(job, preparations, images, work, keep=keep)
+    if keep:
+        await trio.to_thread.run_sync(api.record, preparations, images, results, session)
     pushed = await push_all(session, result.exported.pushes, journal)
     await export_caches(preparations, results, session, journal)
     return result._replace(pushed=pushed)
@@ -166,7 +169,13 @@ async def _run(
     if any(isinstance(step.operation, Run) and step.id not in known for step in whole.graph.steps):
         await _tell_isolation(job.session, job.options, job.journal)
     jobs = job.options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
-    results = await run_graph(whole.graph, known, execute, jobs=jobs)
+    try:
+        results = await run_graph(whole.graph, known, execute, jobs=jobs)
+    except BaseException as error:
+        with trio.CancelScope(shield=True):
+            for executor, one in zip(executors, preparations, strict=True):
+                await trio.to_thread.run_sync(_note_failure, one, executor.failure, error)
+        raise
     work = Work(
         tuple(report for one in executors for report in one.reports),
         tuple(material for one in executors for material in one.materials),
@@ -205,6 +214,19 @@ async def _finish(
         raise
     step.finish(Outcome.DONE)
     return result
+
+
+def _note_failure(preparation: api.Preparation, failure: Failure | None, error: BaseException) -> None:
+    """The step that ended the build can be walked into, and the error says how; what ended otherwise keeps nothing."""
+    if failure is None:
+        return
+    if not isinstance(error, StepFailed) or error.kept:
+        failedsteps.drop(failure.kept)
+        return
+    name, graph = preparation.plan.dockerfile.source.name, preparation.graph
+    record = make_record(name, graph, failure.results, failure.step, begin_of(graph.config))
+    failedsteps.finish(failure.kept, record)
+    error.kept = str(failure.kept.path)
 
 
 def _ready(preparation: api.Preparation, session: Session) -> dict[StepId, StepResult]:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple
 
+from builder import buildrecord, failedsteps
 from builder.diskuse import BLOCK_BYTES, tree_bytes
 from builder.keptmounts import drop_kept
 from builder.session import Session
@@ -55,6 +56,8 @@ def _collect(
     kept = [result for result in session.cache.results() if result.chain_id not in forgotten]
     # a result need not be unpacked itself, but what it stands on may be
     chains = {chain for result in kept for chain in (result.chain_id, result.parent_chain_id) if chain} | pinned
+    if only is None and not dry_run:
+        buildrecord.drop_orphans(session.root, frozenset(image.id.hex for image in session.store.images()))
     return collect(
         session.store,
         live_chains=[ChainId(Digest(chain)) for chain in chains],
@@ -101,6 +104,7 @@ def prune(
         if only is None:
             freed_bytes += _drop_fetched(session, before_ns, dry_run=dry_run)
             freed_bytes += _drop_set_aside(session, before_ns, dry_run=dry_run)
+            freed_bytes += failedsteps.remove_before(session.root, before_ns, dry_run=dry_run)
     return Pruned(len(plan.chain_ids), len(collected.chains), len(mounts), freed_bytes + sum(mounts))
 
 

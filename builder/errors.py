@@ -103,7 +103,8 @@ class LostLayerError(BuildError):
 class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base class says that it is an error
     """The command of a step ended with ``status``, which is the exit status of the build as well.
 
-    ``output`` holds the last lines the command wrote, ``used`` is what it cost, None where it did not run.
+    ``output`` holds the last lines the command wrote, ``used`` is what it cost, None where it did not run. ``kept`` is
+    the directory in which the step can be walked into, empty where it can't.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class StepFailed(BuildError):  # noqa: N818 - named for what happened; the base 
         self.status = status
         self.output = output
         self.used = used
+        self.kept = ""
 
 
 class Interrupted(BuildError):  # noqa: N818 - named for what happened; the base class says that it is an error

@@ -16,10 +16,12 @@ from typing import NamedTuple
 
 import trio
 
+from builder import failedsteps
 from builder.assemble import format_time
 from builder.elsewhere import RemoteCaches
 from builder.errors import BuildError, ContextError, LostLayerError, StepFailed, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
+from builder.failedsteps import Kept
 from builder.finished import Material
 from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
@@ -27,6 +29,7 @@ from builder.options import BuildOptions
 from builder.owners import owner_hints
 from builder.remote.cancellation import Cancellation
 from builder.results import EMPTY, LayerResult, StepResult
+from builder.sandbox.spec import SandboxSpec
 from builder.schedule import Finished
 from builder.selection import SourceTree
 from builder.session import Session
@@ -61,6 +64,14 @@ class _Obtained(NamedTuple):
     settle: Callable[[], None] | None = None
 
 
+class Failure(NamedTuple):
+    """The first step that failed, as it was left, and what was there when it began."""
+
+    kept: Kept
+    step: StepId
+    results: Mapping[StepId, StepResult]
+
+
 class Executor:
     """Executes the steps of one build; its tasks run on one trio thread.
 
@@ -88,6 +99,8 @@ class Executor:
         self._leaves = leaves
         self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
+        self.failure: Failure | None = None
+        self._keeping = threading.Lock()
 
     @property
     def materials(self) -> tuple[Material, ...]:
@@ -322,12 +335,30 @@ class Executor:
         operation = step.operation
         if isinstance(operation, Run):
             sources = self._mount_sources(results)
-            return await run.run(step, operation, root, self._environment, sources, journal.output)
+
+            def keep(spec: SandboxSpec) -> None:
+                self._keep(step, operation, root, results, spec)
+
+            return await run.run(step, operation, root, self._environment, sources, journal.output, keep)
         if isinstance(operation, Copy):
             await pull.call_blocking(lambda cancel: self._copy(step, operation, root, results, cancel), Cancellation())
         elif isinstance(operation, MakeDirectory):
             await trio.to_thread.run_sync(directory.apply, operation, root.lower, root.upper)
         return None
+
+    def _keep(
+        self, step: Step, operation: Run, root: run.Root, results: Mapping[StepId, StepResult], spec: SandboxSpec
+    ) -> None:
+        """The step that failed can be walked into, if it is the first; called in a thread."""
+        with self._keeping:
+            if self.failure is not None or self._options.on_failure == "remove":
+                return
+            try:
+                kept = failedsteps.keep(self._session.root, root.upper, spec, operation, self._options.secrets)
+            except OSError as error:
+                self._journal.notice(f"{step.title} can't be walked into: {describe_os_error(error)}")
+                return
+            self.failure = Failure(kept, step.id, dict(results))
 
     def _mount_sources(self, results: Mapping[StepId, StepResult]) -> MountSources:
         def open_source(operation: Copy) -> AbstractContextManager[SourceTree]:

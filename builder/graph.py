@@ -212,11 +212,21 @@ class MakeDirectory(NamedTuple):
 Operation: TypeAlias = Pull | Scratch | Run | Copy | MakeDirectory
 
 
+class Setting(NamedTuple):
+    """What a command has at a place of the Dockerfile: variables as ``NAME=value``, directory, user, words of SHELL."""
+
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+    shell: tuple[str, ...]
+
+
 class Step(NamedTuple):
     """One operation on top of ``base`` (None: the empty file system).
 
     ``inputs`` are the further steps it reads from, without the base, each once. ``title`` is for progress:
-    ``[build 2/4] RUN make``. ``created_by`` is what the image's history says of it.
+    ``[build 2/4] RUN make``. ``created_by`` is what the image's history says of it. ``setting`` is what a command has
+    after it, None where the stage has only begun; it decides nothing.
     """
 
     id: StepId
@@ -226,6 +236,7 @@ class Step(NamedTuple):
     source: SourceRange
     title: str
     created_by: str
+    setting: Setting | None = None
 
 
 class HistoryEntry(NamedTuple):

@@ -69,6 +69,7 @@ class BuildOptions(NamedTuple):
     ``hostname`` is that of steps that name none, empty for the usual one.
     ``cap_add`` and ``cap_drop`` are names without ``CAP_``, or ``ALL``; ``cgroup_parent`` is a path below the roots of
     the control groups. ``ignore_chown_errors`` gives all files to root where nobody else exists (`builder.owners`).
+    ``on_failure`` is ``keep`` where a step that failed is to be walked into.
     """
 
     context: str
@@ -106,6 +107,7 @@ class BuildOptions(NamedTuple):
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     cgroup_parent: str | None = None
+    on_failure: str = "keep"
 
     @property
     def inline_cache(self) -> bool:

@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox.client import Running
-from builder.sandbox.spec import SandboxSpec
+from builder.sandbox.spec import Bind, SandboxSpec
 from builder.servers import Servers
 from builder.session import Session
 from builder.steps.run import Root, make_scaffold, mount_root
 from layers.digest import ChainId
+from unionfs.branch import Branch
+from unionfs.types import Access, UnionOptions
 
 
 @contextlib.contextmanager
@@ -35,6 +37,45 @@ def fresh_root(session: Session, chain: ChainId | None, above: Sequence[Path] = 
         yield Root(active.path, (*above, *(() if chain is None else session.snapshotter.view(chain))))
     finally:
         session.snapshotter.remove(active)
+
+
+@contextlib.contextmanager
+def overlaid(session: Session, spec: SandboxSpec) -> Generator[tuple[SandboxSpec, tuple[int, ...]]]:
+    """``spec`` with its writable binds as unions of what they show and branches that are gone afterwards.
+
+    With it come the detached mounts that the binds name by index. Of a file nothing can be above: it is read-only.
+    """
+    with contextlib.ExitStack() as stack:
+        binds: list[Bind] = []
+        fds: list[int] = []
+        for bind in spec.binds:
+            if bind.read_only or bind.kind not in {"bind", "cache"}:
+                binds.append(bind)
+            elif not os.path.isdir(bind.source):
+                binds.append(bind._replace(read_only=True))
+            else:
+                binds.append(bind._replace(source="", fd=len(fds)))
+                fds.append(_overlay(session, Path(bind.source), stack))
+        yield spec._replace(binds=tuple(binds)), tuple(fds)
+
+
+def _overlay(session: Session, source: Path, stack: contextlib.ExitStack) -> int:
+    """A detached union over ``source``; closed, and its branch gone, with ``stack``."""
+    active = session.snapshotter.prepare("run", None)
+    stack.callback(session.snapshotter.remove, active)
+    status = source.stat()
+    os.chown(active.path, status.st_uid, status.st_gid)
+    active.path.chmod(status.st_mode & 0o7777)
+    branches = [Branch(os.fsencode(active.path)), Branch(os.fsencode(source), Access.RO)]
+    mount = session.servers.union.mount(branches, UnionOptions(volatile=True), passthrough="off")
+    stack.callback(_await_end, mount.ended)
+    stack.callback(os.close, mount.fd)
+    return mount.fd
+
+
+def _await_end(ended: int) -> None:
+    with open(ended, "rb") as file:
+        file.read()
 
 
 class RootEnd:
@@ -69,11 +110,17 @@ class Started(NamedTuple):
 
 @contextlib.contextmanager
 def started(
-    session: Session, root: Root, spec: SandboxSpec, stdin: int | None, stdout: int | None, stderr: int | None
+    session: Session,
+    root: Root,
+    spec: SandboxSpec,
+    stdin: int | None,
+    stdout: int | None,
+    stderr: int | None,
+    mount_fds: Sequence[int] = (),
 ) -> Generator[Started]:
     """The command of ``spec`` runs over ``root``; it has ended, and all it wrote is in the branch, after the block.
 
-    The descriptors stay the caller's; one that is None is /dev/null.
+    The descriptors stay the caller's; one of the three that is None is /dev/null.
 
     Raises:
         SandboxError: this machine can't run it.
@@ -86,7 +133,9 @@ def started(
         end = RootEnd(ended)
         try:
             try:
-                running = servers.sandbox.run(spec, root_fd=mount.fd, stdin=stdin, stdout=stdout, stderr=stderr)
+                running = servers.sandbox.run(
+                    spec, root_fd=mount.fd, stdin=stdin, stdout=stdout, stderr=stderr, mount_fds=mount_fds
+                )
             finally:
                 os.close(mount.fd)
             with running:

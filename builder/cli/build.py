@@ -39,7 +39,7 @@ from builder.cli.outputs import (
     parse_sbom,
 )
 from builder.cli.parser import ArgumentParser
-from builder.errors import BuildError, render
+from builder.errors import BuildError, StepFailed, render
 from builder.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ def command_build(words: Sequence[str]) -> int:
         progress.close()
         sys.stderr.writelines(f"{line}\n" for line in getattr(error, "differences", ()))
         sys.stderr.write(render(error, sources) + "\n")
+        if isinstance(error, StepFailed) and error.kept:
+            from builder.cli.shell import after_failure
+
+            after_failure(error.kept, list(words), arguments)
         return error.exit_status
     except BaseException:
         progress.close()
@@ -146,6 +150,7 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         ignore_chown_errors=arguments.ignore_chown_errors,
         attestations=list_attestations(arguments.attestations),
         annotations=tuple(annotation for annotations in arguments.annotation for annotation in annotations),
+        on_failure=arguments.on_failure,
         no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
 
@@ -284,4 +289,8 @@ def _add_surroundings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ignore-chown-errors", action="store_true",
         help="give all files to root where nobody else exists: to a plain user without entries in /etc/subuid",
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-failure", choices=("keep", "shell", "ask", "remove"), default="keep",
+        help="a RUN step that fails is kept for pybuild shell, walked into at once, or removed",
     )  # fmt: skip

@@ -15,6 +15,8 @@ COMMANDS = {
     "build": ("builder.cli.build", "build an image from a Dockerfile"),
     "check": ("builder.cli.check", "check a Dockerfile without building it"),
     "run": ("builder.cli.run", "run a command in an image"),
+    "shell": ("builder.cli.shell", "look around in a step of an image, or in one that failed"),
+    "resume": ("builder.cli.shell", "build again what failed last"),
     "images": ("builder.cli.images", "list the images of the store"),
     "inspect": ("builder.cli.images", "show an image's configuration as JSON"),
     "history": ("builder.cli.images", "show what an image's layers were made by"),

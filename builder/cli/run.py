@@ -29,7 +29,7 @@ from builder.errors import BuildError, UsageError
 from builder.network.ports import Listener
 from builder.rootless import become_root
 from builder.running import Started, fresh_root, started
-from builder.sandbox.spec import SandboxResult, SandboxSpec
+from builder.sandbox.spec import HOSTNAME, SandboxResult, SandboxSpec
 from builder.session import Session
 from builder.steps.run import Root
 from layers.config import ImageConfig
@@ -69,6 +69,8 @@ def parser_run() -> ArgumentParser:
         "run", "Run a command in an image.", "pybuild run -it -v .:/work -w /work debian:bookworm bash"
     )
     parser.refused = REFUSED
+    parser.add_argument("-i", "--interactive", action="store_true", help="hand stdin on to the command")
+    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     add_surroundings(parser)
     add_ports(parser)
     parser.add_argument("--rm", action="store_true", help="accepted: what the command writes never stays")
@@ -110,7 +112,7 @@ def _spec(image: StoredImage, arguments: argparse.Namespace, root: Root) -> Sand
         parse_assignments(config.env, {}),
         given_variables(arguments),
         home=home,
-        hostname=arguments.hostname,
+        hostname=arguments.hostname or HOSTNAME,
         tty=arguments.tty,
     )
     spec = SandboxSpec(
@@ -145,6 +147,7 @@ def run_spec(
     signals: Signals,
     *,
     interactive: bool,
+    mount_fds: Sequence[int] = (),
     listeners: Sequence[Listener] = (),
 ) -> int:
     """Exit status of the command of ``spec``, once it has ended and all it wrote is written; ``listeners`` lead to it.
@@ -155,7 +158,7 @@ def run_spec(
 
     @contextmanager
     def start(stdio: Stdio) -> Generator[Started]:
-        with started(session, root, spec, *stdio) as command, published(command.running, listeners):
+        with started(session, root, spec, *stdio, mount_fds) as command, published(command.running, listeners):
             yield command
 
     result = attend(start, signals, interactive=interactive, tty=spec.tty)

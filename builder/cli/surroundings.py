@@ -18,6 +18,7 @@ from builder.cli.networks import add_network, read_dns
 from builder.cli.parser import ArgumentParser
 from builder.cli.volumes import Volume, check_targets, parse_mount, parse_tmpfs, parse_volume
 from builder.errors import BuildError, UsageError
+from builder.limits import Limits
 from builder.runtimes import find_runtime
 from builder.sandbox.spec import HOSTNAME, SandboxSpec, User
 from builder.steps.demands import sandbox_network
@@ -25,9 +26,7 @@ from builder.steps.run import Root, resolve_user
 
 
 def add_surroundings(parser: ArgumentParser) -> None:
-    """``parser`` takes what ``run`` and ``shell`` have in common: terminal, environment, mounts, limits."""
-    parser.add_argument("-i", "--interactive", action="store_true", help="hand stdin on to the command")
-    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
+    """``parser`` takes what ``run`` and ``shell`` have in common: environment, mounts, privileges, limits."""
     parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME[=VALUE]", help="environment variable")
     parser.add_argument(
         "--env-file", action="append", default=[], metavar="FILE", help="environment variables, one a line; -e wins"
@@ -48,7 +47,7 @@ def add_surroundings(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written")
     add_network(parser, "the command")
-    parser.add_argument("--hostname", metavar="NAME", default=HOSTNAME, help=f"{HOSTNAME} when left out")
+    parser.add_argument("--hostname", metavar="NAME", help=f"{HOSTNAME} when left out")
     add_capabilities(parser, "the command")
     parser.add_argument(
         "--privileged", action="store_true", help="all capabilities and system calls, and a writable /sys"
@@ -121,23 +120,24 @@ def given_variables(arguments: argparse.Namespace) -> Mapping[str, str]:
 
 
 def surround(spec: SandboxSpec, arguments: argparse.Namespace) -> SandboxSpec:
-    """``spec`` with the mounts, limits and privileges that `add_surroundings` took."""
+    """``spec`` with the mounts, limits and privileges that `add_surroundings` took; what was not said is as it was."""
     volumes: list[Volume] = arguments.volumes
     dns = read_dns(arguments)
+    limits = read_limits(arguments)
     return spec._replace(
-        hostname=arguments.hostname,
-        network=sandbox_network("default", arguments.network),
+        hostname=arguments.hostname or spec.hostname,
+        network=spec.network if arguments.network is None else sandbox_network("default", arguments.network),
         binds=(*spec.binds, *(volume.bind for volume in volumes if volume.bind)),
         tmpfs=(*spec.tmpfs, *(volume.tmpfs for volume in volumes if volume.tmpfs)),
-        limits=read_limits(arguments),
+        limits=spec.limits if limits == Limits() else limits,
         security="insecure" if arguments.privileged else spec.security,
-        cap_add=tuple(arguments.cap_add),
-        cap_drop=tuple(arguments.cap_drop),
+        cap_add=(*spec.cap_add, *arguments.cap_add),
+        cap_drop=(*spec.cap_drop, *arguments.cap_drop),
         read_only_root=arguments.read_only,
         extra_hosts=(*spec.extra_hosts, *arguments.add_host),
-        dns=dns.servers,
-        dns_search=dns.search,
-        dns_options=dns.options,
+        dns=dns.servers or spec.dns,
+        dns_search=dns.search or spec.dns_search,
+        dns_options=dns.options or spec.dns_options,
         tty=arguments.tty,
         runtime=None if arguments.runtime is None else find_runtime(arguments.runtime),
     )

@@ -15,7 +15,7 @@ from builder.convert import paths
 from builder.dockerfile import shell
 from builder.dockerfile.source import SourceRange
 from builder.errors import ExpansionError
-from builder.graph import HistoryEntry, Operation, Origin, Step, StepId
+from builder.graph import HistoryEntry, Operation, Origin, Setting, Step, StepId
 from layers.config import ImageConfig
 from layers.platform import Platform
 
@@ -42,6 +42,7 @@ class StepTable:
         source: SourceRange,
         title: str,
         created_by: str,
+        setting: Setting | None = None,
     ) -> StepId:
         """Return the id of the step, which is new unless an equal one was added before."""
         # the type is part of it: named tuples of different types with equal fields compare equal
@@ -50,7 +51,7 @@ class StepTable:
         if known is not None:
             return known
         step = StepId(len(self.steps))
-        self.steps.append(Step(step, operation, base, inputs, source, title, created_by))
+        self.steps.append(Step(step, operation, base, inputs, source, title, created_by, setting))
         self._known[key] = step
         return step
 
@@ -136,7 +137,9 @@ class StageState:
     ) -> None:
         """Put ``operation`` on top of the stage, with its history line."""
         created_by = printable(created_by)
-        self.final = self.around.steps.add(operation, self.final, inputs, source, title, created_by)
+        env = tuple([f"{name}={value}" for name, value in self.environment.items()])
+        setting = Setting(env, self.cwd, self.config.user, self.shell_words())
+        self.final = self.around.steps.add(operation, self.final, inputs, source, title, created_by, setting)
         self.history.append(HistoryEntry(created_by, self.final, empty_layer=False))
 
     def title(self, text: str, rules: shell.Rules, variables: Mapping[str, str] | None = None) -> str:

@@ -103,9 +103,17 @@ def make_scaffold(directory: Path) -> Path:
 
 
 async def run(
-    step: Step, operation: Run, root: Root, environment: Environment, mounts: MountSources, output: Output
+    step: Step,
+    operation: Run,
+    root: Root,
+    environment: Environment,
+    mounts: MountSources,
+    output: Output,
+    keep: Callable[[SandboxSpec], None],
 ) -> Usage:
     """The command has ended with status 0 and what it wrote is in ``root.upper``; what it used.
+
+    ``keep`` is called, in a thread, with what a command was that failed, while its mounts are still there.
 
     Raises:
         StepFailed: any other status, or the sandbox could not be set up.
@@ -114,26 +122,29 @@ async def run(
     _refuse(step, operation, environment)
     tail = _Tail(output)
     async with _prepared(operation, mounts) as prepared:
+        made: list[SandboxSpec] = []
 
         def make_spec() -> SandboxSpec:
             user, home = resolve_user(operation.user, root)
-            return _spec(operation, user, home, environment, prepared)
+            made.append(_spec(operation, user, home, environment, prepared))
+            return made[0]
 
         result = await _run_in_sandbox(make_spec, root, environment, tail)
-    for warning in result.warnings:
-        if warning not in environment.noticed:
-            environment.noticed.add(warning)
-            environment.notice(warning)
-    if result.status or result.error:
-        about: tuple[str, ...] = ()
-        if result.error is not None:
-            more, about = await trio.to_thread.run_sync(_explain_refusal, result.error, root)
-            result = result._replace(error=result.error + more)
-        failure = describe_failure(
-            step, operation, result, tail.lines(), environment.limits, disk_is_full=_is_full(root.upper)
-        )
-        failure.hints = (*failure.hints, *about)
-        raise failure
+        for warning in result.warnings:
+            if warning not in environment.noticed:
+                environment.noticed.add(warning)
+                environment.notice(warning)
+        if result.status or result.error:
+            about: tuple[str, ...] = ()
+            if result.error is not None:
+                more, about = await trio.to_thread.run_sync(_explain_refusal, result.error, root)
+                result = result._replace(error=result.error + more)
+            full = _is_full(root.upper)
+            if not full:
+                await trio.to_thread.run_sync(keep, made[0])
+            failure = describe_failure(step, operation, result, tail.lines(), environment.limits, disk_is_full=full)
+            failure.hints = (*failure.hints, *about)
+            raise failure
     if result.oom is not None:
         tail(2, f"a process of the step was killed: {describe_oom(result.oom)}\n".encode())
     return usage_of(result)
