@@ -202,23 +202,24 @@ def read_record(path: str) -> BuildRecord | None:
 
 
 def record_from_json(document: Mapping[str, Any]) -> BuildRecord:
-    """The record of ``document``; raises KeyError or TypeError where it is none."""
-    steps = tuple(
-        RecordedStep(
-            **{
-                **fields,
-                "lines": tuple(fields["lines"]),
-                "setting": Setting(**{name: _tupled(value) for name, value in fields["setting"].items()}),
-                "layers": None if fields["layers"] is None else tuple(map(_layer, fields["layers"])),
-            }
-        )
-        for fields in document["steps"]
+    """The record of ``document``; raises KeyError, ValueError or TypeError where it is none."""
+    return BuildRecord(str(document["dockerfile"]), tuple(map(_step, document["steps"])), int(document["last"]))
+
+
+def _step(fields: Mapping[str, Any]) -> RecordedStep:
+    first, last = fields["lines"]
+    setting, base, layers = fields["setting"], fields["base"], fields["layers"]
+    return RecordedStep(
+        stage=str(fields["stage"]),
+        number=int(fields["number"]),
+        text=str(fields["text"]),
+        lines=(int(first), int(last)),
+        base=None if base is None else int(base),
+        layers=None if layers is None else tuple(map(_layer, layers)),
+        setting=Setting(tuple(setting["env"]), setting["cwd"], setting["user"], tuple(setting["shell"])),
+        network=str(fields["network"]),
+        security=str(fields["security"]),
     )
-    return BuildRecord(str(document["dockerfile"]), steps, int(document["last"]))
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _layer_json(layer: LayerResult) -> dict[str, Any]:

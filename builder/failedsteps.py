@@ -183,7 +183,8 @@ def read_command(path: Path) -> tuple[str, list[str]]:
 
 def with_secrets(failed: FailedStep) -> tuple[SandboxSpec, tuple[str, ...]]:
     """The specification with the secrets as they are now, and the ids of those that are gone."""
-    spec, gone = failed.spec, []
+    spec = failed.spec
+    gone: list[str] = []
     for id_, source, mount in failed.secrets:
         try:
             value = source.read()
