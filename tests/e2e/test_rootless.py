@@ -178,3 +178,16 @@ def test_command_in_an_image(directory: Path, subordinate: str) -> None:
     other = run("run", "-u", "1000", "busybox", "id", "-u", status=0 if subordinate else 125)
     refused = 'error changing to "user 1000:0": EINVAL (invalid argument)'
     assert (other.stdout, refused in other.stderr) == (("1000\n", False) if subordinate else ("", True))
+
+
+def test_step_that_failed_is_walked_into(directory: Path) -> None:
+    run = user(directory, "nobody:200000:65536\n")
+    run("load", "-i", str(directory / "busybox.tar"))
+    run("build", write(directory, "FROM busybox\nRUN echo half > /f && chown 5 /f; exit 3\n"), status=3)
+    assert (
+        run("shell", "@", "sh", "-c", "cat /f; stat -c %u /f; echo more > /f; exit 4", status=4).stdout == "half\n5\n"
+    )
+    assert run("shell", "@", "cat", "/f").stdout == "half\n"
+    assert run("resume", status=3).stderr.count("exit code: 3") > 0
+    run("cache", "prune", "--all")
+    assert "no step has failed here" in run("shell", status=1).stderr
