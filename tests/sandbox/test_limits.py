@@ -192,15 +192,13 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
         file.truncate(24 * MIB)
     point.mkdir()
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    found = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True)
-    device = found.stdout.strip()
+    # the loop device goes with the mount, also when the test is killed
+    subprocess.run(["mount", "-o", "loop", image, point], check=True)
     try:
-        subprocess.run(["mount", device, point], check=True)
-        number = os.stat(device).st_rdev
+        number = os.stat(point).st_dev
         yield point, (os.major(number), os.minor(number))
     finally:
         subprocess.run(["umount", point], check=True)
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 @pytest.mark.parametrize("operation", ["read", "write"])
