@@ -81,7 +81,10 @@ def _open(port: Port) -> socket.socket:
             made.listen()
     except OSError as error:
         made.close()
-        raise BuildError(f"port {port} can't be published: {(error.strerror or str(error)).lower()}") from error
+        hints = ("a plain user takes ports from net.ipv4.ip_unprivileged_port_start on, which usually is 1024",)
+        reason = (error.strerror or str(error)).lower()
+        message = f"port {port} can't be published: {reason}"
+        raise BuildError(message, hints=hints if isinstance(error, PermissionError) else ()) from error
     return made
 
 
