@@ -64,6 +64,11 @@ class Connections:
                 for sock in self._sockets:
                     _shut(sock)
 
+    @property
+    def late(self) -> bool:
+        """Whether `cut_when_late` has ended a conversation that nobody has asked `was_late` about."""
+        return self._late
+
     def was_late(self) -> bool:
         """Whether the last failure was an end made by `cut_when_late`; asked once."""
         late, self._late = self._late, False
@@ -150,6 +155,13 @@ class Adapter(HTTPAdapter):
             num_pools=connections, maxsize=maxsize, block=block, blocksize=_BLOCK_BYTES, **pool_kwargs
         )
         self.poolmanager.pool_classes_by_scheme = _pool_classes(self._connections)
+
+    def close(self) -> None:
+        """No connection is open. urllib3 itself closes them when nothing, not even a log record, knows its pools."""
+        pools = self.poolmanager.pools
+        for key in list(pools.keys()):
+            pools[key].close()
+        super().close()
 
 
 def speaks_tls(host: str, port: int, connect_seconds: float) -> bool:

@@ -256,6 +256,10 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
             response = session.get_adapter(address).send(
                 prepared, timeout=(patience.connect_seconds, patience.read_seconds), **options
             )
+            if self._connections.late:
+                # a head that was cut may look like one that ended
+                response.raw.close()
+                raise requests.ReadTimeout
             if not stream:
                 self._settle(response)
         finally:
@@ -275,6 +279,9 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             response.close()
             raise requests.ConnectionError(error) from error
+        # without this a peer that closes the connection keeps ours open when the answer has no body
+        response.raw.release_conn()
+        response.raw.close()
         # where requests would put what it reads without a limit
         response._content = bytes(body)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         response._content_consumed = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -193,3 +193,12 @@ def test_a_registry_elsewhere_does_not_lead_us_here() -> None:
         assert session.step("https://quay.example/v2/a", "b?c=d") == "https://quay.example/v2/b?c=d"
     finally:
         session.close()
+
+
+def test_a_head_that_was_cut_is_no_answer(registry: FaultyRegistry, store: Store, quick: RegistrySettings) -> None:
+    """What came of it says 200, and says nothing of the rest; the connection is closed, too."""
+    store_image(store, "sample:1", [LAYER])
+    registry.fail("HEAD", "/blobs/", Trickle(1, 0.01))
+    with pytest.raises(errors.RegistryTimeoutError, match="no answer in time"):
+        transfer.push(store, "sample:1", f"{registry.host}/a:1", settings=quick, compression="none")
+    assert not registry.memory.manifests
