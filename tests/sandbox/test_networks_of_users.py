@@ -13,10 +13,10 @@ import pytest
 
 from harness.abilities import AS_NOBODY, plain_interpreter
 from harness.machine import ANSWER, MACHINE, OUTSIDE, PORT, Machine, greeting, machine, resolving
+from harness.portable import placed_client
 
 pytestmark = pytest.mark.sandbox
 
-CLIENT = Path(__file__).parent / "rootless_client.py"
 ALONE = "no private network can be made here, steps use that of the host"
 # in a mount namespace of its own: other subordinate ids and name servers, those of systemd-resolved among them
 PREPARE = """set -e
@@ -61,7 +61,7 @@ class Place:
         client = [
             plain_interpreter(),
             "-u",
-            CLIENT,
+            placed_client(self.directory / "root"),
             self.directory / "root",
             json.dumps(step),
         ]
