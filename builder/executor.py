@@ -143,12 +143,17 @@ class Executor:
         journal.finish(Outcome.CACHED if obtained.cached else Outcome.DONE, None, obtained.usage)
         duration_ns = time.monotonic_ns() - started_ns
         self.reports.append(StepReport(step.title, obtained.cached, duration_ns, obtained.usage))
-        return Finished(obtained.result, lambda: self._settle(step, obtained.settle))
+        return Finished(obtained.result, lambda: self._settle(step, obtained))
 
-    async def _settle(self, step: Step, settle: Callable[[], None] | None) -> None:
-        if settle is not None:
-            with _placed_at(step), trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(settle)
+    async def _settle(self, step: Step, obtained: _Obtained) -> None:
+        if obtained.settle is None:
+            return
+        with _placed_at(step), trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(obtained.settle)
+        # where that failed the build ends, and with it whoever waits
+        settled = self._session.unsettled.pop(obtained.result.layers[-1].chain_id, None)
+        if settled is not None:
+            settled.set()
 
     async def _obtain(self, step: Step, results: Mapping[StepId, StepResult], journal: StepJournal) -> _Obtained:
         operation = step.operation
@@ -272,6 +277,7 @@ class Executor:
         made = LayerResult(layer.diff_id, layer.chain_id, layer.descriptor, record.created)
         result = StepResult(keys.definition.digest, (*parent.layers, made))
         self._pin(result)
+        self._session.unsettled.setdefault(made.chain_id, trio.Event())
         return _Obtained(result, cached=False, usage=usage, settle=settle)
 
     def _remember(self, record: CacheRecord, keys: StepKeys) -> None:
@@ -309,7 +315,15 @@ class Executor:
             raise
 
     async def _lower(self, parent: StepResult) -> tuple[Path, ...]:
-        """The directories of the files that a step runs on, top first."""
+        """The directories of the files that a step runs on, top first.
+
+        A layer that was packed without one is unpacked from its archive, which may still be on its way to the store.
+        """
+        if not self._session.is_unpacked(parent.layers):
+            for layer in parent.layers:
+                settled = self._session.unsettled.get(layer.chain_id)
+                if settled is not None:
+                    await settled.wait()
         await trio.to_thread.run_sync(self._session.ensure_unpacked, parent.layers)
         chain = _chain(parent)
         return () if chain is None else self._session.snapshotter.view(chain)

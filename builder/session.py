@@ -20,6 +20,8 @@ from layers.snapshotter import Snapshotter
 from layers.store import Store
 
 if TYPE_CHECKING:
+    import trio
+
     from builder.absent import AbsentLayers
     from builder.servers import Servers
     from layers.registry.settings import RegistrySettings
@@ -45,6 +47,8 @@ class Session:
         self._isolation = isolation
         self.absent: AbsentLayers | None = None
         """What else has layers that are not here, while steps are run."""
+        self.unsettled: dict[str, trio.Event] = {}
+        """What tells that the archive of a layer without a directory is in the store, by chain ID, until it is."""
         self._servers: Servers | None = None
         self._registries: RegistrySettings | None = None
 

@@ -149,6 +149,7 @@ def test_shell_on_a_terminal(small: Pybuild, context: Path) -> None:
         assert b"as the failed step command left it: @build:2  RUN --mount" in shown
         terminal.type(b"cat /tmp/half; tty; echo $((40 + 2))\n")
         assert b"/dev/pts/0" in terminal.read_until(b"42\r\n")
+        terminal.read_until(b"$ ")  # what is typed before the shell reads may reach nobody
         terminal.type(b"\x04")
         assert terminal.status() == 0
         assert terminal.has_its_settings_back()

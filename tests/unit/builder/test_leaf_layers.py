@@ -1,6 +1,7 @@
 """What nothing stands on has no directory until somebody needs one; it is as good as any other result."""
 
 import os
+import time
 
 import pytest
 
@@ -8,6 +9,7 @@ from builder import cleaning
 from builder.api import build_or_reuse
 from builder.options import BuildOptions
 from builder.session import Session
+from layers.packing import PackedLayer
 from layers.snapshotter import Snapshotter
 from layers.store import Store
 from unionfs.privileges import is_machine_root
@@ -123,6 +125,18 @@ def test_a_lost_directory_is_made_again(project):
     again = project.build(dockerfile + "WORKDIR /v\n")
     assert [step.cached for step in again.steps] == [True, True, False]
     assert project.build(dockerfile).image_id == made.image_id
+
+
+def test_who_needs_its_files_waits_for_a_layer_that_is_not_in_the_store_yet(project, monkeypatch):
+    settle = PackedLayer.settle
+
+    def slowly(packed):
+        time.sleep(0.2)
+        settle(packed)
+
+    monkeypatch.setattr(PackedLayer, "settle", slowly)
+    project.build("FROM scratch\nCOPY --link d /a/\nCOPY --link a /a/\nCOPY --link --chmod=600 a /e/\n")
+    assert project.layers() == 2 + AWAY
 
 
 @pytest.mark.parametrize("last", ["COPY --link a /c", "COPY --link --chown=1:2 . /d", "COPY --link --chmod=600 a /e/"])
