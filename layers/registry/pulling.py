@@ -66,10 +66,13 @@ def pull(
         blobs = tuple({layer.digest: layer for layer in manifest.layers}.values())
         for blob in blobs:
             reporter.state(blob, "waiting")
-        with closing(Arrivals(store, transfer.subject, transfer.stop)) as arrivals:
-            layers = _layers_of(manifest, resolved.config) if unpack else ()
-            with transfer.beside(lambda: unpack_all(store, arrivals, layers)):
-                transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter, arrivals), blobs)
+        if unpack:
+            with closing(Arrivals(store, transfer.subject, transfer.stop)) as arrivals:
+                layers = _layers_of(manifest, resolved.config)
+                with transfer.beside(lambda: unpack_all(store, arrivals, layers)):
+                    transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter, arrivals), blobs)
+        else:
+            transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter), blobs)
     store.blobs.put(resolved.config, expected=manifest.config)
     store.blobs.put(resolved.raw, expected=resolved.manifest)
     store.tag(reference, resolved.manifest)
@@ -96,8 +99,7 @@ def pull_all(
         blobs = tree.blobs()
         for blob in blobs:
             reporter.state(blob, "waiting")
-        with closing(Arrivals(store, transfer.subject, transfer.stop)) as arrivals:
-            transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter, arrivals), blobs)
+        transfer.map(lambda blob: _pull_blob(transfer, hosts, store, blob, reporter), blobs)
     for node in tree.walk():
         store.blobs.put(node.found.raw, expected=node.descriptor)
     store.tag(reference, tree.descriptor)
@@ -234,11 +236,12 @@ def _pull_blob(
     store: Store,
     blob: Descriptor,
     reporter: Reporter,
-    arrivals: Arrivals,
+    arrivals: Arrivals | None = None,
 ) -> None:
-    """The blob is in the store, from the first host that delivers it."""
+    """The blob is in the store, from the first host that delivers it; ``arrivals`` is told as it comes."""
     if store.blobs.refresh(blob.digest, blob.size):
-        arrivals.whole(blob.digest)
+        if arrivals is not None:
+            arrivals.whole(blob.digest)
         reporter.state(blob, "exists")
         return
     for number, host_name in enumerate(hosts, 1):
@@ -251,21 +254,24 @@ def _pull_blob(
             if number == len(hosts):
                 raise
         else:
-            arrivals.whole(blob.digest)
+            if arrivals is not None:
+                arrivals.whole(blob.digest)
             reporter.state(blob, "done")
             return
 
 
 def _pull_from(
-    client: RegistryClient, store: Store, blob: Descriptor, report: Report, subject: str, arrivals: Arrivals
+    client: RegistryClient, store: Store, blob: Descriptor, report: Report, subject: str, arrivals: Arrivals | None
 ) -> None:
     blocks = client.read_blob(blob, report)
     try:
         with store.blobs.writer() as writer:
-            arrivals.begin(blob.digest, writer.path)
+            if arrivals is not None:
+                arrivals.begin(blob.digest, writer.path)
             for block in blocks:
                 writer.write(block)
-                arrivals.grown(blob.digest, writer.size)
+                if arrivals is not None:
+                    arrivals.grown(blob.digest, writer.size)
             writer.commit(expected=blob)
     except ContentMismatchError as error:
         raise ContentError(subject, f"{error}; it came from {client.host}") from error
