@@ -30,6 +30,7 @@ from layers.descriptor import Descriptor
 from layers.image import Image
 from layers.layer import Layer
 from layers.manifest import Index
+from layers.pieces import Pieces
 from layers.store import Store
 from layers.tar.entry import Entry
 from layers.tar.reader import TarReader
@@ -200,27 +201,9 @@ def _show(attribute: str, value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-class _Stream:
-    """Pieces as something to read from."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes, none only at the end."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-
 def _members(layer: Layer) -> dict[bytes, _Found]:
     found: dict[bytes, _Found] = {}
-    reader = TarReader(_Stream(layer.uncompressed()))
+    reader = TarReader(Pieces(layer.uncompressed()))
     for entry in reader:
         content = hashlib.sha256()
         for offset, data in reader.chunks():
@@ -247,7 +230,7 @@ def _first_difference(one: Layer, other: Layer, name: bytes) -> int:
 
 
 def _content(layer: Layer, name: bytes) -> Iterator[bytes]:
-    reader = TarReader(_Stream(layer.uncompressed()))
+    reader = TarReader(Pieces(layer.uncompressed()))
     for entry in reader:
         if entry.name == name:
             yield from (data for _, data in reader.chunks() if data)

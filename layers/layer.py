@@ -7,7 +7,7 @@ diff ID.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import BinaryIO, NamedTuple
 
 from layers.blobs import CHUNK_BYTES, BlobSource
@@ -27,7 +27,7 @@ class Layer(NamedTuple):
         """The blob as it travels; the caller closes it."""
         return self.source.open(self.descriptor.digest)
 
-    def uncompressed(self) -> Iterator[bytes]:
+    def uncompressed(self) -> Generator[bytes]:
         """The tar, piece by piece.
 
         Raises:

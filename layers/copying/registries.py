@@ -15,6 +15,7 @@ from layers.copying.places import Checked, Origin
 from layers.descriptor import Descriptor
 from layers.digest import Digest
 from layers.errors import ContentMismatchError, FormatError
+from layers.pieces import Pieces
 from layers.platform import Platform
 from layers.reference import Reference
 from layers.registry import referrers
@@ -80,7 +81,7 @@ class RegistryOrigin(_Repository):
 
     def open(self, blob: Descriptor, offset: int) -> Content:
         """See `Origin`."""
-        return _Streamed(self._read(blob, offset))
+        return Pieces(self._read(blob, offset))
 
     def _read(self, blob: Descriptor, offset: int) -> Generator[bytes]:
         """The blob from the first host that delivers it; what one of them began the next one goes on with."""
@@ -136,22 +137,3 @@ class RegistryTarget(_Repository):
     def finish(self, tree: Node) -> None:
         """See `Target`."""
         put_manifests(self.transfer, self.client, tree, names_for(self.reference, (), tree.found.digest))
-
-
-class _Streamed:
-    """Blocks as they come, read in other sizes."""
-
-    def __init__(self, blocks: Generator[bytes]) -> None:
-        self._blocks = blocks
-        self._rest = memoryview(b"")
-
-    def read(self, size: int, /) -> bytes:
-        """See `Content`."""
-        if not self._rest:
-            self._rest = memoryview(next(self._blocks, b""))
-        data, self._rest = bytes(self._rest[:size]), self._rest[size:]
-        return data
-
-    def close(self) -> None:
-        """See `Content`."""
-        self._blocks.close()
