@@ -15,7 +15,7 @@ Source: docs/attestations/attestation-storage.md of BuildKit; in-toto attestatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -29,7 +29,6 @@ from layers.store import Store
 
 PAYLOAD = "application/vnd.in-toto+json"
 ARTIFACT = "application/vnd.docker.attestation.manifest.v1+json"
-REFERENCE_TYPE = "vnd.docker.reference.type"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 PREDICATE_TYPE = "in-toto.io/predicate-type"
 NOWHERE = Platform("unknown", "unknown")
@@ -90,7 +89,7 @@ def attest(store: Store, image: Descriptor, statements: Sequence[gojson.JsonObje
         subject=Descriptor(image.media_type, image.digest, image.size) if artifact else None,
     )
     made = store.blobs.put(manifest.raw, media_type=media.OCI_MANIFEST)
-    annotations = {REFERENCE_TYPE: _MANIFEST, REFERENCE_DIGEST: str(image.digest)}
+    annotations = {media.REFERENCE_TYPE: _MANIFEST, REFERENCE_DIGEST: str(image.digest)}
     return made._replace(annotations=annotations, platform=NOWHERE)
 
 
@@ -98,14 +97,3 @@ def _image_config(store: Store, layers: Sequence[Descriptor]) -> Descriptor:
     rootfs = RootFS(tuple(layer.digest for layer in layers))
     config = ImageConfig(architecture=NOWHERE.architecture, os=NOWHERE.os, rootfs=rootfs)
     return store.blobs.put(config.to_bytes(), media_type=media.OCI_CONFIG)
-
-
-def is_attestation(descriptor: Descriptor) -> bool:
-    """Whether an entry of an index is a manifest of attestations."""
-    return REFERENCE_TYPE in descriptor.annotations
-
-
-def attestations_of(entries: Sequence[Descriptor], image: Descriptor) -> tuple[Descriptor, ...]:
-    """Those of ``entries`` that are about ``image``."""
-    annotations: Sequence[tuple[Mapping[str, str], Descriptor]] = [(entry.annotations, entry) for entry in entries]
-    return tuple(entry for said, entry in annotations if said.get(REFERENCE_DIGEST) == image.digest)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from layers import gojson, media
-from layers.archive import CONTAINERD_NAME, closure
+from layers.archive import CONTAINERD_NAME, closure, named_entry
 from layers.compression import HEAD_BYTES, ByteSource, Decompressed, detect
 from layers.config import ImageConfig
 from layers.descriptor import REF_NAME, Descriptor
@@ -160,10 +160,7 @@ def _check_diff_ids(config: ImageConfig, layers: tuple[Descriptor, ...]) -> None
 
 
 def _described(descriptor: Descriptor, names: tuple[str, ...]) -> LoadedImage:
-    plain = descriptor._replace(
-        annotations={k: v for k, v in descriptor.annotations.items() if k not in {REF_NAME, CONTAINERD_NAME}}
-    )
-    return LoadedImage(plain, tuple(Reference.parse(name).name for name in names))
+    return LoadedImage(named_entry(descriptor, None), tuple(Reference.parse(name).name for name in names))
 
 
 def _name(store: Store, image: LoadedImage) -> LoadedImage:

@@ -116,7 +116,7 @@ class Index(NamedTuple):
     @property
     def images(self) -> tuple[Descriptor, ...]:
         """The entries that are images, not something said about one."""
-        return tuple(entry for entry in self.manifests if not entry.annotations.get("vnd.docker.reference.type"))
+        return tuple(entry for entry in self.manifests if not entry.annotations.get(media.REFERENCE_TYPE))
 
     def select(self, platform: Platform) -> Descriptor | None:
         """The first manifest for this platform, else the only one when it names no platform, else None.

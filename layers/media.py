@@ -26,6 +26,8 @@ CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 """Annotation of a layer in eStargz: the digest of its table of contents (stargz-snapshotter, docs/estargz.md)."""
+REFERENCE_TYPE = "vnd.docker.reference.type"
+"""Annotation of an index's entry that says something about another one (BuildKit, docs/attestations)."""
 
 _COMPRESSIONS = {
     OCI_LAYER: "none",

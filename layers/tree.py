@@ -19,7 +19,6 @@ from layers.manifest import Index, Manifest, parse
 MOST_MANIFESTS = 1000
 MOST_BYTES = 64 << 20
 _DEEPEST = 4
-_REFERENCE_TYPE = "vnd.docker.reference.type"
 
 
 class Node(NamedTuple):
@@ -32,7 +31,7 @@ class Node(NamedTuple):
     @property
     def is_attestation(self) -> bool:
         """Whether it says something about another image of its index (BuildKit, docs/attestations)."""
-        return bool(self.descriptor.annotations.get(_REFERENCE_TYPE))
+        return bool(self.descriptor.annotations.get(media.REFERENCE_TYPE))
 
     def walk(self) -> Iterator[Node]:
         """All nodes, each once, what is referred to before what refers to it."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Protocol
 
-from layers.archive import CONTAINERD_NAME
+from layers.archive import named_entry
 from layers.blobs import BlobStore
-from layers.descriptor import REF_NAME, Descriptor
+from layers.descriptor import Descriptor
 from layers.digest import Digest
 from layers.errors import BlobNotFoundError, ContentMismatchError, ImageNotFoundError
 from layers.manifest import Index, parse
@@ -85,8 +85,7 @@ class BlobsOrigin:
 
     def tree(self, platform: Platform | None) -> Node:
         """See `Origin`."""
-        plain = {key: value for key, value in self._top.annotations.items() if key not in _NAMES}
-        return read_image(self._top._replace(annotations=plain), self._read, platform, self._shown)
+        return read_image(named_entry(self._top, None), self._read, platform, self._shown)
 
     def below(self, descriptor: Descriptor) -> Node:
         """See `Origin`."""
@@ -125,9 +124,6 @@ class BlobsOrigin:
                 if subject is not None and subject.digest == digest:
                     found.append(entry)
         return tuple(found)
-
-
-_NAMES = frozenset({REF_NAME, CONTAINERD_NAME})
 
 
 class BlobsTarget:

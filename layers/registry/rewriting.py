@@ -67,13 +67,9 @@ def _moved(node: Node, found: Manifest | Index, children: tuple[Node, ...] = ())
 
 
 def _follow(node: Node, done: Mapping[Digest, Node], changed: dict[str, str], read: Read, put: Put) -> Node:
-    known = done.get(node.descriptor.digest)
-    if known is not None:
-        annotations = {key: _replaced(value, changed) for key, value in node.descriptor.annotations.items()}
-        return known._replace(descriptor=known.descriptor._replace(annotations=annotations))
     if isinstance(node.found, Manifest):
-        made = _with_statements(node.found, changed, read, put)
-        moved = _moved(node, made)
+        known = done.get(node.descriptor.digest)
+        moved = known or _moved(node, _with_statements(node.found, changed, read, put))
         annotations = {key: _replaced(value, changed) for key, value in node.descriptor.annotations.items()}
         return moved._replace(descriptor=moved.descriptor._replace(annotations=annotations))
     children = tuple(_follow(child, done, changed, read, put) for child in node.children)
