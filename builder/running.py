@@ -7,7 +7,6 @@ of a process that was killed at the next start of a build or command.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Generator, Sequence
 from io import FileIO
@@ -22,6 +21,7 @@ from builder.session import Session
 from builder.steps.run import Root, make_scaffold, mount_root
 from layers.digest import ChainId
 from unionfs.branch import Branch
+from unionfs.client import is_whole
 from unionfs.types import Access, UnionOptions
 
 
@@ -92,13 +92,11 @@ class RootEnd:
     def is_lost(self) -> bool:
         """Whether the root has ended as it should not; waits until it has ended."""
         self._report += self._ended.readall()
-        return not self._report or "aborted" in json.loads(self._report)
+        return not is_whole(self._report)
 
     def describe(self, servers: Servers) -> str:
         """How a root that is lost has ended."""
-        if self._report:
-            return str(json.loads(self._report)["aborted"])
-        return f"the union server {servers.union.describe_end()}"
+        return servers.union.describe_loss(self._report)
 
 
 class Started(NamedTuple):

@@ -6,6 +6,7 @@ as the client's end of the socket, so that nothing is left of it when the client
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -44,11 +45,16 @@ class DetachedMount(NamedTuple):
     nowhere, closing it ends the mount. ``ended`` is the read end of a pipe: one JSON object with ``requests`` and
     ``opcodes``, then end of file, once the kernel has let the mount go and every byte written through it is in its
     branch. An object with ``aborted``: the mount was given up before that, and why. End of file without an object: the
-    server died (`UnionServer.describe_end`). The caller closes both.
+    server died. `is_whole` and `UnionServer.describe_loss` say what it means. The caller closes both.
     """
 
     fd: int
     ended: int
+
+
+def is_whole(report: bytes) -> bool:
+    """Whether all that was written through a mount, whose `DetachedMount.ended` said ``report``, is in its branch."""
+    return bool(report) and "aborted" not in json.loads(report)
 
 
 class UnionServer:
@@ -115,6 +121,10 @@ class UnionServer:
     def describe_end(self) -> str:
         """How the server ended whose mounts came to no orderly end: ``was killed by signal 9 (SIGKILL)``; waits."""
         return self._process.describe_end()
+
+    def describe_loss(self, report: bytes) -> str:
+        """Why a mount that said ``report``, and is not whole (`is_whole`), is not; waits for a server that is gone."""
+        return str(json.loads(report)["aborted"]) if report else f"the union server {self.describe_end()}"
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,7 @@ from builder.network.netlink import (
     Netlink,
     attribute,
     attributes,
+    named,
     nested,
     open_socket,
 )
@@ -67,7 +68,7 @@ class Links:
 
     def add_bridge(self, name: str, index: int) -> None:
         """A bridge is there, and up."""
-        body = _link(index, _IFF_UP) + _text(_IFLA_IFNAME, name)
+        body = _link(index, _IFF_UP) + named(_IFLA_IFNAME, name)
         self._netlink.request(Message(_NEWLINK, body + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, b"bridge")), _MAKE))
 
     def add_pair(self, near: End, far: End, far_namespace: int, *, master: int = 0) -> None:
@@ -145,11 +146,7 @@ def _link(index: int, flags: int = 0, family: int = 0) -> bytes:
     return _LINK.pack(family, 0, index, flags, flags)
 
 
-def _text(kind: int, text: str) -> bytes:
-    return attribute(kind, text.encode() + b"\0")
-
-
 def _describe(end: End, flags: int = _IFF_UP) -> bytes:
     mac = attribute(_IFLA_ADDRESS, end.mac) if end.mac else b""
     mtu = attribute(_IFLA_MTU, struct.pack("=I", end.mtu)) if end.mtu else b""
-    return _link(end.number, flags) + _text(_IFLA_IFNAME, end.name) + mac + mtu
+    return _link(end.number, flags) + named(_IFLA_IFNAME, end.name) + mac + mtu

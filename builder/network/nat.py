@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import NamedTuple, Self
 
-from builder.network.netlink import ACK, CREATE, NETFILTER, Message, Netlink, attribute, nested, open_socket
+from builder.network.netlink import ACK, CREATE, NETFILTER, Message, Netlink, attribute, named, nested, open_socket
 
 INET, IPV4 = 1, 2
 FORWARD, POSTROUTING = 2, 4
@@ -22,7 +22,7 @@ _TABLES = 10
 _NEWTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 3, 4, 6, 7, 8
 CHAIN_HOOK, CHAIN_POLICY = 4, 5
 RULE_HANDLE, RULE_EXPRESSIONS = 3, 4
-"""Attributes of what the kernel lists (nf_tables.h)."""
+"""Attributes of chains and rules (nf_tables.h)."""
 
 _OWNER = 2
 _EQUAL, _UNEQUAL = 0, 1
@@ -106,18 +106,18 @@ def list_chains() -> Message:
 
 def list_rules(family: int, table: str, chain: str) -> Message:
     """A request for the rules of a chain, for `Netlink.dump`."""
-    return _message(_GETRULE, _text(1, table) + _text(2, chain), family=family)
+    return _message(_GETRULE, named(1, table) + named(2, chain), family=family)
 
 
 def insert_rules(family: int, table: str, chain: str, *rules: Rule) -> tuple[Message, ...]:
     """Requests that put ``rules`` at the beginning of a chain that is somebody else's, all or none."""
-    place = _text(1, table) + _text(2, chain)
+    place = named(1, table) + named(2, chain)
     return _batch(*(_message(_NEWRULE, place + _rule(rule), family=family) for rule in rules))
 
 
 def delete_rules(family: int, table: str, chain: str, *handles: bytes) -> tuple[Message, ...]:
     """Requests that remove rules by what the kernel calls them."""
-    place = _text(1, table) + _text(2, chain)
+    place = named(1, table) + named(2, chain)
     return _batch(*(_message(_DELRULE, place + attribute(RULE_HANDLE, handle), family=family) for handle in handles))
 
 
@@ -125,32 +125,28 @@ def _message(kind: int, body: bytes, flags: int = 0, family: int = INET) -> Mess
     return Message(_TABLES << 8 | kind, struct.pack(">BBH", family, 0, 0) + body, ACK | CREATE | flags)
 
 
-def _text(kind: int, text: str) -> bytes:
-    return attribute(kind, text.encode() + b"\0")
-
-
 def _number(kind: int, number: int) -> bytes:
     return attribute(kind, struct.pack(">I", number & 0xFFFF_FFFF))
 
 
 def _table(name: str) -> Message:
-    return _message(_NEWTABLE, _text(1, name) + _number(2, _OWNER))
+    return _message(_NEWTABLE, named(1, name) + _number(2, _OWNER))
 
 
 def _chain(table: str, chain: Chain) -> tuple[Message, ...]:
-    hook = nested(4, _number(1, chain.hook), _number(2, chain.priority))
-    head = _text(1, table) + _text(3, chain.name) + hook + _number(5, _ACCEPT) + _text(7, chain.kind)
-    rules = [_message(_NEWRULE, _text(1, table) + _text(2, chain.name) + _rule(rule), _APPEND) for rule in chain.rules]
+    hook = nested(CHAIN_HOOK, _number(1, chain.hook), _number(2, chain.priority))
+    head = named(1, table) + named(3, chain.name) + hook + _number(CHAIN_POLICY, _ACCEPT) + named(7, chain.kind)
+    rules = [_message(_NEWRULE, named(1, table) + named(2, chain.name) + _rule(rule), _APPEND) for rule in chain.rules]
     return (_message(_NEWCHAIN, head), *rules)
 
 
 def _rule(rule: Rule) -> bytes:
     expressions = [part for match in rule.matches for part in _match(match)]
-    return nested(4, *expressions, _verdict(rule.verdict))
+    return nested(RULE_EXPRESSIONS, *expressions, _verdict(rule.verdict))
 
 
 def _expression(name: str, *data: bytes) -> bytes:
-    return nested(1, _text(1, name), nested(2, *data))
+    return nested(1, named(1, name), nested(2, *data))
 
 
 def _match(match: Match | _State) -> tuple[bytes, ...]:

@@ -41,6 +41,11 @@ def attribute(kind: int, *payloads: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
+def named(kind: int, name: str) -> bytes:
+    """An attribute that holds a name."""
+    return attribute(kind, name.encode() + b"\0")
+
+
 def nested(kind: int, *payloads: bytes) -> bytes:
     """An attribute that holds attributes."""
     return attribute(kind | NESTED, *payloads)

@@ -206,17 +206,10 @@ def _path_of(namespace: int) -> str:
     place = f"{_PLACE}/hub"
     if not os.path.exists(place):
         _sys.unshare(_sys.CLONE_NEWNS)
-        _attach(_sys.new_mount("tmpfs", (("mode", "755"),), 0), _PLACE)
+        _sys.attach_closing(_sys.new_mount("tmpfs", (("mode", "755"),), 0), _PLACE)
         os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
-        _attach(_sys.open_tree(f"/proc/self/fd/{namespace}".encode(), recursive=False), place)
+        _sys.attach_closing(_sys.open_tree(f"/proc/self/fd/{namespace}".encode(), recursive=False), place)
     return place
-
-
-def _attach(mount_fd: int, path: str) -> None:
-    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    _sys.move_mount(mount_fd, target)
-    os.close(target)
-    os.close(mount_fd)
 
 
 def _by_program(ground: Ground, argv: tuple[str, ...], block: Block) -> Uplink:

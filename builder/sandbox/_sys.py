@@ -194,6 +194,21 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
     _call(_MOVE_MOUNT, mount_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
+def attach(mount_fd: int, path: str) -> None:
+    """The mount ``mount_fd`` is attached on ``path``; it stays open."""
+    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        move_mount(mount_fd, target)
+    finally:
+        os.close(target)
+
+
+def attach_closing(mount_fd: int, path: str) -> None:
+    """As `attach`; then ``mount_fd`` is closed."""
+    attach(mount_fd, path)
+    os.close(mount_fd)
+
+
 def new_mount(kind: str, options: tuple[tuple[str, str | None], ...], attributes: int) -> int:
     """A detached mount of a new ``kind`` filesystem; the caller closes it.
 

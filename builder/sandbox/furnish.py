@@ -110,7 +110,7 @@ class Root:
         devices = [mount for mount in mounts if isinstance(mount, Devices)]
         nodes = _host_devices() if any(mount.bound for mount in devices) else {}
         with Stage("staging on", _STAGING):
-            _attach(_sys.new_mount("tmpfs", (), HARDENED & ~_sys.MOUNT_ATTR_NOEXEC), _STAGING)
+            _sys.attach(_sys.new_mount("tmpfs", (), HARDENED & ~_sys.MOUNT_ATTR_NOEXEC), _STAGING)
             for target in ("/root", "/etc", *BASE_TARGETS):
                 os.mkdir(_STAGING + target)
         for mount in mounts:
@@ -118,13 +118,13 @@ class Root:
                 case Filesystem():
                     with Stage(f'mounting "{mount.kind}" at', mount.target):
                         fd = _new_filesystem(mount)
-                        _attach(fd, _STAGING + mount.target)
+                        _sys.attach(fd, _STAGING + mount.target)
                         self._keep(fd, mount.target)
                 case Tree():
                     with Stage(f'mounting "{mount.kind}" at', mount.target):
                         os.makedirs(_STAGING + mount.target, exist_ok=True)
                         _sys.mount_setattr(sources[mount], mount.attributes, recursive=True)
-                        _attach(sources[mount], _STAGING + mount.target)
+                        _sys.attach(sources[mount], _STAGING + mount.target)
                         self._keep(sources[mount], mount.target)
                 case Devices():
                     with Stage("furnishing", "/dev"):
@@ -155,7 +155,7 @@ class Root:
                 with Stage("writing", "files of the step"):
                     sources.update(_write_texts(mount))
         with Stage("attaching", "root"):
-            _attach(root_fd, f"{_STAGING}/root")
+            _sys.attach(root_fd, f"{_STAGING}/root")
         for target, fd in self._staged.items():
             with Stage("mounting at", target):
                 self._attach_inside(fd, target, is_directory=True)
@@ -312,21 +312,14 @@ def _cover_root(root_fd: int) -> None:
     For where pivot_root(2) is not allowed. As after switch_root(8) the old root is below all that has a path: ``..``
     in the new one leads to itself, from every directory.
     """
-    _attach(root_fd, "/")
+    _sys.attach(root_fd, "/")
     os.fchdir(root_fd)
     os.chroot(".")
 
 
-def _attach(mount_fd: int, path: str) -> None:
-    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    _sys.move_mount(mount_fd, target)
-    os.close(target)
-
-
 def _attach_tree(mount_fd: int, attributes: int, path: str) -> None:
     _sys.mount_setattr(mount_fd, attributes, recursive=True)
-    _attach(mount_fd, path)
-    os.close(mount_fd)
+    _sys.attach_closing(mount_fd, path)
 
 
 def _host_devices() -> dict[str, int]:

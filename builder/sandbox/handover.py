@@ -102,7 +102,7 @@ def _run(handover: Handover, preparation: init.Preparation, report: socket.socke
     bundle.prepare(fds.root, order.root_attributes)
     if handover.joins and os.path.isdir(_UNIFIED):
         with Stage("covering", _UNIFIED):
-            _attach(_sys.new_mount("tmpfs", (), HARDENED), _UNIFIED)
+            _sys.attach_closing(_sys.new_mount("tmpfs", (), HARDENED), _UNIFIED)
     placed = bundle.place(own, sources)
     points = Root()
     points.make_points(fds.root, wanted)
@@ -205,13 +205,15 @@ class _Bundle:
     def prepare(self, root_fd: int, attributes: int) -> None:
         """The root lies at ``root``, and the processes are those of this pid namespace."""
         with Stage("mounting at", "/proc"):
-            _attach(_sys.new_mount("proc", (), HARDENED), "/proc")
+            _sys.attach_closing(_sys.new_mount("proc", (), HARDENED), "/proc")
         with Stage("staging on", self._place):
-            _attach(_sys.new_mount("tmpfs", (("mode", "755"),), HARDENED & ~_sys.MOUNT_ATTR_NOEXEC), self._place)
+            _sys.attach_closing(
+                _sys.new_mount("tmpfs", (("mode", "755"),), HARDENED & ~_sys.MOUNT_ATTR_NOEXEC), self._place
+            )
             for name in ("root", "mounts", "texts", "bundle", "state"):
                 os.mkdir(self.path(name), 0o755)
         with Stage("attaching", "root"):
-            _attach(os.dup(root_fd), self.path("root"))
+            _sys.attach_closing(os.dup(root_fd), self.path("root"))
             # the runtime itself makes it read-only, after it has put its mounts there
             _sys.mount_setattr(root_fd, attributes & ~_sys.MOUNT_ATTR_RDONLY, recursive=False)
 
@@ -225,7 +227,7 @@ class _Bundle:
                     os.mkdir(placed[target])
                 else:
                     self.write(f"mounts/{number}", "")
-                _attach(fd, placed[target])
+                _sys.attach_closing(fd, placed[target])
         files = [file for mount in own if isinstance(mount, Texts) for file in mount.files]
         for number, file in enumerate(files):
             with Stage("writing", file.target):
@@ -254,13 +256,6 @@ class _Bundle:
     def let_go(self) -> None:
         """This process holds neither root nor mounts any more."""
         _sys.umount(os.fsencode(self._place), _sys.MNT_DETACH)
-
-
-def _attach(mount_fd: int, path: str) -> None:
-    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    _sys.move_mount(mount_fd, target)
-    os.close(target)
-    os.close(mount_fd)
 
 
 def _create(

@@ -5,11 +5,10 @@ Invariants: a step counts only if everything it wrote is in its branch; where it
 
 from __future__ import annotations
 
-import json
-
 import trio
 
 from builder.servers import Servers
+from unionfs.client import is_whole
 
 _READ_BYTES = 64 << 10
 
@@ -34,10 +33,8 @@ class MountEnd:
     @property
     def is_whole(self) -> bool:
         """Whether everything written through the mount, which has ended, is in its branch."""
-        return bool(self._report) and "aborted" not in json.loads(self._report)
+        return is_whole(self._report)
 
     def describe(self, servers: Servers) -> str:
         """Why not everything is; blocks its thread."""
-        if self._report:
-            return str(json.loads(self._report)["aborted"])
-        return f"the union server {servers.union.describe_end()}"
+        return servers.union.describe_loss(self._report)
