@@ -31,6 +31,13 @@ def parse_bytes(text: str) -> int:
     return int(float(match.group(1)) * _UNITS[match.group(2).lower()])
 
 
+def parse_switch(text: str) -> bool:
+    """Whether ``text`` is true. Raises argparse.ArgumentTypeError."""
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text.lower() in {"true", "1"}
+
+
 def parse_duration(text: str) -> int:
     """Number of seconds that ``30s``, ``15m``, ``12h`` or ``7d`` mean.
 

@@ -11,8 +11,9 @@ import re
 
 from builder.options import HOST_GATEWAY, Dns
 
-_DOMAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?", re.ASCII)
-_OPTION = re.compile(r"[a-z0-9-]+(?::\d+)?", re.ASCII)
+_DOMAIN = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?"
+_OPTION = r"[a-z0-9-]+(?::[0-9]+)?"
+"""Compiled when they are first asked for."""
 
 
 def add_network(parser: argparse.ArgumentParser, whom: str) -> None:
@@ -66,14 +67,14 @@ def parse_address(text: str) -> str:
 
 def parse_domain(text: str) -> str:
     """A domain, or ``.`` for none. Raises argparse.ArgumentTypeError."""
-    if text != "." and not _DOMAIN.fullmatch(text):
+    if text != "." and not re.fullmatch(_DOMAIN, text):
         raise argparse.ArgumentTypeError(f"expected a domain such as example.org, got {text!r}")
     return text
 
 
 def parse_option(text: str) -> str:
     """An option of resolv.conf(5). Raises argparse.ArgumentTypeError."""
-    if not _OPTION.fullmatch(text):
+    if not re.fullmatch(_OPTION, text):
         raise argparse.ArgumentTypeError(f"expected an option of resolv.conf such as ndots:2, got {text!r}")
     return text
 

@@ -29,7 +29,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 OUTPUT_TYPES = tuple(FIELDS)
 _STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 _FILE_TYPES = ("oci", "docker", "local", "tar")
-_LEVEL = re.compile(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?\Z")
+_LEVEL = r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?"
 _LEVELS = ("manifest", "index", "manifest-descriptor", "index-descriptor")
 _ALIASES = {"descriptor": "manifest-descriptor"}
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
@@ -115,7 +115,7 @@ def _read_annotation(level: str, key: str, value: str) -> Annotation:
     from layers.errors import FormatError
     from layers.platform import parse
 
-    match = _LEVEL.match(level)
+    match = re.fullmatch(_LEVEL, level)
     kind = "" if match is None else _ALIASES.get(match.group(1), match.group(1))
     if match is None or kind not in _LEVELS:
         raise argparse.ArgumentTypeError(f"unknown level {level!r} of an annotation, known are {', '.join(_LEVELS)}")

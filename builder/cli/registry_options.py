@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.cli.arguments import parse_switch
 from builder.cli.parser import ArgumentParser
 from builder.configuration import read_registry_settings
 from builder.errors import UsageError
@@ -41,7 +42,7 @@ def add_registry_options(parser: ArgumentParser, sides: tuple[str, ...] = ("",))
         parser.add_argument(
             f"{prefix}tls-verify",
             metavar="BOOL",
-            type=_parse_bool,
+            type=parse_switch,
             help=f"false: the registry{of} may show any certificate, or speak http",
         )
 
@@ -73,11 +74,3 @@ def _value(arguments: argparse.Namespace, side: str, name: str) -> object:
     values = vars(arguments)
     own = values.get(f"{side}_{name}") if side else None
     return values.get(name) if own is None else own
-
-
-def _parse_bool(text: str) -> bool:
-    if text.lower() in {"true", "1"}:
-        return True
-    if text.lower() in {"false", "0"}:
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from builder.cli.arguments import add_capabilities, parse_assignments
+from builder.cli.arguments import add_capabilities, parse_assignments, parse_switch
 from builder.cli.environment import check_variables, read_env_file
 from builder.cli.limits import add_limits, read_limits
 from builder.cli.networks import add_network, read_dns
@@ -58,13 +58,6 @@ def add_surroundings(parser: ArgumentParser) -> None:
         "--sig-proxy", type=parse_switch, default=True, metavar="BOOL",
         help="hand signals on to the command, the third that is to end it as SIGKILL; true when left out",
     )  # fmt: skip
-
-
-def parse_switch(text: str) -> bool:
-    """Whether ``text`` is true. Raises argparse.ArgumentTypeError."""
-    if text.lower() not in {"true", "false", "1", "0"}:
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-    return text.lower() in {"true", "1"}
 
 
 def check_surroundings(arguments: argparse.Namespace) -> None:
