@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from fuse.conftest import wait_until
 from fuse.test_direct import serving
 from loopback import Loopback
 from unionfs.transport import handoff
-from unionfs.transport.handoff import ENOUGH, FEW, LONGEST_PAUSE_NS, LOOK_EVERY, PAUSE_NS, QUICK_NS, Handoff, Pace, Wish
+from unionfs.transport.handoff import Handoff
+from unionfs.transport.pace import ENOUGH, FEW, LONGEST_PAUSE_NS, LOOK_EVERY, PAUSE_NS, QUICK_NS, Pace, Wish
 
 pytestmark = pytest.mark.fuse
 
@@ -284,6 +286,26 @@ def test_processors_that_are_not_ours_are_left_to_others(asker: int) -> None:
             assert not turns
             assert not it.near
             assert os.sched_getaffinity(0) == before
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_it_goes_on_where_no_thread_may_be_started(asker: int) -> None:
+    turns = []
+    pid = os.fork()  # noqa: TID251 - root's rights are given up for good
+    if pid == 0:
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+            it = Handoff(lambda: True)
+            _come(it, asker)
+            it.run(lambda: turns.append(1))
+            assert (turns, it.near, it.moving) == ([], False, True)
+            it.run(lambda: turns.append(1))
+            assert turns == [1]
             os._exit(0)
         finally:
             os._exit(1)

@@ -23,22 +23,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from enum import Enum
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from unionfs import _sys
+from unionfs.transport.pace import QUICK_NS, Pace, Wish
 
-QUICK_NS = 1_000_000
-"""Longer than this between two requests, or within one, and somebody might be waiting for the processor."""
-ENOUGH = 32
-"""So many quick requests in a row are worth a move, which costs as much as one or two."""
-FEW = 16
-"""Fewer of one thread before the next one asks, and the two work at the same time: each on its own processor."""
-PAUSE_NS, LONGEST_PAUSE_NS = 10_000_000, 640_000_000
-"""Before it is tried again: twice as long each time it was not good or not possible, until that is long ago."""
-LOOK_EVERY = 32
-"""Requests after which it is looked whether the asker is on another processor by now."""
 _SPINS = 10
 """About as long as the one asking needs for its next question: a read of an empty device takes 1 to 2 microseconds."""
 _PROCESSOR_FIELD = 36
@@ -48,78 +38,6 @@ _STAT_BYTES = 1024
 
 Start = Callable[[threading.Thread], None]
 """Starts a thread."""
-
-
-class Wish(Enum):
-    """What the pace of the requests asks for."""
-
-    STAY = "stay"
-    NEAR = "near"
-    """Be on the processor of who asks now, wherever that is."""
-    SAME = "same"
-    """Remain only if who asks now, somebody else, is on the same processor."""
-    AWAY = "away"
-
-
-class Pace:
-    """Decides from the times of requests; times are nanoseconds of one monotonic clock."""
-
-    def __init__(self) -> None:
-        self.near = False
-        self._asked = self._answered = 0
-        self._asker = 0
-        self._run = 0
-        self._pause = PAUSE_NS
-        self._not_before = 0
-
-    def asked(self, now: int) -> Wish:
-        """A request has come."""
-        self._asked = now
-        if now - self._answered <= QUICK_NS:
-            return Wish.STAY
-        self._run = 0
-        return Wish.AWAY if self.near else Wish.STAY
-
-    def answering(self, now: int, asker: int) -> Wish:
-        """Its answer is ready; ``asker`` is the thread that waits for it, 0 when none does."""
-        self._answered = now
-        if now - self._asked > QUICK_NS:
-            return self._late(now)
-        if asker == 0:
-            return Wish.STAY
-        self._run += 1
-        if not self.near:
-            self._asker = asker
-            return Wish.NEAR if self._run >= ENOUGH and now >= self._not_before else Wish.STAY
-        if asker != self._asker:
-            alternate = self._run <= FEW
-            self._asker = asker
-            self._run = 0
-            return Wish.SAME if alternate else Wish.NEAR
-        return Wish.STAY if self._run % LOOK_EVERY else Wish.NEAR
-
-    def refused(self) -> None:
-        """The wish that was told last could not be met."""
-        self._wait(self._answered)
-
-    def moved(self, *, near: bool) -> None:
-        """The server is near the asker now, or anywhere."""
-        self.near = near
-        self._run = 0
-
-    def _late(self, now: int) -> Wish:
-        """The files are slow, or others had the processor."""
-        self._run = 0
-        if not self.near:
-            return Wish.STAY
-        self._wait(now)
-        return Wish.AWAY
-
-    def _wait(self, now: int) -> None:
-        again = now - self._not_before < LONGEST_PAUSE_NS
-        self._pause = min(self._pause << 1, LONGEST_PAUSE_NS) if again else PAUSE_NS
-        self._not_before = now + self._pause
-        self._run = 0
 
 
 class Handoff:
@@ -154,11 +72,18 @@ class Handoff:
         if not self._pace.near:
             turn()
             return
-        if self._beside is None:
-            self._beside = _Beside()
-        if not self._beside.call(self._processor, turn):
+        if not self._call_beside(turn):
             self._pace.refused()
             self.leave()
+
+    def _call_beside(self, turn: Callable[[], None]) -> bool:
+        """Whether ``turn`` was called beside the asker."""
+        if self._beside is None:
+            try:
+                self._beside = _Beside()
+            except RuntimeError:  # there may be no more threads: RLIMIT_NPROC, or the pids of a cgroup
+                return False
+        return self._beside.call(self._processor, turn)
 
     def start(self, thread: threading.Thread) -> None:
         """``thread`` runs, as any thread that is started from the one that called `run`."""
@@ -169,13 +94,17 @@ class Handoff:
 
     def asked(self) -> None:
         """A request has come."""
+        if not self._able:
+            return
         if self._pace.asked(time.monotonic_ns()) is Wish.AWAY:
             self.leave()
 
     def answering(self, asker: int) -> None:
         """The answer that the thread ``asker`` waits for is about to be given; 0 when nobody waits."""
+        if not self._able:
+            return
         wish = self._pace.answering(time.monotonic_ns(), asker)
-        if wish is Wish.STAY or not self._able:
+        if wish is Wish.STAY:
             return
         if wish is Wish.AWAY:
             self.leave()
