@@ -12,6 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -91,11 +92,11 @@ def _subjects(root: RootFs) -> Iterator[Subject]:
 
 def _write_file(path: str, content: bytes) -> None:
     """The file is there; a link of that name, which the image may hold, is replaced and not followed."""
-    partial = f"{path}.{os.getpid()}.partial"
     try:
-        with open(partial, "xb") as file:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        with open(path, "xb") as file:
             file.write(content)
-        os.replace(partial, path)
     except OSError as error:
         raise BuildError(f"output {describe_os_error(error)}") from error
 

@@ -26,7 +26,7 @@ class Pybuild(NamedTuple):
     root: Path
 
     def command(self, subcommand: str, *arguments: str | os.PathLike[str]) -> list[str]:
-        return [*COMMAND, subcommand, "--root", str(self.root), *map(os.fspath, arguments)]
+        return [*COMMAND, *subcommand.split(), "--root", str(self.root), *map(os.fspath, arguments)]
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "NO_COLOR": "1", **(extra or {})}
