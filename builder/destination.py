@@ -28,13 +28,20 @@ _UNKNOWN = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL
 
 
 @contextmanager
-def destination(path: str) -> Generator[IO[bytes]]:
+def destination(path: str, option: str = "output") -> Generator[IO[bytes]]:
     """A stream that becomes the file at ``path`` when the block ends well, and leaves nothing when it does not.
 
     ``-`` is stdout. A link leads to the file that is replaced; what is no regular file is written to as it lies.
+
+    Raises:
+        BuildError: the disk is full, nobody reads on, and the like; the message begins with ``option``.
     """
     if path == "-":
-        yield sys.stdout.buffer
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.flush()
+        except OSError as error:
+            raise BuildError(f"{option} '-': {os.strerror(error.errno or 0).lower()}") from error
         return
     target = os.path.realpath(path)
     partial = f"{target}.{temporary_name(this_process())}{_SUFFIX}"
@@ -50,7 +57,7 @@ def destination(path: str) -> Generator[IO[bytes]]:
             _name(file.fileno(), partial)
         os.rename(partial, target)
     except OSError as error:
-        raise BuildError(f"output {path!r}: {os.strerror(error.errno or 0).lower()}") from error
+        raise BuildError(f"{option} {path!r}: {os.strerror(error.errno or 0).lower()}") from error
     finally:
         with suppress(FileNotFoundError):
             os.unlink(partial)

@@ -7,6 +7,7 @@ unless the image has something else under the name.  Source of the rules: ``dock
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,9 @@ from layers.image import Image
 if TYPE_CHECKING:
     from builder.shipping import Built
     from layers.attestation import Subject
+
+
+_NO_PLACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 def write_roots(session: Session, built: Built, output: Output) -> None:
@@ -111,7 +115,13 @@ def write_directory(branches: Sequence[Path], directory: str) -> None:
         os.makedirs(directory, exist_ok=True)
     except OSError as error:
         raise BuildError(f"output {describe_os_error(error)}") from error
-    _copy(branches, Path(directory), f"{os.getuid()}:{os.getgid()}")
+    try:
+        _copy(branches, Path(directory), f"{os.getuid()}:{os.getgid()}")
+    except BuildError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _NO_PLACE:
+            raise BuildError(f"output {directory!r}: {os.strerror(cause.errno).lower()}") from cause
+        raise
 
 
 def write_tar(session: Session, built: Built, roots: Sequence[Sequence[Path]], output: Output, out: IO[bytes]) -> None:

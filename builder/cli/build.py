@@ -97,14 +97,16 @@ def _write_results(arguments: argparse.Namespace, result: BuildResult) -> None:
     if arguments.quiet and not any(output.get("dest") == "-" for output in arguments.output):
         sys.stdout.write(f"{result.image_id}\n")
     if arguments.iidfile is not None:
-        _write_file(arguments.iidfile, str(result.image_id))
+        _write_file("--iidfile", arguments.iidfile, str(result.image_id))
     if arguments.metadata_file is not None:
-        _write_file(arguments.metadata_file, json.dumps(result.metadata(), indent=2) + "\n")
+        _write_file("--metadata-file", arguments.metadata_file, json.dumps(result.metadata(), indent=2) + "\n")
 
 
-def _write_file(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+def _write_file(option: str, path: str, text: str) -> None:
+    from builder.destination import destination
+
+    with destination(path, option) as file:
+        file.write(text.encode())
 
 
 def _options(arguments: argparse.Namespace) -> BuildOptions:

@@ -16,6 +16,7 @@ from importlib import import_module
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
+BASE_DIRECTORIES = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 _HELP = frozenset({"-h", "--help"})
 _COLLECT_AFTER_OBJECTS = 100_000
 
@@ -28,12 +29,30 @@ def run() -> None:
     after many objects: reading modules makes many that stay.
     """
     gc.set_threshold(_COLLECT_AFTER_OBJECTS)
+    if not _is_usual():
+        from builder.cli.outset import settle
+
+        settle()
+    # bytes that are no UTF-8 are printed as they are; all goes out when it is flushed, also with PYTHONUNBUFFERED:
+    # there it can be said that it did not
+    sys.stdout.reconfigure(errors="surrogateescape", write_through=False)  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     _end_alike()
     status = main()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # main has flushed and told when it could not; what is left here is a failure's
             stream.flush()
     os._exit(status)
+
+
+def _is_usual() -> bool:
+    """Whether nothing is to be done before the command line is read (`builder.cli.outset`)."""
+    return (
+        sys.getfilesystemencoding() == "utf-8"
+        and None not in {sys.stdin, sys.stdout, sys.stderr}
+        and os.environ.get("HOME", "").startswith("/")
+        and all(os.environ.get(name, "/").startswith("/") for name in BASE_DIRECTORIES)
+    )
 
 
 def _end_alike() -> None:
@@ -49,17 +68,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _dispatch(words)
-        sys.stdout.flush()
+        _flush_stdout()
     except KeyboardInterrupt:
         sys.stderr.write("pybuild: interrupted\n")
         return INTERRUPTED_STATUS
     except BrokenPipeError:
         # nobody reads on: not an error, but Python must not complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - what is not expected is raised again
         return _report(error)
     return status
+
+
+def _flush_stdout() -> None:
+    """What was printed has arrived. Raises BuildError, BrokenPipeError."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from builder.errors import BuildError, describe_os_error
+
+        # what is left in the buffer would fail once more at the end
+        _drop_stdout()
+        raise BuildError(f"stdout: {describe_os_error(error)}") from None
+
+
+def _drop_stdout() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _dispatch(words: list[str]) -> int:

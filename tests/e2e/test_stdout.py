@@ -90,3 +90,59 @@ def test_a_signal_before_anything_runs(pybuild: Pybuild, context: Path, number: 
         said = build.communicate(timeout=20)[1]
     assert build.returncode == 130
     assert said == b"pybuild: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "redirection", "status", "message"),
+    [
+        (("-",), "<&-", 1, "error: context - is empty"),
+        (("-f", "-", "."), "<&-", 1, "error: - holds no instructions"),
+        (("-q", "."), ">&-", 1, "error: stdout: bad file descriptor"),
+        (("--progress", "plain", "."), ">&-", 0, "exporting to image"),
+        (("-o", "-", "."), ">&-", 1, "error: output '-': bad file descriptor"),
+        (("-o", "-", "."), ">/dev/full", 1, "error: output '-': no space left on device"),
+        (("-q", "."), ">/dev/full", 1, "error: stdout: no space left on device"),
+        (("--iidfile", "/dev/full", "."), "", 1, "error: --iidfile '/dev/full': no space left on device"),
+        (("-q", "."), "2>&-", 0, ""),
+        (("-q", "."), "<&- 2>&-", 0, ""),
+    ],
+)
+def test_a_stream_that_is_closed_or_full(
+    pybuild: Pybuild, context: Path, words: tuple[str, ...], redirection: str, status: int, message: str
+) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *pybuild.command("build", *words)],
+        env=pybuild.environment(),
+        cwd=context,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_reads_an_archive_to_its_end(pybuild: Pybuild, context: Path) -> None:
+    with open(context / "a", "wb") as file:
+        file.truncate(4 << 20)
+    for words in (["build", "-o", "-", str(context)], ["save", "it"]):
+        pybuild.run("build", "-t", "it", context)
+        with subprocess.Popen(
+            pybuild.command(*words), env=pybuild.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.read(10)
+            process.stdout.close()
+            assert process.wait() == 1
+            assert process.stderr.read().splitlines()[-1] == b"error: output '-': broken pipe"
+
+
+def test_an_id_that_cannot_be_written_leaves_no_part_of_it(pybuild: Pybuild, context: Path, tmp_path: Path) -> None:
+    target = tmp_path / "ids" / "id"
+    target.parent.mkdir()
+    pybuild.run("build", "--iidfile", target, context)
+    assert target.read_text().startswith("sha256:")
+    assert os.listdir(target.parent) == ["id"]

@@ -142,6 +142,14 @@ class Packable(Protocol):
         ...
 
 
+class _NotTakenError(Exception):
+    """Who takes the tar refused with ``error``: nothing is wrong with what it is made of."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class TarStream:
     """One layer being written; ``finish`` ends it."""
 
@@ -165,17 +173,23 @@ class TarStream:
 
         Raises:
             TarError: it cannot be read, or changed meanwhile.
+            OSError: the tar cannot be written to.
         """
         try:
             self._change(change)
+        except _NotTakenError as failure:
+            raise failure.error from None
         except OSError as error:
             text = (error.strerror or str(error)).lower()
             raise TarError(f"layer: cannot read {_show(change.path)}: {text}") from error
 
     def finish(self) -> None:
-        """The tar is whole and has been written."""
-        self._write(END)
-        self._flush()
+        """The tar is whole and has been written. Raises OSError when it can't be."""
+        try:
+            self._write(END)
+            self._flush()
+        except _NotTakenError as failure:
+            raise failure.error from None
 
     def _change(self, change: Packable) -> None:
         kind = change.kind
@@ -262,7 +276,10 @@ class TarStream:
         data = b"".join(self._pending)
         self._pending.clear()
         self._pending_bytes = 0
-        self._out(data)
+        try:
+            self._out(data)
+        except OSError as error:
+            raise _NotTakenError(error) from error
 
 
 def _portable(xattrs: Mapping[str, bytes]) -> Mapping[bytes, bytes]:
