@@ -19,7 +19,7 @@ from builder.errors import BuildError, DockerfileError
 from builder.graph import Graph
 from builder.lint import RULES, Settings, check, parse_settings, settings_of
 from builder.options import BuildOptions
-from builder.planning import Plan, find_local_bases, read_plan
+from builder.planning import Plan, read_plan
 from layers.store import Store
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check_dockerfile(
     ``root`` is where images live; ``sources`` gets the text that places refer to.
 
     Raises:
-        BuildError: there is no Dockerfile, or it is none.
+        BuildError: there is no Dockerfile, it is none, or a stage cannot be built (`builder.rehearsal`).
     """
     with ExitStack() as stack:
 
@@ -59,10 +59,13 @@ def check_dockerfile(
 
 
 def _check(plan: Plan, options: BuildOptions, root: str) -> tuple[Plan, tuple[Finding, ...]]:
-    bases: Mapping[str, Base] = {}
+    from builder.rehearsal import rehearse
+
     if os.path.isdir(root):
         with Store(root) as store:
-            bases, _ = find_local_bases(plan, options, store)
+            bases = rehearse(plan, options, store)
+    else:
+        bases = rehearse(plan, options, None)
     return plan, find_warnings(plan, options, bases)
 
 

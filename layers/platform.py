@@ -28,6 +28,7 @@ ARCHITECTURES = frozenset(
     "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split()  # noqa: SIM905 -- a list of words
 )
 """Those that Go compiles for (``go tool dist list``), whose words platforms are given in."""
+_SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "android"})
 _DEFAULT_VARIANTS = {("amd64", "v1"), ("arm64", "v8"), ("arm64", "8")}
 _WORD = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _MOST_PARTS = 3
@@ -65,11 +66,15 @@ def parse(text: str) -> Platform:
     parts = text.split("/")
     if len(parts) > _MOST_PARTS or not all(_WORD.match(part) for part in parts):
         raise FormatError(f'platform "{text}" is not of the form os/architecture[/variant]')
-    if len(parts) == 1:
-        parts = (
-            ["linux", parts[0]] if parts[0] not in {"linux", "windows", "darwin"} else [parts[0], host().architecture]
-        )
-    return Platform(*parts).normalised()
+    if len(parts) > 1:
+        return Platform(*parts).normalised()
+    machine = Platform("linux", text).normalised()
+    if machine.architecture in ARCHITECTURES:
+        return machine
+    system = Platform(text, host().architecture).normalised()
+    if system.os not in _SYSTEMS:
+        raise FormatError(f'platform "{text}" is neither an operating system nor an architecture')
+    return system
 
 
 def host() -> Platform:

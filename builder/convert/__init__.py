@@ -107,6 +107,7 @@ class _Build:
         self._triggers: dict[int, tuple[Instruction, ...]] = {}
         self._target = self._table.target(target)
         self._reachable, self.images = self._table.reachable(self._target, self._instructions)
+        self._table.check_others(self._reachable)
 
     def graph(self, anew: tuple[str, ...]) -> Graph:
         wanted = {self._table.target(name, "--no-cache-filter: stage") for name in anew}

@@ -92,9 +92,8 @@ def convert_add(state: StageState, instruction: instructions.Add) -> None:
 def convert_workdir(state: StageState, instruction: instructions.Workdir) -> None:
     """WORKDIR: the directory is made, whether it exists or not, unless it is the root."""
     path = state.expand(instruction.path)
-    if not path:
-        raise DockerfileError("WORKDIR: the path is empty once expanded")
-    # an absolute path is recorded as written, as other builders do; what is done with it is cleaned
+    # an empty path means the directory so far; an absolute one is recorded as written, as other builders do, and
+    # what is done with it is cleaned
     working_dir = path if path.startswith("/") else paths.join(state.config.working_dir, path)
     state.config = state.config._replace(working_dir=working_dir)
     created_by = f"WORKDIR {working_dir}"

@@ -9,7 +9,7 @@ Invariants: pure; names in FROM are expanded with the global arguments alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from builder.convert.mounts import mount_source
@@ -97,23 +97,44 @@ class StageTable:
         return self._plain_source(reference, stage, place)
 
     def _plain_source(self, reference: str, stage: int, place: SourceRange) -> int | BaseRef | None:
+        found = self._any_stage(reference, stage, place)
+        if found is None:
+            return None if reference.lower() == SCRATCH else self._image(reference, self._platform, place, stage)
+        if found >= stage:
+            raise self._too_late(found, stage, place)
+        return found
+
+    def _any_stage(self, reference: str, stage: int, place: SourceRange) -> int | None:
+        """Return the stage that ``reference`` means in ``stage``, be it a later one; None when it means no stage."""
         found = self._named(reference, stage)
-        if found is not None:
-            return found
-        if reference.isdecimal():
-            number = int(reference)
-            if number >= len(self._stages):
-                message = f"stage {number} does not exist, the last one is {len(self._stages) - 1}"
-                raise UnknownStageError(message, source=place)
-            if number < stage:
-                return number
-            raise self._too_late(number, stage, place)
-        later = self._named(reference, len(self._stages))
-        if later is not None:
-            raise self._too_late(later, stage, place)
-        if reference.lower() == SCRATCH:
-            return None
-        return self._image(reference, self._platform, place, stage)
+        if found is not None or not reference.isdecimal():
+            return self._named(reference, len(self._stages)) if found is None else found
+        number = int(reference)
+        if number >= len(self._stages):
+            message = f"stage {number} does not exist, the last one is {len(self._stages) - 1}"
+            raise UnknownStageError(message, source=place)
+        return number
+
+    def check_others(self, needed: Collection[int]) -> None:
+        """Return when the stages that are not ``needed`` refer to stages that there are, and not to themselves.
+
+        They may refer to later stages, as they do where a target further up is built.
+        """
+        for stage in self._stages:
+            if stage.number in needed or stage.number in self.replaced:
+                continue
+            for instruction in stage.instructions:
+                place = instruction.origin.source
+                try:
+                    names = source_names(instruction)
+                except BuildError as error:
+                    raise error.at(place) from None
+                for name in names:
+                    found = (
+                        None if self._names.find(name, self._platform) else self._any_stage(name, stage.number, place)
+                    )
+                    if found is not None and found >= stage.number and self._leads_to(found, stage.number):
+                        raise self._too_late(found, stage.number, place)
 
     def reachable(self, target: int, instructions: Instructions) -> tuple[list[int], list[BaseRef]]:
         """Return the stages that ``target`` needs, in order, and the images that they need, each once.

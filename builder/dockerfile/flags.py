@@ -24,9 +24,9 @@ class Flags:
     def __init__(self, given: Mapping[str, list[str]]) -> None:
         self._given = given
 
-    def text(self, name: str) -> str:
-        """Return the value, the empty string when it is not given."""
-        return self._given[name][-1] if name in self._given else ""
+    def text(self, name: str, default: str = "") -> str:
+        """Return the value, ``default`` when it is not given."""
+        return self._given[name][-1] if name in self._given else default
 
     def boolean(self, name: str) -> bool | None:
         """Return the value, None when it is not given."""

@@ -154,10 +154,10 @@ def _arg(statement: Statement, escape: str) -> instructions.Arg:
 
 def _run(statement: Statement, _escape: str) -> instructions.Run:
     given = _flags(statement, _RUN_FLAGS)
-    network = given.text("network").lower() or "default"
+    network = given.text("network", "default").lower()
     if network not in {"default", "none", "host"}:
         raise DockerfileError(f"network {network!r} is not one of default, none, host")
-    security = given.text("security").lower() or "sandbox"
+    security = given.text("security", "sandbox").lower()
     if security not in {"sandbox", "insecure"}:
         raise DockerfileError(f"security {security!r} is not one of sandbox, insecure")
     command = _command(statement.rest, statement.heredocs)
@@ -287,7 +287,7 @@ def _healthcheck(statement: Statement, _escape: str) -> instructions.Healthcheck
     end = next((at for at, character in enumerate(rest) if character in SPACE_SET), len(rest))
     kind, text = rest[:end].upper(), rest[end:].strip(SPACES)
     if kind == "NONE":
-        _flags(statement, _NO_FLAGS)
+        # flags are not looked at, as they have nothing to say
         if text:
             raise DockerfileError(f"HEALTHCHECK NONE takes no arguments, got {text!r}")
         return instructions.Healthcheck(statement.origin, None)

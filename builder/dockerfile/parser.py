@@ -28,7 +28,10 @@ def parse(text: bytes | str, name: str) -> Dockerfile:
     _refuse_other_languages(source)
     directives, statements, warnings = lex(source)
     if not statements:
-        raise DockerfileError(f"{name} holds no instructions", hints=("a Dockerfile begins with FROM",))
+        end = source.text.rstrip("\n").count("\n") + 1
+        place = SourceRange(name, end, end) if source.text else None
+        message = f"{name} holds no instructions"
+        raise DockerfileError(message, source=place, hints=("a Dockerfile begins with FROM",))
     global_args: list[Arg] = []
     stages: list[tuple[From, list[Instruction]]] = []
     for statement in statements:

@@ -36,7 +36,7 @@ class Rules(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """The text expanded, which variables were found, and which were not although nothing stands in for them."""
+    """The text expanded, which variables were found, and which were not, whatever stands in for them."""
 
     text: str
     used: frozenset[str]
@@ -226,12 +226,9 @@ class _Reader:
                 self._at += 1
         return self._text[start : self._at]
 
-    def _lookup(self, name: str, *, has_substitute: bool = False) -> str | None:
+    def _lookup(self, name: str) -> str | None:
         value = self._variables.get(name)
-        if value is not None:
-            self.used.add(name)
-        elif not has_substitute:
-            self.missing.add(name)
+        (self.missing if value is None else self.used).add(name)
         return value
 
     def _dollar(self) -> str:
@@ -272,7 +269,7 @@ class _Reader:
     def _conditional(self, name: str, operator: str) -> str:
         """``-``, ``+`` and ``?``; with a colon an empty value counts as none."""
         word = self.read("}", raw_escapes=False, words=None)
-        value = self._lookup(name, has_substitute=True)
+        value = self._lookup(name)
         if value is None and self._rules.keep_unset:
             return f"${{{name}{operator}{word}}}"
         present = value is not None and (value != "" or not operator.startswith(":"))

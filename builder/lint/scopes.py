@@ -7,7 +7,7 @@ known, nothing is said of variables that it may define.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from builder.convert.arguments import add_global_arguments, automatic_arguments
@@ -86,12 +86,20 @@ def check_scopes(
     for stage in dockerfile.stages:
         yield from _check_from(stage, around, defaults)
         scope = _start(stage, around, scopes)
-        for instruction in stage.instructions:
-            yield from _check_words(instruction, scope, around)
-            yield from _check_instruction(instruction, scope, around)
-            _apply(instruction, scope, around)
+        for written in stage.instructions:
+            for instruction in _parts(written):
+                yield from _check_words(instruction, scope, around)
+                yield from _check_instruction(instruction, scope, around)
+                _apply(instruction, scope, around)
         if stage.start.name:
             scopes[stage.start.name] = scope
+
+
+def _parts(instruction: Instruction) -> Iterable[Instruction]:
+    """Return ARG as one instruction a name, since each default sees the names before it; others as they are."""
+    if not isinstance(instruction, instructions.Arg):
+        return (instruction,)
+    return [instruction._replace(declarations=(one,)) for one in instruction.declarations]
 
 
 def _expand(text: str, variables: Mapping[str, str], rules: shell.Rules) -> shell.Expansion:
@@ -188,7 +196,9 @@ def _check_instruction(instruction: Instruction, scope: _Scope, around: _Surroun
     match instruction:
         case instructions.Workdir():
             path = _expand(instruction.path, scope.variables, around.rules).text
-            if not scope.workdir_set and not path.startswith("/") and "$" not in instruction.path:
+            # what a variable of an unknown image begins with is not known either
+            told = scope.known or "$" not in instruction.path
+            if not scope.workdir_set and told and not path.startswith("/"):
                 message = f"the relative path {path!r} depends on the working directory of the base image"
                 yield finding("WorkdirRelativePath", message, origin)
         case instructions.Cmd() | instructions.Entrypoint():

@@ -9,7 +9,6 @@ from builder.dockerfile.instructions import (
     Arg,
     Copy,
     Env,
-    Expose,
     Instruction,
     Label,
     Run,
@@ -26,8 +25,9 @@ def expanded_words(instruction: Instruction, build_args: Mapping[str, str]) -> I
         case Env() | Label():
             return [word for pair in instruction.pairs for word in (pair.key, pair.value)]
         case Copy() | Add():
-            return [*instruction.sources, instruction.destination, instruction.chown, instruction.chmod]
-        case Run(mounts=words) | Volume(paths=words) | Expose(ports=words):
+            words = [*instruction.sources, instruction.destination, instruction.chown, instruction.chmod]
+            return [*words, instruction.checksum] if isinstance(instruction, Add) else words
+        case Run(mounts=words) | Volume(paths=words):
             return words
         case Workdir(path=word) | User(user=word) | StopSignal(signal=word):
             return (word,)

@@ -123,3 +123,39 @@ def test_builds_tell_findings_at_the_end_whether_cached_or_not(context: Path, py
     assert failed.returncode == 1
     assert "   2 | >>> FROM scratch as base" in failed.stderr
     assert "error: check=error=true, and the Dockerfile breaks FromAsCasing, JSONArgsRecommended" in failed.stderr
+
+
+MISTAKES = (
+    ("FROM scratch AS a\nEXPOSE http\nFROM scratch\nSTOPSIGNAL none\n", "port 'http'", "   2 | >>> EXPOSE http"),
+    ("FROM scratch\nRUN --mount=type=volume,target=/x true\n", "unknown type 'volume'", "   2 | >>> RUN"),
+    ("FROM unknown\nENV port=http\nEXPOSE 99999\n", "port '99999'", "   3 | >>> EXPOSE 99999"),
+    ("FROM scratch\nONBUILD COPY --from=later / /\nFROM scratch\nENV a=${b:=c}\n", "modifier", "   4 | >>> ENV"),
+)
+
+
+@pytest.mark.parametrize(("text", "message", "excerpt"), MISTAKES)
+def test_a_mistake_of_any_stage_is_told(
+    text: str, message: str, excerpt: str, context: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (context / "Dockerfile").write_text(text)
+    assert main.main(["check"]) == 1
+    said = capsys.readouterr().err
+    assert excerpt in said
+    assert message in said.splitlines()[-1]
+
+
+def test_what_an_unknown_image_may_define_is_no_mistake(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text("FROM unknown AS one\nSTOPSIGNAL $SIGNAL\nFROM one\nVOLUME ${DATA:?no data}\n")
+    assert main.main(["check"]) == 0
+    assert capsys.readouterr().out == "Check complete, no warnings found.\n"
+
+
+def test_only_the_stages_of_the_target_are_tried(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (context / "Dockerfile").write_text("FROM scratch AS good\nCOPY file /\nFROM scratch AS bad\nSTOPSIGNAL none\n")
+    assert main.main(["check", "--target", "good"]) == 0
+    assert main.main(["check", "--target", "bad"]) == 1
+    assert "SOURCE_DATE_EPOCH" not in capsys.readouterr().err
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
+    assert main.main(["check", "--build-arg", "SOURCE_DATE_EPOCH=context"]) == 0
+    assert main.main(["check", "--build-arg", "SOURCE_DATE_EPOCH=tomorrow"]) == 1
+    assert "SOURCE_DATE_EPOCH" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_unset_variables_stay_with_their_modifier(text: str) -> None:
 def test_used_and_missing_are_told() -> None:
     expansion = shell.expand("$a ${b:-$c} ${d+$a}", {"a": "1", "d": ""})
     assert expansion.used == {"a", "d"}
-    assert expansion.missing == {"c"}
+    assert expansion.missing == {"b", "c"}
 
 
 @pytest.mark.parametrize(
