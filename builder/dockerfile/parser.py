@@ -28,8 +28,8 @@ def parse(text: bytes | str, name: str) -> Dockerfile:
     _refuse_other_languages(source)
     directives, statements, warnings = lex(source)
     if not statements:
-        end = source.text.rstrip("\n").count("\n") + 1
-        place = SourceRange(name, end, end) if source.text else None
+        last = source.text.rstrip("\n").count("\n") + 1
+        place = SourceRange(name, last, last) if source.text else None
         message = f"{name} holds no instructions"
         raise DockerfileError(message, source=place, hints=("a Dockerfile begins with FROM",))
     global_args: list[Arg] = []
