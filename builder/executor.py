@@ -123,7 +123,7 @@ class Executor:
         journal = self._journal.start(step.title)
         started_ns = time.monotonic_ns()
         try:
-            with _placed_at(step):
+            with self._placed_at(step):
                 obtained = await self._obtain(step, results, journal)
         except trio.Cancelled:
             journal.finish(Outcome.CANCELLED)
@@ -148,7 +148,7 @@ class Executor:
     async def _settle(self, step: Step, obtained: _Obtained) -> None:
         if obtained.settle is None:
             return
-        with _placed_at(step), trio.CancelScope(shield=True):
+        with self._placed_at(step), trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(obtained.settle)
         # where that failed the build ends, and with it whoever waits
         settled = self._session.unsettled.pop(obtained.result.layers[-1].chain_id, None)
@@ -441,19 +441,19 @@ class Executor:
             parts=keys.definition.parts,
         )
 
-
-@contextmanager
-def _placed_at(step: Step) -> Generator[None]:
-    """What goes wrong inside the block is a BuildError that knows the lines of ``step``."""
-    try:
-        yield
-    except BuildError as error:
-        error.hints = error.hints or room_hints(error) or owner_hints(error)
-        raise error.at(step.source) from error.__cause__
-    except (LayersError, UnionError, OSError) as error:
-        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
-        hints = (error.hint,) if isinstance(error, MountError) and error.hint else room_hints(error)
-        raise BuildError(message, source=step.source, hints=hints or owner_hints(error)) from error
+    @contextmanager
+    def _placed_at(self, step: Step) -> Generator[None]:
+        """What goes wrong inside the block is a BuildError that knows the lines of ``step``."""
+        ignored = self._environment.ignores_owners
+        try:
+            yield
+        except BuildError as error:
+            error.hints = error.hints or room_hints(error) or owner_hints(error, ignored=ignored)
+            raise error.at(step.source) from error.__cause__
+        except (LayersError, UnionError, OSError) as error:
+            message = describe_os_error(error) if isinstance(error, OSError) else str(error)
+            hints = (error.hint,) if isinstance(error, MountError) and error.hint else room_hints(error)
+            raise BuildError(message, source=step.source, hints=hints or owner_hints(error, ignored=ignored)) from error
 
 
 def _chain(result: StepResult) -> ChainId | None:

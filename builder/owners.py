@@ -15,12 +15,13 @@ from builder.errors import StepFailed
 from builder.graph import Copy, Graph, MakeDirectory, Operation
 from unionfs.privileges import mapped_ids
 
-ONE_OWNER_HINTS = (
-    "only user 0 exists here: entries in /etc/subuid and /etc/subgid, with newuidmap, give more",
-    "or let everything be root's: --ignore-chown-errors",
-)
+MORE_OWNERS_HINT = "only user 0 exists here: entries in /etc/subuid and /etc/subgid, with newuidmap, give more"
+IGNORE_HINT = "or let everything be root's: --ignore-chown-errors"
+APT_HINT = "apt-get does without another user with -o APT::Sandbox::User=root"
 # what programs say that wanted another owner, user or group than exists
 _REFUSALS = ("nvalid argument", "not permitted")
+# what apt-get says where it cannot become its own user; no option of the builder makes that work
+_APT = "E: seteuid "
 
 
 def has_one_owner() -> bool:
@@ -33,14 +34,17 @@ def give_all_to_root(graph: Graph) -> Graph:
     return graph._replace(steps=tuple(step._replace(operation=_to_root(step.operation)) for step in graph.steps))
 
 
-def owner_hints(error: BaseException | None) -> tuple[str, ...]:
-    """What may help when an owner that does not exist here is behind ``error``; nothing when it is not."""
+def owner_hints(error: BaseException | None, *, ignored: bool) -> tuple[str, ...]:
+    """What may help when an owner that does not exist here is behind ``error``; nothing when it is not.
+
+    ``ignored``: the build gives all files to root already.
+    """
     while error is not None:
+        said = (*error.output, error.message) if isinstance(error, StepFailed) else ()
         refused = isinstance(error, OSError) and error.errno == errno.EINVAL
-        if isinstance(error, StepFailed):
-            refused = any(word in line for line in (*error.output, error.message) for word in _REFUSALS)
-        if refused and has_one_owner():
-            return ONE_OWNER_HINTS
+        if (refused or any(word in line for line in said for word in _REFUSALS)) and has_one_owner():
+            by_apt = any(line.startswith(_APT) for line in said)
+            return (MORE_OWNERS_HINT, *([APT_HINT] if by_apt else []), *([] if ignored else [IGNORE_HINT]))
         error = error.__cause__
     return ()
 

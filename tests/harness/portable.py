@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import shutil
 from pathlib import Path
@@ -20,6 +21,9 @@ PACKAGES = (
     "sortedcontainers",
     "idna",
 )
+REGISTRY = ("oras", "requests", "urllib3", "certifi", "charset-normalizer", "jsonschema")
+"""What speaks with registries beside, as distributions; each with what it requires, parts that are compiled among them."""
+_REQUIRED = ("jsonschema-specifications", "referencing", "rpds-py", "typing-extensions")
 _UNCOMPILED = shutil.ignore_patterns("__pycache__")
 _CLIENT = Path("tests", "sandbox", "rootless_client.py")
 
@@ -33,6 +37,16 @@ def place_packages(directory: Path) -> None:
         source = PROJECT / name if name in OWN else Path(found.origin).parent
         shutil.copytree(source, directory / "lib" / name, ignore=_UNCOMPILED)
     shutil.copy(made("busybox"), directory / "busybox.tar")
+
+
+def place_registry(directory: Path) -> None:
+    """As `place_packages`, with what push and pull need. The interpreter there has to be of this one's version."""
+    for name in (*REGISTRY, *_REQUIRED):
+        for file in importlib.metadata.distribution(name).files or ():
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                target = directory / "lib" / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), target)
 
 
 def place_client(root: Path) -> None:
