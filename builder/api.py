@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.assemble import assemble, manifest_annotations
 from builder.bases import Base
@@ -30,7 +30,6 @@ from builder.lookup import Lookup
 from builder.merging import label, merge, root_platforms
 from builder.opening import date_options, opened_contexts, run_until_signal
 from builder.options import BuildOptions
-from builder.owners import give_all_to_root, has_one_owner
 from builder.planning import Plan, find_local_bases, make_graph, read_plans
 from builder.results import StepResult
 from builder.rootless import become_root
@@ -38,6 +37,7 @@ from builder.session import Session
 from builder.shipping import Built, Check, export_local, export_nowhere
 from builder.steps.keys import KeyInputs
 from layers.image import Image
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from layers.attestation import Predicate
@@ -141,9 +141,12 @@ def prepare(
 ) -> Preparation:
     """The graph for one platform, and what of it is in the cache."""
     graph = make_graph(plan, bases, options)
-    ignores_owners = options.ignore_chown_errors and has_one_owner()
-    if ignores_owners:
-        graph = give_all_to_root(graph)
+    ignores_owners = False
+    if options.ignore_chown_errors:
+        from builder.owners import give_all_to_root, has_one_owner
+
+        ignores_owners = has_one_owner()
+        graph = give_all_to_root(graph) if ignores_owners else graph
     platforms = root_platforms(graph, plan.platform)
     if labelled:
         graph = label(graph, platforms)

@@ -6,8 +6,6 @@ registry only for what it lacks (or where ``--pull`` says so).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder.convert.named import LAYOUT_PREFIX
 from builder.dockerfile.suggest import nearest
 from builder.errors import BaseImageError
@@ -20,6 +18,7 @@ from layers.manifest import Manifest
 from layers.platform import ARCHITECTURES, Platform
 from layers.reference import Reference
 from layers.store import Store
+from unionfs.namedtuple import NamedTuple
 
 
 class Base(NamedTuple):

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import trio
 
@@ -48,6 +47,7 @@ from builder.steps.pull import call_blocking
 from builder.steps.run import Environment, make_scaffold
 from builder.stopping import until_signal
 from layers.image import Image
+from unionfs.namedtuple import NamedTuple
 
 _LEAST_JOBS = 4
 """Steps mostly wait for programs and disks, so a few run at a time on a small machine as well."""

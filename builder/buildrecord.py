@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError, UsageError
 from builder.graph import Graph, Run, Setting, Step, StepId
@@ -19,6 +19,7 @@ from layers.config import ImageConfig
 from layers.descriptor import Descriptor
 from layers.digest import Digest
 from layers.manifest import Manifest
+from unionfs.namedtuple import NamedTuple
 
 DIRECTORY = "builds"
 _TITLE = re.compile(r"\[(?:(?P<stage>\S+) )? *(?P<number>\d+)/\d+\] (?P<text>.*)", re.DOTALL)

@@ -21,12 +21,13 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError, Interrupted
 from builder.graph import CacheMount, Run, Step
 from layers.digest import Digest
 from layers.errors import LayersError
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.exchange import RemoteCache

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from typing import NamedTuple
 
 from builder import buildrecord, failedsteps
 from builder.diskuse import BLOCK_BYTES, tree_bytes
@@ -21,6 +20,7 @@ from cache.pins import pruning
 from cache.prune import EVERY, Filter
 from layers.digest import ChainId, Digest
 from layers.gc import Collected, collect
+from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
 _SECOND_NS = 1_000_000_000

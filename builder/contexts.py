@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.convert.named import DIRECTORY, IMAGE, LAYOUT, STAGE, NamedContext
 from builder.errors import ContextError, UsageError
 from builder.options import BuildOptions
 from builder.paths import host_path_inside
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from builder.cachemounts import CACHE_MOUNTS
+from unionfs.namedtuple import NamedTuple
 
 BLOCK_BYTES = 512
 """Unit of ``st_blocks``, stat(2)."""

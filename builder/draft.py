@@ -15,12 +15,13 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder import paths
 from builder.rootfs import RootFs
 from builder.trail import Attributes, attributes_below, check_name, not_a_directory, refuse_mark
 from unionfs.delta import KINDS, ChangeKind
+from unionfs.namedtuple import NamedTuple
 from unionfs.whiteout import is_own_xattr
 
 if TYPE_CHECKING:

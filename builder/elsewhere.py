@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from builder import cachemounts
 from builder.absent import AbsentLayers
@@ -29,6 +28,7 @@ from layers.digest import ChainId, Digest, chain_id
 from layers.ensure import unpack_layer
 from layers.errors import LayersError
 from layers.reference import Reference
+from unionfs.namedtuple import NamedTuple
 
 
 class FoundResult(NamedTuple):

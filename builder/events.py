@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.dockerfile.source import Finding
+from unionfs.namedtuple import NamedTuple
 
 
 class Outcome(enum.Enum):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from builder.cachemounts import PackedMount
 from builder.errors import BuildError
@@ -28,6 +28,7 @@ from layers.manifest import Index, Manifest
 from layers.platform import Platform
 from layers.reference import Reference
 from layers.store import Store, StoredImage
+from unionfs.namedtuple import NamedTuple
 
 _LOCAL_NAME = "cache:latest"
 Warn = Callable[[str], None]

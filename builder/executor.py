@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import trio
 
@@ -44,6 +43,7 @@ from layers.packing import CommittedLayer, PackedLayer, pack_layer
 from layers.snapshotter import Active
 from unionfs.errors import UnionError
 from unionfs.mounting import MountError
+from unionfs.namedtuple import NamedTuple
 
 
 class StepReport(NamedTuple):

@@ -6,7 +6,7 @@ since its key is not known before.
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.api import Preparation, prepare
 from builder.contexts import are_local, open_contexts
@@ -18,6 +18,7 @@ from builder.lookup import explain_miss
 from builder.options import BuildOptions
 from builder.planning import find_local_bases, read_plan
 from builder.session import Session
+from unionfs.namedtuple import NamedTuple
 
 HIT, MISS, UNKNOWN = "hit", "miss", "unknown"
 

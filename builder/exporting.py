@@ -7,13 +7,13 @@ On the cached-build path. Invariants: pure; options are checked before anything 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.errors import UsageError
 from builder.options import Annotation, Attestation, BuildOptions
 from layers.errors import FormatError
 from layers.forms import ESTARGZ, GZIP, NONE, ZSTD, Form
 from layers.reference import Reference
+from unionfs.namedtuple import NamedTuple
 
 _COMPRESSIONS = {"uncompressed": NONE, "none": NONE, "gzip": GZIP, "zstd": ZSTD, "estargz": ESTARGZ}
 _TRUE, _FALSE = (

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.buildrecord import BuildRecord, record_from_json, write_record
 from builder.diskuse import tree_bytes
@@ -28,6 +28,7 @@ from builder.errors import BuildError
 from builder.graph import Run, SecretMount
 from builder.options import SecretSource
 from builder.sandbox.spec import Bind, File, SandboxSpec, spec_from_json
+from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
 DIRECTORY = "failed"

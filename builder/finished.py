@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from layers.descriptor import Descriptor
 from layers.digest import Digest
 from layers.store import StoredImage
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.executor import StepReport

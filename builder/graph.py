@@ -7,11 +7,12 @@ for the result. Paths are absolute inside the image's root and cleaned; variable
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, NewType, TypeAlias
+from typing import TYPE_CHECKING, NewType, TypeAlias
 
 from builder.dockerfile.source import Finding, SourceRange
 from builder.identities import names_identity
 from layers.platform import Platform
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from layers.config import ImageConfig

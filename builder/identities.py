@@ -6,7 +6,7 @@ WORKDIR's owner are BuildKit's (``solver/llbsolver/file``): a number alone is us
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from unionfs.namedtuple import NamedTuple
 
 _LARGEST_ID = 2**32 - 2
 _PASSWD_FIELDS = 6

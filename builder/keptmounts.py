@@ -9,11 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from builder.cachemounts import CACHE_MOUNTS, read_id
 from builder.diskuse import tree_bytes
 from cache.prune import CACHE_MOUNT, Filter
+from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
 _LOCK = ".lock"

@@ -6,7 +6,9 @@ Sources: the flags of ``docker run`` of the same names. On the cached-build path
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from unionfs.namedtuple import NamedTuple
 
 DEFAULT_SHM_BYTES = 64 << 20
 UNLIMITED = -1

@@ -12,10 +12,11 @@ step of the whole; one graph alone is left as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from builder.graph import BindMount, CacheMount, Copy, Graph, Mount, Operation, Pull, Run, Step, StepId
 from layers.platform import Platform
+from unionfs.namedtuple import NamedTuple
 
 T = TypeVar("T")
 

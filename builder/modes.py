@@ -7,7 +7,8 @@ directory.  A symbol without ``u``, ``g``, ``o`` means everybody: no umask takes
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 # not compiled on import: most builds have no --chmod
 _CLAUSE = r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)\Z"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.limits import Limits
+from unionfs.namedtuple import NamedTuple
 
 
 class SecretSource(NamedTuple):

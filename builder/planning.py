@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.bases import Base, find_in_store
 from builder.contexts import STDIN, Contexts
@@ -26,6 +25,7 @@ from layers.errors import FormatError
 from layers.platform import Platform, host
 from layers.platform import parse as parse_platform
 from layers.store import Store
+from unionfs.namedtuple import NamedTuple
 
 _NAMES = ("Dockerfile", "dockerfile", "Containerfile")
 """The first that is there; the last is the name that podman and buildah know."""

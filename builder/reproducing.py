@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.api import build_or_reuse
 from builder.assemble import format_time
@@ -34,6 +34,7 @@ from layers.pieces import Pieces
 from layers.store import Store
 from layers.tar.entry import Entry
 from layers.tar.reader import TarReader
+from unionfs.namedtuple import NamedTuple
 
 _OTHER_HOSTNAME = "other"
 _MOST_TOLD = 20

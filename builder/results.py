@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from layers.descriptor import Descriptor
+from unionfs.namedtuple import NamedTuple
 
 
 class LayerResult(NamedTuple):

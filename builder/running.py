@@ -11,7 +11,6 @@ import os
 from collections.abc import Generator, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox.client import Running
@@ -22,6 +21,7 @@ from builder.steps.run import Root, make_scaffold, mount_root
 from layers.digest import ChainId
 from unionfs.branch import Branch
 from unionfs.client import is_whole
+from unionfs.namedtuple import NamedTuple
 from unionfs.types import Access, UnionOptions
 
 

@@ -8,12 +8,12 @@ cancelled, and has ended, of all steps, when the graph has.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
 
 import trio
 
 from builder.graph import Graph, Step, StepId
 from builder.results import StepResult
+from unionfs.namedtuple import NamedTuple
 
 
 async def _nothing() -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from builder import paths
 from builder.dockerfile.ignore import Matcher, compile_wildcard
@@ -20,6 +20,7 @@ from builder.errors import ContextError
 from builder.graph import Copy
 from cache.contenthash import TreeEntry
 from cache.hosttree import Visit
+from unionfs.namedtuple import NamedTuple
 
 _PIVOT = "/./"
 _WILDCARD = re.compile(r"(?:[^\\]|\\.)*?[*?\[]", re.DOTALL)

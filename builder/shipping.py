@@ -6,7 +6,7 @@ On the cached-build path. Invariants: each form is made once; a name is given on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.assemble import annotations_at
 from builder.events import StepJournal
@@ -22,6 +22,7 @@ from layers.media import DOCKER_INDEX, OCI_INDEX
 from layers.platform import Platform
 from layers.reference import Reference
 from layers.store import Store, StoredImage
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from layers.attestation import Predicate

@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
 
 from builder import paths
 from builder.rootfs import RootFs
+from unionfs.namedtuple import NamedTuple
 from unionfs.whiteout import OPAQUE_NAME, is_own_xattr, is_reserved
 
 _MOST_LOOKUPS = 64

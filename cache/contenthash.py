@@ -13,9 +13,10 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from layers.smallhash import Sha256
+from unionfs.namedtuple import NamedTuple
 
 READ_BYTES = 1 << 20
 _SYMLINK_MODE = stat.S_IFLNK | 0o777

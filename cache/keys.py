@@ -11,10 +11,10 @@ ids of cache mounts) can't be given or is dropped here.  Rules: docs/formats, "C
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from cache.framing import Value, describe, frame
 from layers.smallhash import hex_sha256
+from unionfs.namedtuple import NamedTuple
 
 KEY_VERSION = 1
 """Raised whenever an operation's meaning or its parts change: all older keys miss."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 
 class Result(NamedTuple):

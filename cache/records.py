@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from cache.database import Database
 from cache.filedigests import FileDigests
 from cache.keys import CacheKey, Part
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from cache.prune import Filter, PrunePlan, Result

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from cache.records import CacheRecord
 from layers.digest import Digest
 from layers.errors import FormatError
+from unionfs.namedtuple import NamedTuple
 
 VERSION = 1
 CONFIG_TYPE = "application/vnd.pybuild.cache.config.v1+json"

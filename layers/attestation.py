@@ -16,7 +16,6 @@ Source: docs/attestations/attestation-storage.md of BuildKit; in-toto attestatio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 from urllib.parse import quote
 
 from layers import gojson, media
@@ -26,6 +25,7 @@ from layers.manifest import Manifest
 from layers.platform import Platform
 from layers.reference import Reference
 from layers.store import Store
+from unionfs.namedtuple import NamedTuple
 
 PAYLOAD = "application/vnd.in-toto+json"
 ARTIFACT = "application/vnd.docker.attestation.manifest.v1+json"

@@ -10,13 +10,14 @@ Invariants: values are immutable; what this package does not know is kept in ``e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from layers import gojson
 from layers.descriptor import NOTHING
 from layers.digest import ChainId, Digest, chain_ids
 from layers.errors import FormatError
 from layers.platform import Platform
+from unionfs.namedtuple import NamedTuple
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from layers import gojson
 from layers.digest import Digest
 from layers.errors import FormatError
 from layers.platform import Platform
+from unionfs.namedtuple import NamedTuple
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation that names a manifest inside an image layout."""

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import chain
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO
 
 from layers import gojson, media
 from layers.blobs import CHUNK_BYTES
@@ -39,6 +39,7 @@ from layers.tar import entry as tar
 from layers.tar.entry import Entry, padding
 from layers.tar.reader import TarReader
 from layers.tar.writer import END, encode_header
+from unionfs.namedtuple import NamedTuple
 
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 TOC_NAME = b"stargz.index.json"

@@ -15,13 +15,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from layers.confined import ConfinedTree, Parts, show, split_name
 from layers.errors import ArchiveError
 from layers.lowerview import LowerEntry, LowerView
 from layers.tar import entry as tar
 from layers.tar.entry import Entry
+from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root, mapped_ids
 from unionfs.types import WhiteoutForm
 from unionfs.whiteout import OPAQUE_NAME, PREFIX, is_own_xattr, make_device, written_form

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 from layers import media
 from layers.config import RootFS
@@ -18,6 +17,7 @@ from layers.digest import Digest, sha256
 from layers.image import Image
 from layers.manifest import Manifest
 from layers.store import Store
+from unionfs.namedtuple import NamedTuple
 
 NONE, GZIP, ZSTD, ESTARGZ = "none", "gzip", "zstd", "estargz"
 COMPRESSIONS = (NONE, GZIP, ZSTD, ESTARGZ)

@@ -16,7 +16,6 @@ import time
 from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from layers import media
 from layers.archive import closure
@@ -28,6 +27,7 @@ from layers.registry import compressed
 from layers.snapshotter import Snapshotter
 from layers.storage import store_error
 from layers.store import Store
+from unionfs.namedtuple import NamedTuple
 
 GRACE_SECONDS = 3600
 

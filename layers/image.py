@@ -6,7 +6,7 @@ Invariants: a change is a new value; ``manifest.raw`` and ``config_bytes`` are e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layers import media
 from layers.blobs import BlobSource
@@ -16,6 +16,7 @@ from layers.digest import Digest, sha256
 from layers.errors import FormatError
 from layers.manifest import Manifest
 from layers.store import Store, StoredImage
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from layers.layer import Layer

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from layers.blobs import CHUNK_BYTES, BlobSource
 from layers.descriptor import Descriptor
 from layers.digest import Digest
 from layers.errors import ContentMismatchError
+from unionfs.namedtuple import NamedTuple
 
 
 class Layer(NamedTuple):

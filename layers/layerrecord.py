@@ -5,11 +5,10 @@ Invariants: a record is whole or counts as absent; ``chain`` lists the stack, bo
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from layers import gojson
 from layers.digest import ChainId, Digest, from_hex
 from layers.errors import FormatError
+from unionfs.namedtuple import NamedTuple
 
 PACKED = "packed"
 """A branch that was packed: packing it once more gives the same bytes."""

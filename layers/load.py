@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from layers import gojson, media
 from layers.archive import CONTAINERD_NAME, closure, named_entry
@@ -25,6 +24,7 @@ from layers.reference import Reference
 from layers.store import Store
 from layers.tar import entry as tar
 from layers.tar.reader import TarReader
+from unionfs.namedtuple import NamedTuple
 
 _BLOBS = "blobs/sha256/"
 _LARGEST_JSON = 16 << 20

@@ -10,8 +10,8 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from unionfs.namedtuple import NamedTuple
 from unionfs.whiteout import OPAQUE_NAME, PREFIX
 
 

@@ -6,13 +6,14 @@ Invariants: ``raw`` holds exactly the bytes whose digest names the manifest; wha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from layers import gojson, media
 from layers.descriptor import NOTHING, Descriptor
 from layers.digest import Digest, sha256
 from layers.errors import FormatError
 from layers.platform import Platform
+from unionfs.namedtuple import NamedTuple
 
 _SCHEMA_VERSION = 2
 LARGEST_MANIFEST_BYTES = 4 << 20

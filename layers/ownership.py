@@ -10,7 +10,8 @@ that shares the store) cannot be asked about: it counts as abandoned only after 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 FOREIGN_GRACE_SECONDS = 7 * 24 * 3600
 _PARTS = 4

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from layers.digest import Digest, from_hex
 from layers.errors import PackError
 from unionfs.delta import iter_changes
 from unionfs.errors import UnionError
+from unionfs.namedtuple import NamedTuple
 from unionfs.tar.stream import Packable, RootAttributes, TarError, TarStream
 
 __all__ = ["PackResult", "RootAttributes", "Sink", "write_changes", "write_layer"]

@@ -13,7 +13,7 @@ it; who dies in between leaves a temporary file, which is swept, and a directory
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layers import media
 from layers.blobs import BlobWriter
@@ -21,6 +21,7 @@ from layers.descriptor import Descriptor
 from layers.digest import ChainId, Digest, chain_id
 from layers.pack import write_changes, write_layer
 from layers.snapshotter import Active, Snapshotter
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from layers.store import Store

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
 
 from layers.errors import FormatError
+from unionfs.namedtuple import NamedTuple
 
 _ALIASES = {
     "x86_64": ("amd64", ""),

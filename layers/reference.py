@@ -6,10 +6,10 @@ Invariants: a `Reference` is complete: registry and repository are filled in, an
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from layers.digest import Digest
 from layers.errors import FormatError, ReferenceFormatError
+from unionfs.namedtuple import NamedTuple
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layers.digest import ChainId, Digest, chain_id, from_hex
 from layers.errors import FormatError, LayersError, StoreError
 from layers.layerrecord import PACKED, UNPACKED, LayerRecord, boot_id
 from layers.ownership import is_abandoned, temporary_name
 from layers.storage import replace_file, store_error
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from layers import media
 from layers.blobs import BlobStore
@@ -26,6 +26,7 @@ from layers.ownership import Owner, is_abandoned, this_process
 from layers.platform import Platform, host
 from layers.reference import Reference
 from layers.storage import store_error
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,13 @@ as BuildKit's caches have it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from layers import media
 from layers.descriptor import Descriptor
 from layers.digest import Digest, sha256
 from layers.errors import ContentMismatchError, FormatError
 from layers.manifest import Index, Manifest, parse
+from unionfs.namedtuple import NamedTuple
 
 MOST_MANIFESTS = 1000
 MOST_BYTES = 64 << 20

@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from layers.compression import ByteSource, Decompressed
 from layers.digest import Digest, from_hex
@@ -22,6 +21,7 @@ from layers.lowerview import LowerView
 from layers.ownership import temporary_name, this_process
 from layers.storage import store_error
 from layers.tar.reader import TarReader
+from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
 _CHUNK = 1 << 20

@@ -12,9 +12,9 @@ import fcntl
 import os
 from collections import OrderedDict
 from collections.abc import Generator
-from typing import NamedTuple
 
 from unionfs.errors import BranchMissingError, BranchSyntaxError, BranchTwiceError, reason
+from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 from unionfs.types import Access
 

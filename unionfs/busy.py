@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
 
 from unionfs.mountinfo import parse_line
+from unionfs.namedtuple import NamedTuple
 
 _MAP_FIELDS = 5
 

@@ -10,13 +10,14 @@ import errno
 import os
 import socket
 import stat
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from unionfs import wire
 from unionfs.busy import find_users
 from unionfs.control import ControlBusyError, ControlError, peer_of, socket_directories, socket_name
 from unionfs.errors import UnionError, one_line, reason
 from unionfs.mountinfo import MountEntry, read_mounts
+from unionfs.namedtuple import NamedTuple
 
 PATIENCE_SECONDS = 30.0
 _LINKS = 40

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from unionfs.branch import Branch
 from unionfs.errors import BranchUnknownError, UnionError
+from unionfs.namedtuple import NamedTuple
 from unionfs.types import Access
 from unionfs.wire import Message
 

@@ -13,13 +13,14 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Self
 
 from unionfs import mountspec, wire
 from unionfs.branch import Branch
 from unionfs.errors import UnionError
 from unionfs.mounting import MountError
 from unionfs.mountspec import MountSpec
+from unionfs.namedtuple import NamedTuple
 from unionfs.serverprocess import ServerProcess
 from unionfs.types import Passthrough, UnionOptions
 

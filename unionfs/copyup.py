@@ -14,11 +14,11 @@ import fcntl
 import functools
 import os
 import stat
-from typing import NamedTuple
 
 from unionfs import _sys, whiteout
 from unionfs.branch import OpenBranch
 from unionfs.longcopy import ContentCopy, copy_range, data_ranges, settle
+from unionfs.namedtuple import NamedTuple
 from unionfs.ops import CopyPendingError
 from unionfs.ownership import Stored, can_carry, encode_stored, inode_mode
 

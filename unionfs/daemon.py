@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from unionfs import wire
 from unionfs.actions import Actions
@@ -29,6 +29,7 @@ from unionfs.errors import UnionError, one_line
 from unionfs.mountinfo import read_mounts
 from unionfs.mounting import MountError, MountOptions, nothing_left, stack_depth, unmount_command
 from unionfs.mountspec import MountSpec
+from unionfs.namedtuple import NamedTuple
 from unionfs.ops import Notifier
 from unionfs.owned import open_union
 from unionfs.snapshots import Line, expand

@@ -11,11 +11,11 @@ import enum
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from unionfs import listing, whiteout
 from unionfs.branch import Branch, OpenBranch, open_branches
 from unionfs.delta import KINDS, Change, ChangeKind
+from unionfs.namedtuple import NamedTuple
 from unionfs.resolve import CODE_KIND, CODE_SHIFT, SHOWN, Extent
 from unionfs.tar.stream import TarStream, Write
 from unionfs.types import Access

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from unionfs.branch import Branch, OpenBranch
 from unionfs.listing import probe_one
+from unionfs.namedtuple import NamedTuple
 from unionfs.policy import plan_copyup
 from unionfs.resolve import Kind, Probe
 

@@ -19,10 +19,10 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from unionfs import whiteout
 from unionfs.branch import JOURNAL_PREFIX, OpenBranch
+from unionfs.namedtuple import NamedTuple
 
 _LENGTH = struct.Struct(">I")
 _FINGERPRINT = struct.Struct(">QIIIQQq8s")

@@ -19,9 +19,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from unionfs.errors import SnapshotError
+from unionfs.namedtuple import NamedTuple
 
 NOTE = b".wh..wh.snapshot"
 _NEW_NOTE = b".wh..wh.snapshot.new"

@@ -19,9 +19,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from unionfs.branch import OpenBranch
+from unionfs.namedtuple import NamedTuple
 from unionfs.origins import filesystem_of
 
 LINKS_NAME = b".wh..wh.links"

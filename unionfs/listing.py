@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from unionfs import whiteout
 from unionfs.branch import OpenBranch
+from unionfs.namedtuple import NamedTuple
 from unionfs.resolve import Index, Kind, Probe, Scan, merge_scans
 
 _FILE, _DIRECTORY = Kind.FILE, Kind.DIRECTORY

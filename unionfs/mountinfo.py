@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _AT_LEAST = 10

@@ -16,11 +16,11 @@ import errno
 import os
 import stat
 from collections.abc import Generator, Iterable
-from typing import NamedTuple
 
 from unionfs import _sys
 from unionfs.errors import UnionError
 from unionfs.mountinfo import read_mounts
+from unionfs.namedtuple import NamedTuple
 
 DEVICE = "/dev/fuse"
 _DEVICE_NUMBER = os.makedev(10, 229)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from unionfs.branch import Branch
+from unionfs.namedtuple import NamedTuple
 from unionfs.types import (
     Access,
     CopyupMode,

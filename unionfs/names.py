@@ -11,13 +11,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
 from unionfs import _sys, whiteout
 from unionfs.branch import OpenBranch
 from unionfs.inodes import DirectoryNode, FileNode, Node
 from unionfs.lift import Lifter
 from unionfs.listing import probe
+from unionfs.namedtuple import NamedTuple
 from unionfs.policy import Action, Hide, Remove, plan_create, plan_removal
 from unionfs.resolve import CODE_SHADOWS, CODE_SHIFT, Index, Kind, instances
 from unionfs.tree import Tree, refuse

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 PLACES = 1 << 15
 """Places that fit into the bits above the number of the file."""

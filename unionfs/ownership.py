@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from unionfs.namedtuple import NamedTuple
 from unionfs.types import Attr, Caller, IdRange, PermissionStore, SetAttr, UnionOptions
 
 OVERFLOW_ID = 65534

@@ -20,13 +20,13 @@ import errno
 import os
 import stat
 from collections.abc import Generator
-from typing import NamedTuple
 
 from unionfs import _sys, whiteout
 from unionfs.branch import OpenBranch
 from unionfs.inodes import DirectoryNode, FileNode, Node
 from unionfs.lift import Lifter
 from unionfs.listing import probe
+from unionfs.namedtuple import NamedTuple
 from unionfs.names import Names, withdraw
 from unionfs.policy import plan_copyup, plan_rename_branch
 from unionfs.resolve import CODE_KIND, CODE_SHADOWS, CODE_SHIFT, Kind, Probe, instances

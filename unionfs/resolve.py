@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 CODE_SHIFT = 3
 CODE_SHADOWS = 4

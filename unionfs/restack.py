@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from unionfs.branch import Branch, BranchStack, OpenBranch, check_distinct
 from unionfs.errors import BranchBusyError, BranchSyntaxError
 from unionfs.handles import Handle, Handles
 from unionfs.inodes import FileNode
+from unionfs.namedtuple import NamedTuple
 from unionfs.takeback import recover
 from unionfs.tree import Tree
 from unionfs.types import Access

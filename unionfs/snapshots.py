@@ -20,7 +20,6 @@ import stat
 import time
 import uuid
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from unionfs import _sys
 from unionfs.branch import Branch, OpenBranch
@@ -37,6 +36,7 @@ from unionfs.lineage import (
     remove_note,
     write_note,
 )
+from unionfs.namedtuple import NamedTuple
 from unionfs.origins import write_origin
 from unionfs.restack import Wanted
 from unionfs.types import ROOT_INO, Access

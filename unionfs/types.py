@@ -7,7 +7,9 @@ Invariants: every value is immutable; numbers that must not be mixed have types 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple, NewType
+from typing import NewType
+
+from unionfs.namedtuple import NamedTuple
 
 Ino = NewType("Ino", int)
 """Node number: names one file inside one mount, never reused while the mount lives. The root is 1."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from unionfs import whiteout
 from unionfs.branch import OpenBranch
 from unionfs.inodes import DirectoryNode, Node
 from unionfs.journal import Deed, Journal
 from unionfs.lift import Lifter, restore_times
+from unionfs.namedtuple import NamedTuple
 from unionfs.names import withdraw
 from unionfs.resolve import CODE_KIND, CODE_SHIFT, Kind, Resolution
 from unionfs.takeback import take_back

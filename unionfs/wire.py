@@ -17,7 +17,9 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from unionfs.namedtuple import NamedTuple
 
 MAX_FRAME_BYTES = 16 << 20
 MAX_DESCRIPTORS = 16

@@ -23,12 +23,13 @@ import select
 import signal
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import NamedTuple, Self
+from typing import Self
 
 from builder.errors import Interrupted
 from builder.running import RootEnd, Started
 from builder.sandbox.client import Running
 from builder.sandbox.spec import SandboxResult
+from unionfs.namedtuple import NamedTuple
 
 _READ_BYTES = 64 << 10
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET})

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from builder.cleaning import prune
 from builder.cli.arguments import parse_bytes, parse_duration
@@ -20,6 +19,7 @@ from builder.progress.plain import format_bytes
 from builder.rootless import become_root
 from builder.session import Session
 from cache.prune import CACHE_MOUNT, EVERY, REGULAR, Filter
+from unionfs.namedtuple import NamedTuple
 
 _SECOND_NS = 1_000_000_000
 

@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from builder import failedsteps
 from builder.buildrecord import BuildRecord, RecordedStep, path_of, read_record, record_of_image
@@ -41,6 +40,7 @@ from builder.steps.demands import sandbox_network
 from builder.steps.run import Root
 from layers.digest import ChainId, Digest
 from layers.errors import LayersError
+from unionfs.namedtuple import NamedTuple
 
 _BY_DIGEST = re.compile(r".*@sha256:[0-9a-f]{64}")
 _USUAL_SHELL = "/bin/sh"

@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.cli.arguments import add_capabilities, parse_assignments, parse_switch
 from builder.cli.environment import check_variables, read_env_file
@@ -23,6 +22,7 @@ from builder.runtimes import find_runtime
 from builder.sandbox.spec import HOSTNAME, SandboxSpec, User
 from builder.steps.demands import sandbox_network
 from builder.steps.run import Root, resolve_user
+from unionfs.namedtuple import NamedTuple
 
 
 def add_surroundings(parser: ArgumentParser) -> None:

@@ -11,10 +11,10 @@ import argparse
 import os
 import posixpath
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from builder.cli.arguments import parse_bytes
 from builder.sandbox.spec import Bind, Tmpfs
+from unionfs.namedtuple import NamedTuple
 
 _READ_ONLY, _READ_WRITE = "ro", "rw"
 _LABELS = frozenset({"z", "Z"})

@@ -6,8 +6,6 @@ the kind of source is an error. With ``--chmod``, ``--link`` has no effect, as i
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder.convert import paths
 from builder.convert.remote import GitFlags, is_remote, parse_remote
 from builder.convert.state import BUILT, StageState
@@ -16,6 +14,7 @@ from builder.dockerfile.instructions import Heredoc
 from builder.errors import DockerfileError
 from builder.graph import MAIN_CONTEXT, Copy, GitSource, HttpSource, InlineFile, MakeDirectory
 from builder.modes import parse_mode
+from unionfs.namedtuple import NamedTuple
 
 _PIVOT = "/./"
 _IN_DOCUMENTS = shell.Rules(plain_quotes=True)

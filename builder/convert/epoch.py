@@ -10,7 +10,7 @@ Invariant: pure; the answer is where to look.  Source: ``dockerfile2llb/epoch.go
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.convert.arguments import EPOCH, add_global_arguments, automatic_arguments, is_seconds
 from builder.convert.named import NamedContext, NameTable
@@ -22,6 +22,7 @@ from builder.dockerfile.suggest import did_you_mean
 from builder.errors import BuildError, DockerfileError
 from builder.graph import GitSource, HttpSource
 from layers.platform import Platform, host
+from unionfs.namedtuple import NamedTuple
 
 MAIN = "context"
 

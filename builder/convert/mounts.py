@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from typing import NamedTuple
 
 from builder.convert import paths
 from builder.convert.sizes import parse_size
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from builder.graph import MAIN_CONTEXT, BindMount, CacheMount, Mount, Origin, SecretMount, SshMount, TmpfsMount
+from unionfs.namedtuple import NamedTuple
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")

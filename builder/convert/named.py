@@ -8,12 +8,12 @@ frontend/dockerui/config.go).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.errors import UsageError
 from layers.errors import FormatError
 from layers.platform import Platform, parse
 from layers.reference import Reference
+from unionfs.namedtuple import NamedTuple
 
 DIRECTORY = "directory"
 IMAGE = "image"

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import NamedTuple
 
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from builder.graph import GitSource, HttpSource
+from unionfs.namedtuple import NamedTuple
 
 _URL = r"(?s)(?P<scheme>https?|git|ssh)://(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z"
 _SCP = r"(?s)[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z"

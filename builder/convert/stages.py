@@ -10,7 +10,7 @@ Invariants: pure; names in FROM are expanded with the global arguments alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.convert.mounts import mount_source
 from builder.convert.named import DIRECTORY, IMAGE, LAYOUT, LAYOUT_PREFIX, STAGE, NamedContext, NameTable
@@ -24,6 +24,7 @@ from layers import platform as platforms
 from layers.errors import FormatError
 from layers.platform import Platform
 from layers.reference import Reference
+from unionfs.namedtuple import NamedTuple
 
 SCRATCH = "scratch"
 Instructions: TypeAlias = Callable[[int], Iterable[Instruction]]

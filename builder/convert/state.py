@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from builder.convert import paths
 from builder.dockerfile import shell
@@ -18,6 +17,7 @@ from builder.errors import ExpansionError
 from builder.graph import HistoryEntry, Operation, Origin, Setting, Step, StepId
 from layers.config import ImageConfig
 from layers.platform import Platform
+from unionfs.namedtuple import NamedTuple
 
 BUILT = " # buildkit"
 """What ends the history line of an instruction that made a layer by running or copying."""

@@ -7,9 +7,10 @@ The language is that of the Dockerfile frontend, versions 1.0 to 1.26.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.dockerfile.source import Finding, Source, SourceRange
+from unionfs.namedtuple import NamedTuple
 
 
 class Origin(NamedTuple):

@@ -7,13 +7,13 @@ comments removed; what its words mean is not looked at, but for the words that b
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from builder.dockerfile import shell, words
 from builder.dockerfile.characters import SPACES
 from builder.dockerfile.instructions import Directives, Heredoc, Origin
 from builder.dockerfile.source import Finding, Source, SourceRange
 from builder.errors import DockerfileError, ExpansionError
+from unionfs.namedtuple import NamedTuple
 
 LONGEST_LINE_BYTES = 65_535
 _MOST_BYTES_PER_CHARACTER = 4

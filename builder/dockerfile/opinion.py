@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from io import BytesIO
 from itertools import zip_longest
-from typing import NamedTuple
 
 from builder.dockerfile.lexer import lex
 from builder.dockerfile.source import Finding, Source, SourceRange
+from unionfs.namedtuple import NamedTuple
 
 RULE = "ReadDifferently"
 

@@ -12,11 +12,11 @@ Invariants: expansion is pure; it sees the variables as they were when it began.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.dockerfile import globs
 from builder.dockerfile.characters import SPACE_SET
 from builder.errors import ExpansionError
+from unionfs.namedtuple import NamedTuple
 
 _SPECIAL = frozenset("@*#?-$!0")
 

@@ -6,7 +6,7 @@ nothing here knows the Dockerfile language.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from unionfs.namedtuple import NamedTuple
 
 CONTEXT_LINES = 2
 """Lines shown before and after the marked ones."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from builder.convert.arguments import add_global_arguments, automatic_arguments
 from builder.convert.ports import split_specification
@@ -25,6 +24,7 @@ from layers.config import DEFAULT_PATH
 from layers.errors import FormatError
 from layers.platform import Platform, host
 from layers.reference import Reference
+from unionfs.namedtuple import NamedTuple
 
 _SCRATCH = "scratch"
 _NO_ARGUMENTS: Mapping[str, str] = {}

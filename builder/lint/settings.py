@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
+from unionfs.namedtuple import NamedTuple
 
 RULES = {
     "StageNameCasing": "stage names should be lower case",

@@ -15,11 +15,11 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from builder.network import nat
 from builder.network.forwarding import PREFIX
 from builder.network.netlink import NETFILTER, Netlink, attributes, open_socket
+from unionfs.namedtuple import NamedTuple
 
 _DROP = 0
 _IPTABLES = "filter", "FORWARD"

@@ -24,7 +24,7 @@ import os
 import signal
 import socket
 from collections import deque
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from builder.network.links import End, Links
 from builder.network.netlink import NETFILTER, ROUTE, open_socket
@@ -32,6 +32,7 @@ from builder.network.ranges import STEPS, STEPS_PREFIX, Block, free_blocks
 from builder.sandbox import _sys
 from builder.sandbox.descriptors import close_all_but
 from unionfs import wire
+from unionfs.namedtuple import NamedTuple
 
 HOST_WAY = "host"
 _TITLE = b"pybuild-network"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Self
 
 from builder.network.netlink import (
     ACK,
@@ -24,6 +24,7 @@ from builder.network.netlink import (
     nested,
     open_socket,
 )
+from unionfs.namedtuple import NamedTuple
 
 _NEWLINK, _DELLINK, _SETLINK, _NEWADDR, _NEWROUTE, _GETROUTE = 16, 17, 19, 20, 24, 26
 _LINK = struct.Struct("=BxHiII")

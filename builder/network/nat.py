@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple, Self
+from typing import Self
 
 from builder.network.netlink import ACK, CREATE, NETFILTER, Message, Netlink, attribute, named, nested, open_socket
+from unionfs.namedtuple import NamedTuple
 
 INET, IPV4 = 1, 2
 FORWARD, POSTROUTING = 2, 4

@@ -10,7 +10,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Self
+
+from unionfs.namedtuple import NamedTuple
 
 ROUTE, NETFILTER = 0, 12
 

@@ -18,10 +18,10 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox import _sys
+from unionfs.namedtuple import NamedTuple
 
 _BYTES = 64 << 10
 _CONNECT_SECONDS = 10.0

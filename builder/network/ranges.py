@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 BLOCK_PREFIX = 22
 STEPS_PREFIX = 23

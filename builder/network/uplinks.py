@@ -19,7 +19,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from builder.network.firewall import let_through, let_through_no_more
 from builder.network.forwarding import PREFIX, Forwarding
@@ -39,6 +38,7 @@ from builder.network.nat import (
 )
 from builder.network.ranges import BLOCK_PREFIX, PAIR_PREFIX, PROGRAM_PREFIX, Block
 from builder.sandbox import _sys
+from unionfs.namedtuple import NamedTuple
 
 NAME, INDEX = "uplink", 2
 _ATTEMPTS = 16

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from builder.errors import FetchError
 from builder.options import SecretSource
+from unionfs.namedtuple import NamedTuple
 
 _NO_SECRETS: Mapping[str, SecretSource] = {}
 

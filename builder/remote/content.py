@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from builder.selection import SourceTree
+from unionfs.namedtuple import NamedTuple
 
 Tell = Callable[[str, int, int | None], None]
 """Told a name, bytes so far, and bytes in all as far as that is known."""

@@ -16,7 +16,9 @@ import hashlib
 import json
 import os
 import tempfile
-from typing import IO, NamedTuple
+from typing import IO
+
+from unionfs.namedtuple import NamedTuple
 
 DIRECTORY = "downloads"
 _STATE = "state.json"

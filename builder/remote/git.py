@@ -20,7 +20,6 @@ import stat
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from builder import paths
 from builder.errors import FetchError
@@ -28,6 +27,7 @@ from builder.graph import GitSource
 from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
 from builder.remote.gitprogram import GitProgram, scheme_of, shown_remote, without_credentials
+from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
 DIRECTORY = "git"

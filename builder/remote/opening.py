@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from builder.contexts import STDIN, Text, looks_remote
 from builder.convert.remote import UNNAMED, find_repository
@@ -27,6 +27,7 @@ from builder.remote.gitprogram import shown_remote
 from builder.steps.extract import Extraction, is_archive
 from builder.upper import Upper
 from layers.errors import ArchiveError
+from unionfs.namedtuple import NamedTuple
 
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})

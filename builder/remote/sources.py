@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from builder.context import BuildContext
 from builder.finished import Material
@@ -25,6 +24,7 @@ from builder.remote.git import GitCommit
 from builder.remote.gitprogram import shown_remote, without_credentials
 from builder.selection import SourceTree
 from cache.framing import Value
+from unionfs.namedtuple import NamedTuple
 
 
 class Resolved(NamedTuple):

@@ -20,10 +20,10 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from builder.sandbox.controlfiles import children_of, read, remove, write
 from builder.sandbox.delegation import MEMBERS, give_back
+from unionfs.namedtuple import NamedTuple
 
 _KILL_ROUNDS = 100
 _V2 = 2

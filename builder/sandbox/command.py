@@ -21,7 +21,7 @@ import socket
 import stat
 import termios
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.limits import ULIMITS
 from builder.sandbox import _sys, caps
@@ -30,6 +30,7 @@ from builder.sandbox.idmap import can_set_groups
 from builder.sandbox.protocol import FAILED
 from builder.sandbox.spec import SandboxSpec, User, spec_from_json
 from unionfs import wire
+from unionfs.namedtuple import NamedTuple
 
 SETUP_FAILED = 125
 NOT_EXECUTABLE = 126

@@ -20,7 +20,6 @@ import os
 import stat
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple
 
 from builder.sandbox import _sys
 from builder.sandbox.mounts import (
@@ -39,6 +38,7 @@ from builder.sandbox.mounts import (
     Texts,
     Tree,
 )
+from unionfs.namedtuple import NamedTuple
 
 # hidden from bind sources in return; nothing under the host's /proc is one
 _STAGING = "/proc"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from builder.limits import Limits
 from builder.sandbox.cgroup import CgroupError, fields
 from builder.sandbox.controlfiles import read, remove
 from builder.sandbox.limitfiles import INIT_PIDS, needed_controllers, plan_limits
 from builder.sandbox.spec import Oom
+from unionfs.namedtuple import NamedTuple
 
 # a version 1 limit that is none: the largest page-aligned number
 _UNLIMITED = 1 << 62

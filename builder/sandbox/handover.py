@@ -30,7 +30,7 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from builder.sandbox import _sys, init, oci, protocol
 from builder.sandbox.command import NOT_EXECUTABLE, NOT_FOUND, SETUP_FAILED
@@ -39,6 +39,7 @@ from builder.sandbox.mounts import HARDENED, BaseMount, OwnMount, Texts, Tree, p
 from builder.sandbox.seccomp import Call
 from builder.sandbox.spec import SandboxSpec
 from unionfs import wire
+from unionfs.namedtuple import NamedTuple
 
 # the first of these that is a directory is covered; the runtime needs none of them
 _PLACES = ("/mnt", "/srv", "/media", "/opt", "/var/tmp")  # noqa: S108  (nothing is written there)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.sandbox import _sys, caps
+from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import effective_capabilities
 
 _MAPS = ("uid_map", "gid_map")

@@ -19,7 +19,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.network.hub import Station, attach
 from builder.sandbox import _sys, command, descendants, network, protocol
@@ -28,6 +28,7 @@ from builder.sandbox.furnish import Root, Stage, StageError
 from builder.sandbox.mounts import BaseMount, plan_own
 from builder.sandbox.spec import SandboxSpec
 from unionfs import wire
+from unionfs.namedtuple import NamedTuple
 
 _FORWARDED = frozenset(
     (

@@ -18,7 +18,9 @@ Invariants: `plan_isolation` never gives what is stronger than the machine can d
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from unionfs.namedtuple import NamedTuple
 
 Level = Literal["full", "rootless", "no-new-proc", "chroot"]
 FULL: Level = "full"

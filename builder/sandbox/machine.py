@@ -5,8 +5,6 @@ Invariants: a filter is compiled once for what it depends on; the network is mad
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder.network.hub import Hub
 from builder.sandbox import _sys, caps, seccomp
 from builder.sandbox.group import Group
@@ -15,6 +13,7 @@ from builder.sandbox.isolation import Isolation
 from builder.sandbox.limitfiles import needed_controllers
 from builder.sandbox.slice import Slice
 from builder.sandbox.spec import Network, Runtime, SandboxSpec, SpecError
+from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import effective_capabilities
 
 

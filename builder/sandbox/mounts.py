@@ -8,11 +8,11 @@ belongs to one step comes after it (`plan_own`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.limits import DEFAULT_SHM_BYTES
 from builder.sandbox import _sys
 from builder.sandbox.spec import File, SandboxSpec
+from unionfs.namedtuple import NamedTuple
 
 HARDENED = _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
 BASE_TARGETS = ("/proc", "/dev", "/sys")

@@ -12,10 +12,10 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from builder.options import HOST_GATEWAY, Dns
 from builder.sandbox.spec import SandboxSpec, SpecError
+from unionfs.namedtuple import NamedTuple
 
 RESOLV_CONF = "/etc/resolv.conf"
 # what systemd-resolved writes for those who can't ask its stub on 127.0.0.53 (systemd-resolved.service(8))

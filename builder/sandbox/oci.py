@@ -8,11 +8,12 @@ runtime is started in that of the step. Source: runtime-spec 1.0, config.md and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.sandbox import _sys, caps, devices, seccomp
 from builder.sandbox.mounts import CGROUPS, BaseMount, Filesystem, Mask, OwnMount, ReadOnly, Texts, Tree
 from builder.sandbox.spec import SandboxSpec
+from unionfs.namedtuple import NamedTuple
 
 VERSION = "1.0.0"
 _NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup")

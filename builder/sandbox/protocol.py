@@ -31,9 +31,10 @@ it is read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from builder.sandbox.spec import SandboxSpec, SpecError, spec_from_json
+from unionfs.namedtuple import NamedTuple
 
 READY = "ready"
 PREPARE = "prepare"

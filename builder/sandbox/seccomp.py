@@ -12,7 +12,8 @@ import errno
 import os
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 _TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "syscalls.tsv")
 _NEWEST_KNOWN = 471

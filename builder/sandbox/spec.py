@@ -7,10 +7,11 @@ Invariants: values are immutable and complete: users are numbers, paths are abso
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from builder import limits as step_limits
 from builder.limits import DeviceRate, LimitError, Limits, Ulimit
+from unionfs.namedtuple import NamedTuple
 
 HOSTNAME = "pybuildsandbox"
 

@@ -6,8 +6,10 @@ Invariants: pure; texts are as they stand in the databases, without characters t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.rootfs import RootFs

@@ -16,9 +16,10 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.sbom.packages import Distribution, Package, Reader, first_line, purl
+from unionfs.namedtuple import NamedTuple
 
 _PLACES = (b"var/lib/rpm/", b"usr/lib/sysimage/rpm/", b"usr/share/rpm/")
 _SQLITE = frozenset(place + b"rpmdb.sqlite" for place in _PLACES)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from builder import paths
 from builder.errors import ContextError
@@ -23,6 +22,7 @@ from cache.contenthash import FileMemory, TreeEntry, fingerprint
 from cache.framing import Value
 from cache.keys import CacheKey, KeyedSource, StepInput, copy_key
 from layers.smallhash import hex_sha256
+from unionfs.namedtuple import NamedTuple
 
 
 class Target(NamedTuple):

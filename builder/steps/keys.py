@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.context import BuildContext
 from builder.graph import (
@@ -32,6 +32,7 @@ from cache.framing import Value
 from cache.keys import CONTENT, DEFINITION, CacheKey, KeyedMount, KeyedSource, StepInput, directory_key, run_key
 from layers.digest import ChainId, Digest
 from layers.platform import Platform
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

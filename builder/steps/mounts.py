@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from builder import cachemounts
 from builder.errors import BuildError, describe_os_error
@@ -31,6 +30,7 @@ from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy
 from builder.steps.agents import AgentRelay
+from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
 _SCRIPT_DIRECTORY = "/dev/pipes"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from builder.draft import TooManyEntriesError
 from builder.errors import ContextError
@@ -20,6 +19,7 @@ from builder.steps import copy
 from layers.digest import ChainId
 from layers.errors import PackError
 from layers.packing import PackedLayer, pack_changes
+from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root
 
 

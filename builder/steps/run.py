@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import trio
 
@@ -45,6 +44,7 @@ from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
 from unionfs.client import DetachedMount
+from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root
 from unionfs.types import Access, UnionOptions
 from unionfs.union import Union

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 from layers.errors import FormatError
+from unionfs.namedtuple import NamedTuple
 
 Kind = Literal["docker", "oci", "oci-archive", "docker-archive", "store"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layers.archive import write_docker_archive, write_oci_archive
 from layers.copying.addresses import Address
@@ -34,6 +34,7 @@ from layers.registry.settings import DEFAULTS, RegistrySettings
 from layers.registry.workers import Transfer
 from layers.store import Store
 from layers.tree import Node
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from layers.digest import Digest

@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
-from typing import NamedTuple
 
 from layers.registry.errors import TlsError
 from layers.registry.settings import RegistrySettings
+from unionfs.namedtuple import NamedTuple
 
 
 class HostCertificates(NamedTuple):

@@ -8,7 +8,6 @@ at a time; `abort` may be called from any.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 import requests
@@ -32,6 +31,7 @@ from layers.registry.errors import (
 from layers.registry.retry import plan_delay
 from layers.registry.session import RegistrySession, RepositoryContainer
 from layers.registry.uploads import Opener, Report, Upload
+from unionfs.namedtuple import NamedTuple
 
 BLOCK_BYTES = 1 << 18
 _ACCEPT = f"{media.OCI_INDEX}, {media.OCI_MANIFEST}, {media.DOCKER_INDEX}, {media.DOCKER_MANIFEST}"

@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
+
+from unionfs.namedtuple import NamedTuple
 
 BLOCK_BYTES = 1 << 20
 _WINDOW_BYTES = 32 << 10

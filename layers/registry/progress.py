@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from layers.descriptor import Descriptor
 from layers.digest import Digest
+from unionfs.namedtuple import NamedTuple
 
 Direction = Literal["pull", "push"]
 State = Literal["waiting", "compressing", "transferring", "exists", "mounted", "done"]

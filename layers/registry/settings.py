@@ -10,9 +10,9 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from layers.reference import DEFAULT_REGISTRY
+from unionfs.namedtuple import NamedTuple
 
 DOCKER_HUB_HOST = "registry-1.docker.io"
 """Where the registry of the name docker.io answers."""

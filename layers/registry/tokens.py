@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import requests
 from oras.auth.token import TokenAuth
@@ -27,6 +27,7 @@ from layers.registry.challenge import Challenge, check_realm, choose, parse_chal
 from layers.registry.credentials import Credentials, Found
 from layers.registry.errors import DeniedError, ProtocolError, UnauthorizedError
 from layers.registry.settings import RegistrySettings
+from unionfs.namedtuple import NamedTuple
 
 _DEFAULT_LIFE_SECONDS = 60.0
 _MARGIN_SECONDS = 5.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from layers.descriptor import Descriptor
 from layers.digest import Digest
@@ -21,6 +21,7 @@ from layers.reference import Reference
 from layers.registry.progress import Callback, TransferProgress
 from layers.registry.settings import DEFAULTS, RegistrySettings
 from layers.store import Store, StoredImage
+from unionfs.namedtuple import NamedTuple
 
 __all__ = ["Elsewhere", "ResolvedImage", "TransferProgress", "pull", "push", "resolve"]
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from layers.testing.tokens import ISSUER, SERVICE, Signer
+from unionfs.namedtuple import NamedTuple
 
 PROGRAM = "docker-registry"
 _START_SECONDS = 20.0

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase, RawIOBase
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from layers.testing.faults import (
     Corrupt,
@@ -40,6 +40,7 @@ from layers.testing.faults import (
 )
 from layers.testing.registry_access import Access
 from layers.testing.registry_content import Answer, Backend, Memory, Request
+from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer

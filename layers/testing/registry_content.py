@@ -12,11 +12,12 @@ import re
 import threading
 import uuid
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from layers import media
 from layers.digest import sha256
+from unionfs.namedtuple import NamedTuple
 
 _ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>blobs|manifests|tags|referrers)/(?P<rest>.+)\Z")
 _RANGE = re.compile(r"bytes=(\d+)-\Z")

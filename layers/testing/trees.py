@@ -12,7 +12,8 @@ import os
 import random
 import stat
 from pathlib import Path
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 _NAMES = (
     b"a",

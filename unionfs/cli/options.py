@@ -9,11 +9,12 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from unionfs.branch import Branch, parse_dirs
 from unionfs.errors import UnionError
 from unionfs.mounting import MountOptions
+from unionfs.namedtuple import NamedTuple
 from unionfs.ownership import parse_id_map
 from unionfs.types import (
     Access,

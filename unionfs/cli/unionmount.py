@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 import sys
-from typing import NamedTuple
 
 from unionfs import daemon
 from unionfs.cli.options import Transport, parse_options
@@ -20,6 +19,7 @@ from unionfs.daemon import DaemonCall
 from unionfs.errors import reason
 from unionfs.mounting import MountError
 from unionfs.mountspec import MountSpec
+from unionfs.namedtuple import NamedTuple
 
 _FLAGS = frozenset("fd")
 _SHORT = "dirs="

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from unionfs.caller import PATIENCE_SECONDS, FoundUnion
 from unionfs.cli.running import UsageError
+from unionfs.namedtuple import NamedTuple
 from unionfs.types import Access
 
 MODES = tuple(access.value for access in Access)

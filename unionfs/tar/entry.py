@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+
+from unionfs.namedtuple import NamedTuple
 
 BLOCK = 512
 LARGEST_PATH_BYTES = 4096

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from unionfs.delta import ChangeKind
 from unionfs.errors import UnionError
+from unionfs.namedtuple import NamedTuple
 from unionfs.tar import entry as tar
 from unionfs.tar.entry import NO_XATTRS, Entry, padding
 from unionfs.tar.writer import END, encode_header

@@ -24,9 +24,9 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import NamedTuple
 
 from unionfs import _sys
+from unionfs.namedtuple import NamedTuple
 from unionfs.transport.pace import QUICK_NS, Pace, Wish
 
 _SPINS = 10

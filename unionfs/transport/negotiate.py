@@ -6,8 +6,7 @@ and the newest one both get the most they can give.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from unionfs.namedtuple import NamedTuple
 from unionfs.transport.protocol import (
     INIT_IN,
     INIT_IN_OLD,

@@ -16,8 +16,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
+from unionfs.namedtuple import NamedTuple
 from unionfs.ops import CopyPendingError, FilesystemOps
 from unionfs.transport.deferred import Deferred
 from unionfs.transport.direct.backing import Backing
