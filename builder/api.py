@@ -81,6 +81,7 @@ def build_or_reuse(
     become_root(options.isolation)
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice, options.isolation) as session, ExitStack() as stack:
+        session.use_registries(options.registries)
         exports = plan_exports(options)
         plans = read_plans(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
         plan = plans[0]
@@ -90,7 +91,7 @@ def build_or_reuse(
         journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)
         preparations: tuple[Preparation, ...] = ()
         found = [find_local_bases(plan, options, session.store) for plan in plans]
-        if not any(missing for _, missing in found) and not options.pull:
+        if not any(missing for _, missing in found) and options.pull in {"missing", "never"}:
             with session.pins.looking():
                 preparations = prepare_all(options, plans, exports, [known for known, _ in found], session)
                 if all(one.is_complete for one in preparations) and not exports.need_network and not options.cache_to:

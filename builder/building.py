@@ -17,12 +17,12 @@ import trio
 
 from builder import api, failedsteps, opening
 from builder.absent import AbsentLayers
-from builder.bases import Base, find_in_layout, hints_about
+from builder.bases import Base, find_in_layout, find_in_store, hints_about
 from builder.buildrecord import begin_of, make_record
 from builder.convert.epoch import plan_epoch
 from builder.dockerfile.source import Source
 from builder.elsewhere import RemoteCaches
-from builder.errors import BuildError, Interrupted, LostLayerError, StepFailed
+from builder.errors import BaseImageError, BuildError, Interrupted, LostLayerError, StepFailed
 from builder.events import Emit, Event, Journal, Outcome
 from builder.exchange import RemoteCache
 from builder.exchanging import export_caches, open_caches
@@ -75,6 +75,7 @@ async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[s
     """The image of ``options``; as `builder.api.build_or_reuse`, inside an event loop of trio."""
     journal = Journal(emit, time.monotonic_ns)
     with Session(root, journal.notice, options.isolation) as session:
+        session.use_registries(options.registries)
         exports = plan_exports(options)
         directories = opening.fetched_directories(session)
         make = directories.__enter__()
@@ -311,23 +312,39 @@ async def _prepare_with(job: Job, bases: Sequence[Mapping[str, Base]]) -> tuple[
 
 
 async def _find_bases(plan: Plan, options: BuildOptions, session: Session, journal: Journal) -> dict[str, Base]:
-    """All bases by key, from the store or, for what it lacks, from registries."""
+    """All bases by key, from the store or, for what it lacks, from registries.
+
+    Raises:
+        BaseImageError: one is not to be had.
+    """
     known: dict[str, Base] = {}
-    if not options.pull:
-        known, _ = await trio.to_thread.run_sync(find_local_bases, plan, options, session.store)
+    if options.pull in {"missing", "never"}:
+        known, missing = await trio.to_thread.run_sync(find_local_bases, plan, options, session.store)
+        if missing and options.pull == "never":
+            ref = missing[0]
+            raise BaseImageError(f"base image {ref.reference!r} is not in the store", source=ref.source, hints=_NEVER)
     while refs := needed_bases(plan, known, options):
         for ref in refs:
-            known[ref.key] = await _resolve(ref, session, journal)
+            known[ref.key] = await _resolve(ref, session, journal, or_stored=options.pull == "newer")
     return known
 
 
-async def _resolve(ref: BaseRef, session: Session, journal: Journal) -> Base:
+_NEVER = ("--pull=never asks no registry",)
+
+
+async def _resolve(ref: BaseRef, session: Session, journal: Journal, *, or_stored: bool) -> Base:
+    """The base as its registry has it now, or with ``or_stored`` the one in the store where that cannot be had."""
     step = journal.start(f"[internal] load metadata for {ref.canonical}")
     try:
         base = await trio.to_thread.run_sync(find_in_layout, ref, session.store)
         if base is None:
             base = await pull.resolve(ref, session.registries)
     except BuildError as error:
+        stored = find_in_store(ref, session.store) if or_stored else None
+        if stored is not None:
+            journal.notice(f"{ref.reference} is taken from the store: {error.message}")
+            step.finish(Outcome.DONE)
+            return stored
         error.hints = (*hints_about(ref, session.store), *error.hints)
         step.finish(Outcome.FAILED, error.message)
         raise

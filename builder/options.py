@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from builder.limits import Limits
 from unionfs.namedtuple import NamedTuple
+
+if TYPE_CHECKING:
+    from layers.registry.settings import RegistrySettings
 
 
 class SecretSource(NamedTuple):
@@ -69,7 +73,10 @@ class BuildOptions(NamedTuple):
     ``hostname`` is that of steps that name none, empty for the usual one.
     ``cap_add`` and ``cap_drop`` are names without ``CAP_``, or ``ALL``; ``cgroup_parent`` is a path below the roots of
     the control groups. ``ignore_chown_errors`` gives all files to root where nobody else exists (`builder.owners`).
-    ``on_failure`` is ``keep`` where a step that failed is to be walked into.
+    ``on_failure`` is ``keep`` where a step that failed is to be walked into. ``pull`` says when a registry is asked for
+    a base: ``missing`` from the store, ``always``, if it is ``newer`` and can be had, ``never``. ``base`` takes the
+    place of what the first FROM names; ``environment`` is set where a stage begins, ``unset_environment`` are variables
+    that the result has not. ``registries`` is how they are spoken to, None for what the configuration says.
     """
 
     context: str
@@ -80,7 +87,7 @@ class BuildOptions(NamedTuple):
     target: str | None = None
     platforms: tuple[str, ...] = ()
     no_cache: bool = False
-    pull: bool = False
+    pull: str = "missing"
     push: bool = False
     load: bool = False
     outputs: tuple[Mapping[str, str], ...] = ()
@@ -108,6 +115,10 @@ class BuildOptions(NamedTuple):
     cap_drop: tuple[str, ...] = ()
     cgroup_parent: str | None = None
     on_failure: str = "keep"
+    base: str | None = None
+    environment: Mapping[str, str] = {}
+    unset_environment: tuple[str, ...] = ()
+    registries: RegistrySettings | None = None
 
     @property
     def inline_cache(self) -> bool:

@@ -59,6 +59,10 @@ def read_plans(options: BuildOptions, contexts: Contexts, sources: dict[str, Sou
     text = decode(raw)
     sources[name] = Source(name, text)
     dockerfile = parse(text, name)
+    if options.base is not None or options.environment:
+        from builder.amend import amend
+
+        dockerfile = amend(dockerfile, options.base, options.environment)
     return tuple(Plan(dockerfile, path, platform, contexts) for platform in platforms)
 
 
@@ -139,7 +143,7 @@ def find_local_bases(plan: Plan, options: BuildOptions, store: Store) -> tuple[d
 
 def make_graph(plan: Plan, bases: Mapping[str, Base], options: BuildOptions) -> Graph:
     """The graph of ``plan``, whose bases are all known."""
-    return convert(
+    graph = convert(
         plan.dockerfile,
         {key: base.image for key, base in bases.items()},
         build_args=options.build_args,
@@ -149,3 +153,8 @@ def make_graph(plan: Plan, bases: Mapping[str, Base], options: BuildOptions) -> 
         contexts=plan.contexts.named,
         anew=options.no_cache_stages,
     )
+    if options.unset_environment:
+        unset = options.unset_environment
+        kept = tuple(entry for entry in graph.config.env if entry.partition("=")[0] not in unset)
+        graph = graph._replace(config=graph.config._replace(env=kept))
+    return graph

@@ -61,6 +61,10 @@ class Session:
             self._servers = Servers(self._isolation)
         return self._servers
 
+    def use_registries(self, settings: RegistrySettings | None) -> None:
+        """Registries are spoken to as ``settings`` say, None for what the configuration says."""
+        self._registries = settings or self._registries
+
     @property
     def registries(self) -> RegistrySettings:
         """How registries are spoken to, from the configuration file. Raises UsageError where that is wrong."""

@@ -38,6 +38,13 @@ def parse_switch(text: str) -> bool:
     return text.lower() in {"true", "1"}
 
 
+def parse_seconds(text: str) -> int:
+    """Seconds since 1970. Raises argparse.ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected seconds since 1970, got {text!r}")
+    return int(text)
+
+
 def parse_duration(text: str) -> int:
     """Number of seconds that ``30s``, ``15m``, ``12h`` or ``7d`` mean.
 

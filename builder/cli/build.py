@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from builder.cli.arguments import (
     add_capabilities,
@@ -22,11 +22,13 @@ from builder.cli.arguments import (
     parse_context,
     parse_count,
     parse_labels,
+    parse_seconds,
     parse_secret,
+    parse_switch,
 )
 from builder.cli.beforehand import check_beforehand
 from builder.cli.docker import REFUSED, add_accepted
-from builder.cli.limits import add_limits, read_limits
+from builder.cli.limits import add_limits, add_resources, read_limits
 from builder.cli.networks import add_network, read_dns
 from builder.cli.outputs import (
     complete_short_forms,
@@ -39,12 +41,13 @@ from builder.cli.outputs import (
     parse_sbom,
 )
 from builder.cli.parser import ArgumentParser
-from builder.errors import BuildError, StepFailed, render
+from builder.errors import BuildError, StepFailed, UsageError, describe_os_error, render
 from builder.options import BuildOptions
 
 if TYPE_CHECKING:
     from builder.api import BuildResult
     from builder.dockerfile.source import Source
+    from layers.registry.settings import RegistrySettings
 
 
 _CONTEXT_HELP = (
@@ -53,12 +56,18 @@ _CONTEXT_HELP = (
 )
 
 
+_PULL = {
+    "true": "always", "false": "missing", "always": "always", "missing": "missing", "ifmissing": "missing",
+    "newer": "newer", "ifnewer": "newer", "never": "never",
+}  # fmt: skip
+
+
 def command_build(words: Sequence[str]) -> int:
     """Exit status of one build; the image's id is on stdout with ``-q``."""
     arguments = parser_build().read(complete_short_forms(words))
     check_beforehand(arguments)
     options = _options(arguments)
-    if arguments.check:
+    if arguments.check or arguments.call == "check":
         from builder.cli.check import check_and_print
 
         return check_and_print(options, root=arguments.root)
@@ -70,7 +79,8 @@ def command_build(words: Sequence[str]) -> int:
         from builder.api import build_or_reuse
 
     mode = "quiet" if arguments.quiet else arguments.progress
-    progress = create_progress(mode, sys.stderr, time.monotonic_ns)
+    out = sys.stderr if arguments.logfile is None else _open_log(arguments.logfile)
+    progress = create_progress(mode, out, time.monotonic_ns)
     for note in arguments.notes:
         sys.stderr.write(f"WARN: {note}\n")
     sources: dict[str, Source] = {}
@@ -91,6 +101,14 @@ def command_build(words: Sequence[str]) -> int:
     progress.close()
     _write_results(arguments, result)
     return 0
+
+
+def _open_log(path: str) -> TextIO:
+    """The file, open for as long as the process lives, what is written being there line by line."""
+    try:
+        return open(path, "w", buffering=1, encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"--logfile {describe_os_error(error)}") from error
 
 
 def _write_results(arguments: argparse.Namespace, result: BuildResult) -> None:
@@ -114,10 +132,18 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
 
     environment = dict(os.environ)
     build_args = parse_assignments(arguments.build_arg, environment)
+    if arguments.build_arg_file:
+        from builder.cli.environment import read_env_file
+
+        for path in reversed(arguments.build_arg_file):
+            build_args = {**read_env_file(path, environment, "--build-arg-file"), **build_args}
     epoch = build_args.get(EPOCH, environment.get(EPOCH, ""))
     if epoch and not is_seconds(epoch):
         # the name of a context or stage, which the Dockerfile's reader knows
         build_args[EPOCH] = epoch
+    if arguments.epoch is not None:
+        epoch = str(arguments.epoch)
+        build_args.pop(EPOCH, None)
     return BuildOptions(
         context=arguments.context,
         dockerfile=arguments.file,
@@ -153,8 +179,22 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         attestations=list_attestations(arguments.attestations),
         annotations=tuple(annotation for annotations in arguments.annotation for annotation in annotations),
         on_failure=arguments.on_failure,
+        base=arguments.base,
+        environment=parse_assignments(arguments.env, environment),
+        unset_environment=tuple(arguments.unsetenv),
+        registries=_registries(arguments),
         no_cache_stages=tuple(name for names in arguments.no_cache_filter for name in names.split(",") if name),
     )
+
+
+def _registries(arguments: argparse.Namespace) -> RegistrySettings | None:
+    """How registries are spoken to; None where the command line says nothing of it."""
+    if (arguments.authfile, arguments.cert_dir, arguments.tls_verify) == (None, None, None):
+        return None
+    from builder.cli.registry_options import registry_settings
+
+    settings = registry_settings(arguments, "")
+    return settings if arguments.tls_verify is None else settings._replace(verify=arguments.tls_verify)
 
 
 def parser_build() -> ArgumentParser:
@@ -165,8 +205,10 @@ def parser_build() -> ArgumentParser:
     _add_input(parser)
     _add_cache(parser)
     _add_results(parser)
+    _add_registries(parser)
     _add_surroundings(parser)
     add_limits(parser, "a RUN step")
+    add_resources(parser, "a RUN step")
     add_accepted(parser)
     parser.add_argument(
         "-j",
@@ -191,11 +233,26 @@ def _add_input(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="value of an ARG")
     parser.add_argument(
+        "--build-arg-file", action="append", default=[], metavar="FILE",
+        help="values of ARGs, NAME=VALUE a line; --build-arg wins",
+    )  # fmt: skip
+    parser.add_argument(
         "--build-context", action="append", default=[], type=parse_context, metavar="NAME=CONTEXT",
         help="what FROM NAME and --from=NAME mean: a directory, an archive, a URL, a repository, docker-image://REF, "
         "oci-layout://DIR[:TAG] or target:STAGE; NAME::PLATFORM is meant for that platform alone",
     )  # fmt: skip
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label of the result")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME[=VALUE]", help="ENV that each stage begins with"
+    )
+    parser.add_argument(
+        "--unsetenv", action="append", default=[], metavar="NAME", help="variable that the result does not have"
+    )
+    parser.add_argument("--from", dest="base", metavar="IMAGE", help="image in place of the one the first FROM names")
+    parser.add_argument(
+        "--source-date-epoch", "--timestamp", dest="epoch", type=parse_seconds, metavar="SECONDS",
+        help="as the variable SOURCE_DATE_EPOCH, which it overrides",
+    )  # fmt: skip
     parser.add_argument("--target", metavar="STAGE", help="stage to build instead of the last")
     parser.add_argument(
         "--platform", action="append", default=[], type=parse_platforms, metavar="OS/ARCH[,OS/ARCH]",
@@ -224,10 +281,16 @@ def _add_cache(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--check", action="store_true", help="check the Dockerfile and build nothing")
     parser.add_argument(
+        "--call", choices=("build", "check"), metavar="check", help="check is as --check, build is what is done anyway"
+    )
+    parser.add_argument(
         "--verify-reproducible", action="store_true",
         help="build twice without the cache first; where the results differ, tell in which files and give out nothing",
     )  # fmt: skip
-    parser.add_argument("--pull", action="store_true", help="ask the registry for newer bases")
+    parser.add_policy(
+        "--pull", "missing", _PULL,
+        "ask the registry for newer bases; =newer takes the store's where it can't be asked, =never asks no registry",
+    )  # fmt: skip
 
 
 def _add_results(parser: ArgumentParser) -> None:
@@ -251,9 +314,20 @@ def _add_results(parser: ArgumentParser) -> None:
         "--progress", choices=("auto", "plain", "tty", "rawjson", "quiet", "none"), default="auto",
         help="how progress is shown on stderr",
     )  # fmt: skip
+    parser.add_argument("--logfile", metavar="FILE", help="show progress in FILE instead, plain when left to auto")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image id")
     parser.add_argument("--iidfile", metavar="FILE", help="write the image id to FILE")
     parser.add_argument("--metadata-file", metavar="FILE", help="write digests and what each step used to FILE as JSON")
+
+
+def _add_registries(parser: ArgumentParser) -> None:
+    """How registries are spoken to, as `builder.cli.registry_options` reads it."""
+    parser.add_argument("--authfile", metavar="FILE", help="credentials, in place of the usual files")
+    parser.add_argument("--cert-dir", metavar="DIR", help="certificates: *.crt to trust, *.cert and *.key to show")
+    parser.add_argument(
+        "--tls-verify", metavar="BOOL", type=parse_switch,
+        help="false: registries may show any certificate, or speak http",
+    )  # fmt: skip
 
 
 def _add_attestations(parser: ArgumentParser) -> None:

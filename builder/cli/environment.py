@@ -13,7 +13,7 @@ from builder.errors import UsageError
 from layers.config import DEFAULT_PATH
 
 
-def read_env_file(path: str, environment: Mapping[str, str]) -> dict[str, str]:
+def read_env_file(path: str, environment: Mapping[str, str], option: str = "--env-file") -> dict[str, str]:
     """The variables of the file: ``NAME=VALUE`` a line, as it stands; a bare ``NAME`` is taken from ``environment``.
 
     Lines that begin with ``#`` and empty ones say nothing. Quotes are part of a value, as docker reads them.
@@ -25,7 +25,7 @@ def read_env_file(path: str, environment: Mapping[str, str]) -> dict[str, str]:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = file.read().split("\n")
     except OSError as error:
-        raise UsageError(f"--env-file {path!r}: {os.strerror(error.errno or 0).lower()}") from error
+        raise UsageError(f"{option} {path!r}: {os.strerror(error.errno or 0).lower()}") from error
     variables: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         text = line.removesuffix("\r").lstrip()
@@ -33,7 +33,7 @@ def read_env_file(path: str, environment: Mapping[str, str]) -> dict[str, str]:
             continue
         name, separator, value = text.partition("=")
         if not name or name.split() != [name] or "\0" in text:
-            raise UsageError(f"--env-file {path}:{number}: expected NAME=VALUE, got {text!r}")
+            raise UsageError(f"{option} {path}:{number}: expected NAME=VALUE, got {text!r}")
         if separator:
             variables[name] = value
         elif name in environment:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from builder.cli.arguments import parse_bytes
@@ -52,6 +52,40 @@ def add_limits(parser: argparse.ArgumentParser, whom: str) -> None:
             f"--device-{operation}-bps", action="append", default=[], type=parse_device_rate, metavar="DEVICE:RATE",
             help=f"most bytes a second that {whom} may {operation} of a disk, as /dev/sda:1mb",
         )  # fmt: skip
+
+
+class _Resources(argparse.Action):
+    """``--resource NAME=VALUE,…`` says what the options ``--NAME VALUE`` say."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Every part is where its own option puts it. Raises argparse.ArgumentError."""
+        del parser, option_string
+        name = ""
+        # the commas of a list of processors begin no name
+        for part in re.split(r",(?=[a-z])", str(values)):
+            name, equals, value = part.partition("=")
+            if not equals or name not in _RESOURCES:
+                raise argparse.ArgumentError(
+                    self, f"expected NAME=VALUE with one of {', '.join(_RESOURCES)}, got {part!r}"
+                )
+            try:
+                setattr(namespace, name.replace("-", "_"), _RESOURCES[name](value))
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentError(self, f"{name}: {error}") from error
+
+
+def add_resources(parser: argparse.ArgumentParser, whom: str) -> None:
+    """``parser`` takes ``--resource``, buildx's word for limits of `add_limits`."""
+    parser.add_argument(
+        "--resource", action=_Resources, metavar="NAME=VALUE,…",
+        help=f"limits of {whom} as memory=1g,cpu-quota=50000: the options of these names",
+    )  # fmt: skip
 
 
 def _add_memory(parser: argparse.ArgumentParser, whom: str) -> None:
@@ -231,6 +265,17 @@ def parse_device_rate(text: str) -> tuple[str, int]:
     if not bytes_per_second:
         raise argparse.ArgumentTypeError(f"expected a rate above zero, got {text!r}")
     return path, bytes_per_second
+
+
+_RESOURCES: Mapping[str, Callable[[str], object]] = {
+    "memory": parse_memory,
+    "memory-swap": parse_swap,
+    "cpu-shares": parse_shares,
+    "cpu-period": parse_period,
+    "cpu-quota": parse_quota,
+    "cpuset-cpus": parse_list,
+    "cpuset-mems": parse_list,
+}
 
 
 def _parse_whole(text: str) -> int:

@@ -22,6 +22,7 @@ _USUAL_COLUMNS = 80
 _MOST_COLUMNS = 120
 _NOTHING_REFUSED: Mapping[str, str] = {}
 _FORMS = {"?": "[{}]", "+": "{}...", "*": "[{}...]", argparse.REMAINDER: "[{}...]"}
+_SWITCH: Mapping[str, object] = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 _PROGRAM_OPTIONS = ("--version", "--help")
 
 
@@ -57,6 +58,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.summary = summary
         self.example = example
         self.refused = refused
+        self._forms: dict[str, Mapping[str, object]] = {}
 
     def add_root(self) -> None:
         """The command works on a store: it takes ``--root``."""
@@ -83,6 +85,11 @@ class ArgumentParser(argparse.ArgumentParser):
             "--runtime", metavar="runc|crun|PATH", help="OCI runtime to run in, in place of the sandbox of this program"
         )
 
+    def add_policy(self, option: str, default: str, forms: Mapping[str, str], help_text: str) -> None:
+        """The command takes ``option``, which is ``forms["true"]``, and ``option=FORM`` for each of ``forms``."""
+        self._forms[option] = forms
+        self.add_argument(option, action="store_const", const=forms["true"], default=default, help=help_text)
+
     def actions(self) -> tuple[argparse.Action, ...]:
         """All options and arguments, in the order of their definition."""
         return tuple(self._actions)
@@ -93,6 +100,7 @@ class ArgumentParser(argparse.ArgumentParser):
         Raises:
             UsageError: the command line makes no sense.
         """
+        self._take_forms(words)
         try:
             arguments, left = self.parse_known_args(words)
         except UsageError as error:
@@ -105,8 +113,33 @@ class ArgumentParser(argparse.ArgumentParser):
             raise UsageError(f"unexpected argument {left[0]!r}", hints=(f"usage: {self.format_usage_line()}",))
         return arguments
 
+    def _take_forms(self, words: Sequence[str]) -> None:
+        """``--option=true`` and ``--option=false`` are options, as they are for docker, where ``words`` have them."""
+        for word in words:
+            name, equals, value = word.partition("=")
+            if not (equals and name.startswith("--")):
+                continue
+            for action in self._actions:
+                if name in action.option_strings and action.nargs == 0 and word not in self._option_string_actions:
+                    forms = self._forms_of(name, action)
+                    if value.lower() in forms:
+                        const = forms[value.lower()]
+                        self.add_argument(
+                            word, dest=action.dest, action="store_const", const=const, default=argparse.SUPPRESS,
+                            help=argparse.SUPPRESS,
+                        )  # fmt: skip
+
+    def _forms_of(self, name: str, action: argparse.Action) -> Mapping[str, object]:
+        if name in self._forms:
+            return self._forms[name]
+        return _SWITCH if action.const is True else {}
+
     def error(self, message: str) -> NoReturn:
         """The command line makes no sense. Raises UsageError."""
+        about, surplus, value = message.partition(": ignored explicit argument ")
+        if surplus:
+            forms = self._forms.get(about.removeprefix("argument "), {"true": True, "false": False})
+            message = f"{about}: expected {', '.join(forms)}, got {value}"
         missing = message.startswith("the following arguments are required")
         example = (f"for example: {self.example}",) if missing else ()
         raise UsageError(message, hints=(*example, f"{self.prog} --help lists the options"))

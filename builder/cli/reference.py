@@ -70,7 +70,7 @@ def _command(name: str, parser: ArgumentParser) -> Iterator[str]:
     yield from (f"| {_form(action)} | {_meaning(action)} |" for action in parser.actions() if action.dest != "help")
     yield ""
     if parser.refused:
-        yield "Options of docker that are refused:\n"
+        yield "Options of other programs that are refused:\n"
         yield "| option | why |"
         yield "|---|---|"
         yield from (f"| `{option}` | {reason} |" for option, reason in parser.refused.items())

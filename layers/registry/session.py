@@ -30,7 +30,7 @@ from layers.registry import failures
 from layers.registry.connections import Adapter, Connections
 from layers.registry.errors import ProtocolError, RegistryError, RegistryTimeoutError, TlsError, TransferCancelledError
 from layers.registry.retry import RETRIED_STATUSES, parse_retry_after, plan_delay
-from layers.registry.settings import RegistrySettings, is_loopback, reaches_inside
+from layers.registry.settings import RegistrySettings, is_insecure, is_loopback, reaches_inside
 from layers.registry.tokens import ScopedAuth
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -67,7 +67,7 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         context: ssl.SSLContext | None = None,
         own_context: ssl.SSLContext | None = None,
     ) -> None:
-        self.verified = auth.scheme == "http" or auth.host not in settings.insecure
+        self.verified = auth.scheme == "http" or not is_insecure(auth.host, settings)
         super().__init__(hostname=auth.host, insecure=auth.scheme == "http")
         self.settings = settings
         self.subject = subject

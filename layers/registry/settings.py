@@ -43,7 +43,8 @@ class RegistrySettings(NamedTuple):
     ``auth_files``: files in the form of docker's ``config.json``, in place of the usual ones. ``connections``: how
     many blobs travel at a time. ``part_bytes``: blobs go up in parts of this length, 0: whole, unless the registry
     refuses that. ``certificates``: directories with one directory a host (`layers.registry.certificates`), the first
-    that has one counts; ``own_certificates``: one that counts for every host instead.
+    that has one counts; ``own_certificates``: one that counts for every host instead. Without ``verify`` every host
+    is as one of ``insecure``.
     """
 
     insecure: frozenset[str] = frozenset()
@@ -55,6 +56,7 @@ class RegistrySettings(NamedTuple):
     part_bytes: int = 0
     certificates: tuple[Path, ...] = CERTIFICATES
     own_certificates: Path | None = None
+    verify: bool = True
 
 
 DEFAULTS = RegistrySettings()
@@ -98,7 +100,12 @@ def bracketed(name: str) -> str:
 
 def plain_http_allowed(host: str, settings: RegistrySettings) -> bool:
     """Whether ``host`` may be spoken to without TLS."""
-    return is_loopback(host) or host in settings.insecure
+    return is_loopback(host) or is_insecure(host, settings)
+
+
+def is_insecure(host: str, settings: RegistrySettings) -> bool:
+    """Whether ``host`` may show any certificate."""
+    return not settings.verify or host in settings.insecure
 
 
 def api_host(registry: str) -> str:

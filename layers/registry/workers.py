@@ -30,7 +30,7 @@ from layers.registry.credentials import Credentials
 from layers.registry.errors import TransferCancelledError
 from layers.registry.retry import plan_delay
 from layers.registry.session import RegistrySession
-from layers.registry.settings import DOCKER_HUB_HOST, RegistrySettings, plain_http_allowed, split_host
+from layers.registry.settings import DOCKER_HUB_HOST, RegistrySettings, is_insecure, plain_http_allowed, split_host
 from layers.registry.tokens import ScopedAuth
 
 _LOOK_SECONDS = 0.05
@@ -210,7 +210,7 @@ class Transfer:
         if scheme == "http" and not files and not found.authorities:
             return None, None
         others = trusting_context(files, HostCertificates(found.authorities), self.subject)
-        verified = host not in self.settings.insecure
+        verified = not is_insecure(host, self.settings)
         if verified and not found.pairs:
             return others, others
         return others, trusting_context(files, found, self.subject, verified=verified)

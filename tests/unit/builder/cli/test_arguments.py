@@ -210,3 +210,58 @@ def test_help_is_as_wide_as_the_terminal(columns: str, widest: int, monkeypatch:
     assert text.startswith("usage: pybuild build [OPTIONS] CONTEXT\n")
     assert text.rstrip().endswith("pybuild -t hello --build-arg WHO=world .")
     assert max(map(len, text.splitlines())) <= widest
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--no-cache"], "no_cache", True),
+        (["--no-cache=true"], "no_cache", True),
+        (["--no-cache=1"], "no_cache", True),
+        (["--no-cache=False"], "no_cache", False),
+        (["--no-cache", "--no-cache=false"], "no_cache", False),
+        (["--push=false"], "push", False),
+        (["--quiet=true"], "quiet", True),
+        (["--rm=false"], "rm", False),
+        (["--build-arg", "x=--no-cache=true"], "no_cache", False),
+        ([], "pull", "missing"),
+        (["--pull"], "pull", "always"),
+        (["--pull=true"], "pull", "always"),
+        (["--pull=false"], "pull", "missing"),
+        (["--pull=always"], "pull", "always"),
+        (["--pull=newer"], "pull", "newer"),
+        (["--pull=ifnewer"], "pull", "newer"),
+        (["--pull=never"], "pull", "never"),
+        (["--resource", "memory=64m,cpu-shares=3"], "memory", 64 << 20),
+        (["--resource", "cpuset-cpus=0,2-3,cpu-quota=50000"], "cpuset_cpus", "0,2-3"),
+        (["--resource", "cpuset-cpus=0,2-3,cpu-quota=50000"], "cpu_quota", 50000),
+        (["--timestamp", "0"], "epoch", 0),
+        (["--source-date-epoch=7"], "epoch", 7),
+    ],
+)
+def test_options_as_other_builders_have_them(words: list[str], name: str, value: object) -> None:
+    assert getattr(parser_build().read([*words, "."]), name) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--no-cache=perhaps"], "argument --no-cache: expected true, false, got 'perhaps'"),
+        (["--pull=sometimes"], "argument --pull: expected true, false, always, missing, .* got 'sometimes'"),
+        (["--layers=false"], "argument --layers: expected true, 1, got 'false'"),
+        (["--resource", "memory"], "argument --resource: expected NAME=VALUE with one of memory, .* got 'memory'"),
+        (["--resource", "gpu=1"], "argument --resource: expected NAME=VALUE .* got 'gpu=1'"),
+        (["--resource", "memory=1"], "argument --resource: memory: expected at least 6m, got '1'"),
+        (["--format", "docker"], "images are OCI's, got 'docker'; -o type=image,oci-mediatypes=false makes docker's"),
+        (["--timestamp", "-1"], "expected"),
+    ],
+)
+def test_values_that_make_no_sense(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parser_build().read([*words, "."])
+
+
+def test_words_of_a_command_are_no_switches() -> None:
+    arguments = parser_of("run").read(["--rm=true", "image", "program", "--rm=perhaps"])
+    assert arguments.rm is True
+    assert arguments.command == ["program", "--rm=perhaps"]
