@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -134,18 +135,36 @@ def parser_cache_prune() -> ArgumentParser:
     parser = create_parser(
         "cache prune", "Remove results and cache mounts that were not used.", "pybuild cache prune --older 7d"
     )
-    parser.add_argument("-a", "--all", action="store_true", help="all results that no image needs")
+    parser.add_argument("-a", "--all", action="store_true", help="all results; of their layers those that no image needs")
     parser.add_argument("--older", type=parse_duration, metavar="TIME", help="results unused for so long: 12h, 7d")
-    parser.add_argument("--keep-storage", type=parse_bytes, metavar="SIZE", help="the longest unused, down to SIZE")
+    parser.add_argument(
+        "--keep-storage", "--max-used-space", "--reserved-space", type=parse_bytes, metavar="SIZE",
+        help="the longest unused, down to SIZE",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-free-space", type=parse_bytes, metavar="SIZE", help="the longest unused, until SIZE is free on the disk"
+    )
     _add_filter(parser)
+    parser.add_argument("-f", "--force", action="store_true", help="accepted: nothing is asked")
     parser.add_argument("-n", "--dry-run", action="store_true", help="only tell")
     return parser
+
+
+def _keep_bytes(session: Session, arguments: argparse.Namespace) -> int | None:
+    """How much of the results may stay; None for all."""
+    limits: list[int] = [] if arguments.keep_storage is None else [arguments.keep_storage]
+    if arguments.min_free_space is not None:
+        disk = os.statvfs(session.root)
+        lacking = max(0, arguments.min_free_space - disk.f_bavail * disk.f_frsize)
+        limits.append(max(0, sum(result.size_bytes for result in session.cache.results()) - lacking))
+    return min(limits, default=None)
 
 
 def command_cache_prune(words: Sequence[str]) -> int:
     """The results that the options name are gone, with the layers nothing else needs."""
     arguments = parser_cache_prune().read(words)
-    limited = arguments.older is not None or arguments.keep_storage is not None
+    limits = (arguments.older, arguments.keep_storage, arguments.min_free_space)
+    limited = any(limit is not None for limit in limits)
     if not (arguments.all or limited or arguments.filter):
         hint = "--all, --older TIME, --keep-storage SIZE or --filter NAME=VALUE"
         raise UsageError("nothing was said to be pruned", hints=(hint,))
@@ -156,7 +175,7 @@ def command_cache_prune(words: Sequence[str]) -> int:
             everything=arguments.all or not limited,
             only=_filter(arguments.filter),
             unused_seconds=arguments.older,
-            keep_bytes=arguments.keep_storage,
+            keep_bytes=_keep_bytes(session, arguments),
             dry_run=arguments.dry_run,
         )
     word = "would be freed" if arguments.dry_run else "freed"

@@ -38,6 +38,33 @@ COMMANDS = {
 }
 """Command → its module, and its one line of help."""
 
+SYNONYMS = {
+    "explain": "cache explain",
+    "prune": "cache prune",
+    "du": "cache du",
+    "bud": "build",
+    "builder build": "build",
+    "builder prune": "cache prune",
+    "buildx build": "build",
+    "buildx du": "cache du",
+    "buildx prune": "cache prune",
+    "container run": "run",
+    "image build": "build",
+    "image history": "history",
+    "image inspect": "inspect",
+    "image load": "load",
+    "image ls": "images",
+    "image prune": "rmi --prune",
+    "image pull": "pull",
+    "image push": "push",
+    "image rm": "rmi",
+    "image save": "save",
+    "image tag": "tag",
+    "system df": "cache du",
+    "system prune": "cache prune",
+}
+"""What docker, buildx, buildah and podman call it → what it is here."""
+
 GROUPS = frozenset(name.split(" ")[0] for name in COMMANDS if " " in name)
 
 
@@ -47,6 +74,11 @@ def find_command(words: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         UsageError: the first word is neither a command nor, as a build's context may be, a directory.
     """
+    for count in (2, 1):
+        meant = SYNONYMS.get(" ".join(words[:count]))
+        if meant is not None:
+            words = [*meant.split(" "), *words[count:]]
+            break
     first = words[0]
     if first in GROUPS:
         name = " ".join(words[:2])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
 
+from builder.cli.arguments import parse_switch
 from builder.cli.parser import ArgumentParser
 from builder.cli.tables import format_age, print_table
-from builder.errors import BuildError
+from builder.errors import BuildError, UsageError, render
 from builder.progress.plain import format_bytes
 from builder.rootless import become_root
 from builder.session import Session
 from layers.config import History, ImageConfig
 from layers.descriptor import Descriptor
+from layers.errors import ImageNotFoundError
 from layers.reference import Reference
 from layers.store import Store, StoredImage
+
+_NAMELESS = "<none>:<none>"
 
 
 def create_parser(name: str, description: str, example: str) -> ArgumentParser:
@@ -30,7 +35,41 @@ def parser_images() -> ArgumentParser:
     parser = create_parser("images", "List the images of the store.", "pybuild images --format json")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     parser.add_argument("-q", "--quiet", action="store_true", help="print ids only")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="only images of this name, of any tag or of the one given"
+    )
+    parser.add_argument(
+        "-f", "--filter", action="append", default=[], type=_parse_filter, metavar="NAME=VALUE",
+        help="none but what fits: dangling=true (without a name), reference=PATTERN",
+    )  # fmt: skip
+    parser.add_argument("--no-trunc", action="store_true", help="show ids whole")
+    parser.add_argument("-a", "--all", action="store_true", help="accepted: steps are no images")
     return parser
+
+
+def _parse_filter(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if name == "dangling":
+        parse_switch(value)
+    elif name != "reference" or not value:
+        raise argparse.ArgumentTypeError(f"expected dangling=true, dangling=false or reference=PATTERN, got {text!r}")
+    return name, value
+
+
+def _fits(name: str, arguments: argparse.Namespace) -> bool:
+    """Whether the list is to have ``name``, `_NAMELESS` where an image has none. Source: ``docker images --filter``."""
+    from fnmatch import fnmatchcase
+
+    repository, tag = _split_name(name)
+    patterns = [value for kind, value in arguments.filter if kind == "reference"]
+    if arguments.name is not None:
+        patterns.append(arguments.name.removeprefix("docker.io/").removeprefix("library/"))
+    fits = all(
+        name != _NAMELESS and (fnmatchcase(repository, one) or fnmatchcase(f"{repository}:{tag}", one))
+        for one in patterns
+    )
+    dangling = [parse_switch(value) for kind, value in arguments.filter if kind == "dangling"]
+    return fits and all(one is (name == _NAMELESS) for one in dangling)
 
 
 def command_images(words: Sequence[str]) -> int:
@@ -38,14 +77,20 @@ def command_images(words: Sequence[str]) -> int:
     arguments = parser_images().read(words)
     with Store(arguments.root) as store:
         images = sorted(store.images(), key=lambda image: image.names)
+    named = [(image, name) for image, name in _named(images) if _fits(name, arguments)]
     if arguments.quiet:
-        sys.stdout.writelines(f"{id_}\n" for id_ in dict.fromkeys(image.id for image in images))
+        sys.stdout.writelines(f"{id_}\n" for id_ in dict.fromkeys(image.id for image, _ in named))
     elif arguments.format == "json":
-        sys.stdout.writelines(json.dumps(_summary(image, name)) + "\n" for image, name in _named(images))
+        sys.stdout.writelines(json.dumps(_summary(image, name)) + "\n" for image, name in named)
     else:
         rows = [
-            (*_split_name(name), image.id.short, format_age(image.config.created), format_bytes(_size(image)))
-            for image, name in _named(images)
+            (
+                *_split_name(name),
+                image.id if arguments.no_trunc else image.id.short,
+                format_age(image.config.created),
+                format_bytes(_size(image)),
+            )
+            for image, name in named
         ]
         print_table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows)
     return 0
@@ -114,36 +159,60 @@ def command_tag(words: Sequence[str]) -> int:
 def parser_rmi() -> ArgumentParser:
     """The options of ``pybuild rmi``."""
     parser = create_parser("rmi", "Remove images.", "pybuild rmi hello")
-    parser.add_argument("image", metavar="IMAGE", nargs="+", help="name, id or the beginning of an id")
+    parser.add_argument("image", metavar="IMAGE", nargs="*", help="name, id or the beginning of an id")
+    parser.add_argument("-f", "--force", action="store_true", help="with all names; one that is not there is no error")
+    parser.add_argument("-p", "--prune", action="store_true", help="images without a name")
+    parser.add_argument("-a", "--all", action="store_true", help="all images")
     return parser
 
 
 def command_rmi(words: Sequence[str]) -> int:
-    """The names are gone; an image whose last name went is gone with the blobs nothing else needs."""
+    """The names are gone; an image whose last name went is gone with the blobs nothing else needs.
+
+    When one can't be removed, the others are all the same.
+    """
     arguments = parser_rmi().read(words)
+    if not (arguments.image or arguments.prune or arguments.all):
+        raise UsageError("no image was named", hints=("IMAGE, --prune for those without a name, --all",))
     from builder.cleaning import collect_garbage
 
     become_root()
+    errors: list[BuildError] = []
     with Session(arguments.root) as session:
+        for image in list(session.store.images()) if arguments.prune or arguments.all else ():
+            if arguments.all or not image.names:
+                _forget(session.store, image)
         for wanted in arguments.image:
-            _remove(session.store, wanted)
+            try:
+                _remove(session.store, wanted, force=arguments.force)
+            except ImageNotFoundError as error:
+                if not arguments.force:
+                    errors.append(BuildError(str(error), hints=("pybuild images lists what is there",)))
+            except BuildError as error:
+                errors.append(error)
         collect_garbage(session)
-    return 0
+    sys.stderr.writelines(f"{render(error, {})}\n" for error in errors)
+    return int(bool(errors))
 
 
-def _remove(store: Store, wanted: str) -> None:
+def _forget(store: Store, image: StoredImage) -> None:
+    store.forget(image.descriptor.digest)
+    sys.stdout.write(f"Deleted: {image.id}\n")
+
+
+def _remove(store: Store, wanted: str, *, force: bool) -> None:
     image = store.image(wanted)
     if image.names and Reference.parse(image.names[0]) == _parse(wanted):
         store.untag(wanted)
         sys.stdout.write(f"Untagged: {image.names[0]}\n")
         return
     names = next((stored.names for stored in store.images() if stored.id == image.id), ())
-    if len(names) > 1:
+    if len(names) > 1 and not force:
         raise BuildError(
-            f"image {wanted!r} has {len(names)} names: {', '.join(names)}", hints=("remove it by each of its names",)
+            f"image {wanted!r} has {len(names)} names: {', '.join(names)}",
+            hints=("remove it by each of its names, or --force",),
         )
-    store.forget(image.descriptor.digest)
-    sys.stdout.write(f"Deleted: {image.id}\n")
+    _forget(store, image)
 
 
 def _parse(text: str) -> Reference | None:
@@ -156,10 +225,13 @@ def _parse(text: str) -> Reference | None:
 
 
 def _named(images: Iterable[StoredImage]) -> Iterable[tuple[StoredImage, str]]:
-    return [(image, name) for image in images for name in image.names or ("<none>:<none>",)]
+    return [(image, name) for image in images for name in image.names or (_NAMELESS,)]
 
 
 def _split_name(name: str) -> tuple[str, str]:
+    if "@" in name:
+        # a name by digest has no tag
+        return name.partition("@")[0], "<none>"
     repository, _, tag = name.rpartition(":")
     return (repository, tag) if repository and "/" not in tag else (name, "<none>")
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
-from builder.cli.commands import COMMANDS, function_name
+from builder.cli.commands import COMMANDS, SYNONYMS, function_name
 from builder.cli.parser import ArgumentParser
 
 _HEAD = """\
@@ -51,7 +51,14 @@ have docker's names and meanings where docker has them. Data is on stdout; progr
 
 def reference() -> str:
     """The text of the page."""
-    return "\n".join([_HEAD, *(line for name in COMMANDS for line in _command(name, parser_of(name)))])
+    return "\n".join([_HEAD, *_synonyms(), *(line for name in COMMANDS for line in _command(name, parser_of(name)))])
+
+
+def _synonyms() -> Iterator[str]:
+    yield "| words of other programs | here |"
+    yield "|---|---|"
+    yield from (f"| `pybuild {words}` | `pybuild {meant}` |" for words, meant in SYNONYMS.items())
+    yield ""
 
 
 def parser_of(name: str) -> ArgumentParser:

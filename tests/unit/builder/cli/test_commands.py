@@ -22,6 +22,13 @@ from builder.errors import UsageError
         (["https://example.com/x.git"], "build", ["https://example.com/x.git"]),
         (["images", "-q"], "images", ["-q"]),
         (["cache", "prune", "--all"], "cache prune", ["--all"]),
+        (["explain", "."], "cache explain", ["."]),
+        (["prune", "-a"], "cache prune", ["-a"]),
+        (["bud", "-t", "x", "."], "build", ["-t", "x", "."]),
+        (["buildx", "build", "."], "build", ["."]),
+        (["builder", "prune", "-f"], "cache prune", ["-f"]),
+        (["image", "ls", "-q"], "images", ["-q"]),
+        (["image", "prune", "-f"], "rmi", ["--prune", "-f"]),
     ],
 )
 def test_words_call_a_command_or_are_a_build(words: list[str], name: str, rest: list[str]) -> None:
@@ -58,6 +65,13 @@ def test_a_mistyped_command_is_no_missing_context(
     with pytest.raises(UsageError) as caught:
         commands.find_command(words)
     assert (caught.value.message, caught.value.hints) == (message, (hint,))
+
+
+def test_every_word_of_others_is_a_command_and_none_hides_one() -> None:
+    for words, meant in commands.SYNONYMS.items():
+        assert words not in commands.COMMANDS
+        name, rest = commands.find_command(words.split(" "))
+        assert " ".join([name, *rest]) == meant
 
 
 def test_every_command_has_a_parser_with_an_example() -> None:

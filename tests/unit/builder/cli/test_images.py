@@ -118,8 +118,61 @@ def test_an_id_with_several_names_is_not_removed(call: Call) -> None:
     call("tag", "hello", "other:1")
     error = call("rmi", id_, status=1)
     assert "has 2 names: hello:latest, other:1" in error
-    assert "hint: remove it by each of its names" in error
+    assert "hint: remove it by each of its names, or --force" in error
     assert len(names(call)) == 2
+    assert call("rmi", "-f", id_) == f"Deleted: {id_}\n"
+    assert names(call) == []
+
+
+def test_what_can_be_removed_is_when_another_is_not_there(call: Call) -> None:
+    call("tag", "hello", "other:1")
+    error = call("rmi", "nothing", "hello", "none", status=1)
+    assert [line for line in error.splitlines() if line.startswith("error")] == [
+        line for line in error.splitlines() if " is not in the store " in line
+    ]
+    assert error.count("error: ") == 2
+    assert names(call) == ["other:1"]
+    assert call("rmi", "--force", "nothing", "other:1") == "Untagged: other:1\n"
+    assert "no image was named" in call("rmi", status=2)
+
+
+def test_images_without_a_name_are_found_and_removed(call: Call, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nWORKDIR /w\n")
+    Pybuild(store).run("build", tmp_path)
+    assert len(names(call)) == 2
+    (nameless,) = call("images", "-q", "--filter", "dangling=true").splitlines()
+    assert call("images", "-q", "-f", "dangling=false").strip() != nameless
+    assert nameless in call("images", "--no-trunc")
+    assert call("rmi", "--prune") == f"Deleted: {nameless}\n"
+    assert names(call) == ["hello:latest"]
+    assert call("rmi", "--all").startswith("Deleted: ")
+    assert names(call) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["hello"], ["hello:latest"]),
+        (["hello:latest"], ["hello:latest"]),
+        (["docker.io/library/hello"], ["hello:latest"]),
+        (["hello:1"], []),
+        (["other"], ["other:1"]),
+        (["--filter", "reference=*:1"], ["other:1", "r.example/a/b:1"]),
+        (["-f", "reference=r.example/*"], ["r.example/a/b:1"]),
+        (["-f", "reference=h*", "-f", "dangling=true"], []),
+    ],
+)
+def test_images_of_a_name(words: list[str], found: list[str], call: Call) -> None:
+    call("tag", "hello", "other:1")
+    call("tag", "hello", "r.example/a/b:1")
+    lines = call("images", "--format", "json", *words).splitlines()
+    assert sorted(f"{one['repository']}:{one['tag']}" for one in map(json.loads, lines)) == found
+
+
+def test_a_name_by_digest_has_no_tag(call: Call, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nWORKDIR /w\n")
+    Pybuild(store).run("build", "-o", "type=image,dangling-name-prefix=x", tmp_path)
+    assert "x:<none>" in names(call)
 
 
 @pytest.mark.parametrize("words", [["inspect"], ["history"], ["rmi"], ["save", "-o", "x.tar"], ["tag"], ["push"]])
@@ -168,7 +221,12 @@ def test_cache_ls_du_and_prune(call: Call) -> None:
     assert call("cache", "prune", "--older", "7d").startswith("0 results, 0 layers, 0B freed")
     assert "would be freed" in call("cache", "prune", "--all", "--dry-run")
     assert len(call("cache", "ls").splitlines()) == 3
+    assert call("cache", "prune", "-f", "--min-free-space", "1k").startswith("0 results, 0 layers, 0B freed")
+    assert call("cache", "prune", "--max-used-space", "1g").startswith("0 results, 0 layers, 0B freed")
+    # an image keeps the layers, not the results
+    assert call("cache", "prune", "--min-free-space", "9999p", "--dry-run").startswith("2 results, 0 layers, 0B would")
     call("rmi", "hello")
+    assert re.match(r"2 results, [12] layers, ", call("cache", "prune", "--min-free-space", "9999p", "--dry-run"))
     # the last layer may have no directory
     assert re.match(r"2 results, [12] layers, ", call("cache", "prune", "--all"))
     assert call("cache", "ls").splitlines() == ["ID   TYPE   SIZE   LAST USED   DESCRIPTION"]
