@@ -135,7 +135,7 @@ def parser_cache_prune() -> ArgumentParser:
     parser = create_parser(
         "cache prune", "Remove results and cache mounts that were not used.", "pybuild cache prune --older 7d"
     )
-    parser.add_argument("-a", "--all", action="store_true", help="all results; of their layers those that no image needs")
+    parser.add_argument("-a", "--all", action="store_true", help="all results, and the layers that no image needs")
     parser.add_argument("--older", type=parse_duration, metavar="TIME", help="results unused for so long: 12h, 7d")
     parser.add_argument(
         "--keep-storage", "--max-used-space", "--reserved-space", type=parse_bytes, metavar="SIZE",

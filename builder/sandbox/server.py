@@ -322,9 +322,11 @@ def main(control_fd: int, wanted: str = AUTO) -> int:
             raise explain_refusal((error.strerror or "").lower(), in_container=is_in_container()) from error
         machine = Machine(Slice.of_this_process(), isolation, pivots=_sys.may_pivot())
     except IsolationError as error:
-        wire.send(control, {"event": protocol.FAILED, "error": str(error), "hint": error.hint})
+        with contextlib.suppress(ConnectionError):
+            wire.send(control, {"event": protocol.FAILED, "error": str(error), "hint": error.hint})
         return 1
-    wire.send(control, {"event": protocol.READY, "level": str(isolation)})
+    with contextlib.suppress(ConnectionError):  # who gave up meanwhile is found gone by serving, which clears up
+        wire.send(control, {"event": protocol.READY, "level": str(isolation)})
     gc.collect()
     gc.freeze()
     gc.disable()

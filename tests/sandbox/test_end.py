@@ -168,6 +168,10 @@ def test_killed_server_takes_its_steps_and_the_next_one_sweeps(rootfs: Path, rea
     server.close()
 
 
+def test_server_that_is_let_go_while_it_starts_says_nothing() -> None:
+    assert SandboxServer.start().close() == ""
+
+
 def test_run_after_the_server_is_gone(rootfs: Path) -> None:
     server = SandboxServer.start()
     with start(server, rootfs, ("true",)) as running:
