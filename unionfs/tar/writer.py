@@ -2,13 +2,15 @@
 
 PAX records are written for: a name over 100 bytes that does not split at a slash, a link name over 100 bytes, ids over
 2097151, sizes of 8 GiB and more, times before 1970 or after 2242, fractions of a second when asked for, xattrs
-(``SCHILY.xattr.``). Values that are no UTF-8 are announced with ``hdrcharset=BINARY``.
+(``SCHILY.xattr.``; those with a ``=`` in their name, which would end there, as libarchive has them). Values that are no
+UTF-8 are announced with ``hdrcharset=BINARY``.
 
 Invariants: equal entries give equal bytes; user and group names are empty; the records of a header are sorted.
 """
 
 from __future__ import annotations
 
+import binascii
 import struct
 import zlib
 
@@ -33,7 +35,7 @@ def encode_header(entry: Entry, *, fractions: bool = False) -> bytes:
 
     ``fractions``: the time keeps its fraction of a second; otherwise it is cut to whole seconds.
     """
-    records: list[tuple[bytes, bytes]] = [(b"SCHILY.xattr." + key, value) for key, value in entry.xattrs.items()]
+    records = [_xattr(key, value) for key, value in entry.xattrs.items()]
     name = entry.name + b"/" if entry.type == DIRECTORY else entry.name
     prefix = b""
     if len(name) > _NAME:
@@ -106,6 +108,14 @@ def _number(value: int, largest: int, key: bytes, records: list[tuple[bytes, byt
         return value
     records.append((key, b"%d" % value))
     return 0
+
+
+def _xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """The record of an attribute; a key ends at its first ``=``, so such a name is quoted, and its value in base64."""
+    if b"=" not in key:
+        return b"SCHILY.xattr." + key, value
+    quoted = b"".join(b"%c" % byte if 32 < byte < 127 and byte not in b"%=" else b"%%%02X" % byte for byte in key)  # noqa: PLR2004 - printable ASCII
+    return b"LIBARCHIVE.xattr." + quoted, binascii.b2a_base64(value, newline=False).rstrip(b"=")
 
 
 def _decimal_seconds(time_ns: int) -> bytes:
