@@ -152,6 +152,14 @@ def room_hints(error: BaseException | None) -> tuple[str, ...]:
     return ()
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"}
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal would obey: names in messages may come from anybody."""
+    return text.translate(_CONTROLS)
+
+
 def render(error: BuildError, sources: Mapping[str, Source]) -> str:
     """Return what a person is shown: output kept, the excerpt, the message, the hints; no newline at the end.
 
@@ -168,10 +176,10 @@ def render(error: BuildError, sources: Mapping[str, Source]) -> str:
             parts.append(excerpt)
         else:
             place = f"{error.source}: "
-    parts.append(f"error: {place}{error.message}")
+    parts.append(f"error: {place}{printable(error.message)}")
     if isinstance(error, StepFailed) and error.used is not None:
         from builder.progress.usage import describe
 
         parts.append(f"used: {describe(error.used)}")
-    parts.extend(f"hint: {hint}" for hint in error.hints)
+    parts.extend(f"hint: {printable(hint)}" for hint in error.hints)
     return "\n".join(parts)

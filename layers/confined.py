@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from layers.errors import ArchiveError
 from layers.lowerview import LowerEntry, LowerView
+from layers.tar.entry import show
 from unionfs.removal import remove_tree
 from unionfs.whiteout import PREFIX
 
@@ -39,11 +40,6 @@ def split_name(name: bytes, what: str) -> Parts:
     if any(len(part.removeprefix(PREFIX)) > _LONGEST_NAME for part in parts):
         raise ArchiveError(f"archive: {what} {show(name)} has a name over {_LONGEST_NAME} bytes")
     return parts
-
-
-def show(name: bytes) -> str:
-    """A name for a message."""
-    return f'"{name[:200].decode(errors="backslashreplace")}"'
 
 
 class ConfinedTree:

@@ -16,11 +16,11 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 
-from layers.confined import ConfinedTree, Parts, show, split_name
-from layers.errors import ArchiveError
+from layers.confined import ConfinedTree, Parts, split_name
+from layers.errors import ArchiveError, StoreError
 from layers.lowerview import LowerEntry, LowerView
 from layers.tar import entry as tar
-from layers.tar.entry import Entry
+from layers.tar.entry import Entry, show
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root, mapped_ids
 from unionfs.types import WhiteoutForm
@@ -284,6 +284,12 @@ class Extractor:
                 else:
                     os.setxattr(file, key, value, follow_symlinks=False)
             except OSError as error:
+                if error.errno in {errno.E2BIG, errno.ENOSPC, errno.EDQUOT, errno.ERANGE}:
+                    # ext4 has one block for all attributes of a file: its disk need not be full
+                    what = f"attribute {show(key)} of {len(value)} bytes does not fit"
+                    raise StoreError(
+                        f"archive: entry {show(name)}: {what}: {(error.strerror or '').lower()}"
+                    ) from error
                 if error.errno not in {errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL}:
                     raise
                 self._note(f"{show(name)}: attribute {show(key)} is not taken here: {(error.strerror or '').lower()}")

@@ -19,6 +19,7 @@ from layers.descriptor import REF_NAME, Descriptor
 from layers.digest import Digest, from_hex
 from layers.errors import ArchiveError, FormatError
 from layers.image import Image, put_image
+from layers.limits import Bounded, Limits
 from layers.manifest import Manifest
 from layers.reference import Reference
 from layers.store import Store
@@ -29,6 +30,7 @@ from unionfs.namedtuple import NamedTuple
 _BLOBS = "blobs/sha256/"
 _LARGEST_JSON = 16 << 20
 _MOST_JSON = 64 << 20
+_LIMITS = Limits(entries=100_000)
 
 
 class LoadedImage(NamedTuple):
@@ -46,14 +48,16 @@ class _Contents(NamedTuple):
     links: dict[str, str]
 
 
-def load(store: Store, stream: ByteSource, *, named: bool = True) -> tuple[LoadedImage, ...]:
+def load(
+    store: Store, stream: ByteSource, *, named: bool = True, limits: Limits | None = None
+) -> tuple[LoadedImage, ...]:
     """The images of the archive are in the store, under the names they have there unless ``named`` is false.
 
     Raises:
-        ArchiveError: it is no archive of images, or something is missing in it.
+        ArchiveError: it is no archive of images, something is missing in it, or it is beyond the limits.
         ContentMismatchError: content is not what its name or its manifest says.
     """
-    contents = _read(store, TarReader(Decompressed(stream)))
+    contents = _read(store, stream, limits or _LIMITS)
     if "index.json" in contents.texts:
         found = _load_layout(store, contents.texts["index.json"])
     elif "manifest.json" in contents.texts:
@@ -63,10 +67,13 @@ def load(store: Store, stream: ByteSource, *, named: bool = True) -> tuple[Loade
     return tuple(_name(store, image) if named else image for image in found)
 
 
-def _read(store: Store, reader: TarReader) -> _Contents:
+def _read(store: Store, stream: ByteSource, limits: Limits) -> _Contents:
     contents = _Contents({}, {}, {})
     kept = 0
-    for entry in reader:
+    reader = TarReader(Bounded(Decompressed(stream), limits))
+    for number, entry in enumerate(reader):
+        if number >= limits.entries:
+            raise ArchiveError(f"archive: it has more than {limits.entries} entries")
         path = posixpath.normpath(entry.name.decode(errors="surrogateescape")).lstrip("/")
         if entry.type in {tar.SYMLINK, tar.HARD_LINK}:
             target = entry.linkname.decode(errors="surrogateescape")

@@ -17,6 +17,7 @@ from layers.compression import ByteSource, Decompressed
 from layers.digest import Digest, from_hex
 from layers.errors import ArchiveError, ContentMismatchError
 from layers.extraction import Extractor, Rights
+from layers.limits import Limits
 from layers.lowerview import LowerView
 from layers.ownership import temporary_name, this_process
 from layers.storage import store_error
@@ -27,15 +28,6 @@ from unionfs.removal import remove_tree
 _CHUNK = 1 << 20
 _BUFFER = 1 << 18
 _REFUSED = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT})
-
-
-class Limits(NamedTuple):
-    """What an archive may hold at most. ``ratio`` counts from ``ratio_free_bytes`` on: zeros compress well."""
-
-    entries: int = 10_000_000
-    total_bytes: int = 512 << 30
-    ratio: int = 1000
-    ratio_free_bytes: int = 8 << 30
 
 
 class UnpackResult(NamedTuple):
@@ -115,11 +107,7 @@ class _Hashed:
         self._buffer = self._source.read(size)
         self._position = 0
         self._hash.update(self._buffer)
-        source, limits = self._source, self._limits
-        if source.read_bytes > limits.total_bytes:
-            raise ArchiveError(f"archive: it has more than {limits.total_bytes} bytes")
-        if source.read_bytes > limits.ratio_free_bytes + source.compressed_bytes * limits.ratio:
-            raise ArchiveError(f"archive: it grew more than {limits.ratio} times when decompressed")
+        self._limits.check(self._source)
         return bool(self._buffer)
 
 
@@ -128,13 +116,17 @@ def _fill(directory: Path, stream: ByteSource, parents: Sequence[Path], rights: 
     hashed = _Hashed(source, limits)
     root_before = parents[0].stat() if parents else None
     extractor = Extractor(os.fsencode(directory), LowerView(parents), rights, root_before)
-    entries = 0
+    entries = sparse_bytes = 0
     try:
         reader = TarReader(hashed)
         for entry in reader:
             entries += 1
             if entries > limits.entries:
                 raise ArchiveError(f"archive: it has more than {limits.entries} entries")
+            # holes take no room here, and do in whatever reads them
+            sparse_bytes += 0 if entry.sparse is None else entry.size
+            if sparse_bytes > limits.total_bytes:
+                raise ArchiveError(f"archive: its sparse files have more than {limits.total_bytes} bytes")
             extractor.add(entry, reader.chunks())
         extractor.finish()
     finally:

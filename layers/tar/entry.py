@@ -13,6 +13,7 @@ from unionfs.tar.entry import (
     SYMLINK,
     Entry,
     padding,
+    show,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "SYMLINK",
     "Entry",
     "padding",
+    "show",
 ]

@@ -11,13 +11,14 @@ import binascii
 import urllib.parse
 
 from layers.errors import ArchiveError
-from layers.tar.entry import NO_XATTRS, Entry
+from layers.tar.entry import NO_XATTRS, Entry, show
 from layers.tar.numbers import read_integer, read_seconds
 
 Records = dict[bytes, bytes]
 
 _SCHILY = b"SCHILY.xattr."
 _LIBARCHIVE = b"LIBARCHIVE.xattr."
+_LONGEST_XATTR_NAME = 255
 
 
 def read_records(body: bytes) -> Records:
@@ -60,6 +61,7 @@ def apply_records(entry: Entry, records: Records) -> Entry:
 
 
 def _xattrs(records: Records) -> dict[bytes, bytes]:
+    """The attributes of a file; a name is what the kernel takes for one. Raises ArchiveError."""
     found: dict[bytes, bytes] = {}
     for key, value in records.items():
         if key.startswith(_LIBARCHIVE):
@@ -69,4 +71,7 @@ def _xattrs(records: Records) -> dict[bytes, bytes]:
             except binascii.Error as error:
                 raise ArchiveError(f"archive: PAX record {key[:60]!r} is no base64") from error
     found.update((key[len(_SCHILY) :], value) for key, value in records.items() if key.startswith(_SCHILY))
+    for name in found:
+        if not 0 < len(name) <= _LONGEST_XATTR_NAME or b"\0" in name:
+            raise ArchiveError(f"archive: {show(name)} is no name of an attribute")
     return found

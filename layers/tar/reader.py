@@ -16,7 +16,7 @@ from typing import Protocol
 
 from layers.errors import ArchiveError
 from layers.tar import entry as tar
-from layers.tar.entry import BLOCK, Entry, padding
+from layers.tar.entry import BLOCK, Entry, padding, show
 from layers.tar.numbers import read_field, read_integer
 from layers.tar.pax import Records, apply_records, read_records
 from layers.tar.sparse import SparseMap, old_gnu_map, pax_map
@@ -26,6 +26,11 @@ _LARGEST_RECORDS = 1 << 20
 _LARGEST_LONG_NAME = 1 << 16
 _CHUNK = 1 << 20
 _LARGEST_ID = (1 << 32) - 1
+# dev_t of Linux: 12 and 20 bits
+_LARGEST_MAJOR, _LARGEST_MINOR = (1 << 12) - 1, (1 << 20) - 1
+_LARGEST_SIZE = (1 << 63) - 1
+# of time_t, in nanoseconds
+_LARGEST_TIME_NS = ((1 << 63) - 1) * 1_000_000_000
 _ZERO = bytes(BLOCK)
 _EXTENSIONS = frozenset({b"x", b"g", b"L", b"K", b"X"})
 _TYPES = {b"\0": tar.REGULAR, b"7": tar.REGULAR, b"S": tar.REGULAR} | {
@@ -63,6 +68,7 @@ class TarReader:
         self._left = 0
         self._padding = 0
         self._global: Records = {}
+        self._global_bytes = 0
         self._map: SparseMap | None = None
 
     def __iter__(self) -> Iterator[Entry]:
@@ -71,19 +77,22 @@ class TarReader:
     def __next__(self) -> Entry:
         self._pass_over()
         records: Records = dict(self._global)
+        extended = 0
         while True:
             block = self._header()
             if block is None:
+                if extended:
+                    raise ArchiveError("archive: it ends after an extended header")
                 raise StopIteration
             kind = block[156:157]
             if kind in _EXTENSIONS:
-                self._extension(kind, block, records)
+                extended += self._extension(kind, block, records, extended)
                 continue
             entry = self._member(kind, block, records)
             if entry is not None:
                 return entry
             self._pass_over()
-            records = dict(self._global)
+            records, extended = dict(self._global), 0
 
     def chunks(self) -> Iterator[tuple[int, bytes]]:
         """The stored content of the member at hand as (offset in the file, bytes), ascending."""
@@ -116,20 +125,27 @@ class TarReader:
                 raise ArchiveError(f"archive: header has the checksum {stored}, expected {total}: no tar or damaged")
         return block
 
-    def _extension(self, kind: bytes, block: bytes, records: Records) -> None:
-        """Takes in a header that speaks about the next member or about all that follow."""
+    def _extension(self, kind: bytes, block: bytes, records: Records, before: int) -> int:
+        """Takes in a header that speaks about the next member or about all that follow; its bytes if of the next.
+
+        ``before``: the bytes of those that came before it for the same member.
+        """
         size = read_field(block[124:136], "size of an extended header")
         limit = _LARGEST_LONG_NAME if kind in {b"L", b"K"} else _LARGEST_RECORDS
-        if not 0 <= size <= limit:
-            raise ArchiveError(f"archive: extended header has {size} bytes, at most {limit} are taken")
+        taken = self._global_bytes if kind == b"g" else before
+        if not 0 <= size <= limit or taken + size > _LARGEST_RECORDS:
+            raise ArchiveError(f"archive: extended header has {taken + size} bytes, at most {limit} are taken")
         body = self._read_exactly(size + padding(size))[:size]
         if kind == b"g":
+            self._global_bytes += size
             self._global.update(read_records(body))
             records.update(self._global)
-        elif kind in {b"x", b"X"}:
+            return 0
+        if kind in {b"x", b"X"}:
             records.update(read_records(body))
         else:
             records[b"path" if kind == b"L" else b"linkpath"] = body.split(b"\0", 1)[0]
+        return size or 1
 
     def _member(self, kind: bytes, block: bytes, records: Records) -> Entry | None:
         """The member that the header and the records describe; None for one that becomes no file."""
@@ -157,7 +173,7 @@ class TarReader:
             found = found._replace(type=tar.DIRECTORY)
         _check_numbers(found)
         if len(found.name) > tar.LARGEST_PATH_BYTES or len(found.linkname) > tar.LARGEST_PATH_BYTES:
-            raise ArchiveError(f"archive: entry {_show(found.name)} has a name over {tar.LARGEST_PATH_BYTES} bytes")
+            raise ArchiveError(f"archive: entry {show(found.name)} has a name over {tar.LARGEST_PATH_BYTES} bytes")
         found = found._replace(name=found.name.rstrip(b"/") or found.name[:1])
         return self._begin(kind, block, records, found, stored)
 
@@ -184,9 +200,11 @@ class TarReader:
 
     def _sparse(self, found: Entry, sparse: tuple[SparseMap, int]) -> Entry:
         pieces, real_size = sparse
+        if real_size > _LARGEST_SIZE:
+            raise ArchiveError(f"archive: sparse entry {show(found.name)} has the size {real_size}")
         if sum(length for _, length in pieces) != self._left:
             raise ArchiveError(
-                f"archive: sparse entry {_show(found.name)} stores {self._left} bytes, its map says other"
+                f"archive: sparse entry {show(found.name)} stores {self._left} bytes, its map says other"
             )
         self._map = pieces
         return found._replace(size=real_size, sparse=pieces)
@@ -228,12 +246,12 @@ class TarReader:
 
 def _check_numbers(found: Entry) -> None:
     if found.size < 0:
-        raise ArchiveError(f"archive: entry {_show(found.name)} has the size {found.size}")
-    for number in (found.uid, found.gid, found.major, found.minor):
+        raise ArchiveError(f"archive: entry {show(found.name)} has the size {found.size}")
+    if abs(found.mtime_ns) > _LARGEST_TIME_NS:
+        raise ArchiveError(f"archive: entry {show(found.name)} has a time that no file can have")
+    if not (0 <= found.major <= _LARGEST_MAJOR and 0 <= found.minor <= _LARGEST_MINOR):
+        raise ArchiveError(f"archive: entry {show(found.name)} is the device {found.major}:{found.minor}")
+    for number in (found.uid, found.gid):
         # -1 would mean "leave as it is" to chown(2)
         if not 0 <= number < _LARGEST_ID:
-            raise ArchiveError(f"archive: entry {_show(found.name)} has the id {number}")
-
-
-def _show(name: bytes) -> str:
-    return f'"{name[:200].decode(errors="backslashreplace")}"'
+            raise ArchiveError(f"archive: entry {show(found.name)} has the id {number}")

@@ -23,6 +23,13 @@ DIRECTORY = b"5"
 FIFO = b"6"
 
 NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+_LONGEST_SHOWN = 200
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
+def show(name: bytes) -> str:
+    """A name for a message: quoted, on one line, without characters that a terminal would obey."""
+    return f'"{name[:_LONGEST_SHOWN].decode(errors="backslashreplace").translate(_CONTROLS)}"'
 
 
 class Entry(NamedTuple):

@@ -20,7 +20,7 @@ from unionfs.delta import ChangeKind
 from unionfs.errors import UnionError
 from unionfs.namedtuple import NamedTuple
 from unionfs.tar import entry as tar
-from unionfs.tar.entry import NO_XATTRS, Entry, padding
+from unionfs.tar.entry import NO_XATTRS, Entry, padding, show
 from unionfs.tar.writer import END, encode_header
 from unionfs.whiteout import OPAQUE_NAME, PREFIX
 
@@ -182,7 +182,7 @@ class TarStream:
             raise failure.error from None
         except OSError as error:
             text = (error.strerror or str(error)).lower()
-            raise TarError(f"layer: cannot read {_show(change.path)}: {text}") from error
+            raise TarError(f"layer: cannot read {show(change.path)}: {text}") from error
 
     def finish(self) -> None:
         """The tar is whole and has been written. Raises OSError when it can't be."""
@@ -198,7 +198,7 @@ class TarStream:
             directory, slash, name = change.path.rpartition(b"/")
             self._entry(Entry(directory + slash + PREFIX + name, mode=0))
         elif kind is ChangeKind.SOCKET:
-            self.notes.append(f"{_show(change.path)} is a socket: left out")
+            self.notes.append(f"{show(change.path)} is a socket: left out")
         elif change.path:
             self._named(change, change.path)
         elif self._root_before is not None and RootAttributes.of(change.stat) != self._root_before:
@@ -254,11 +254,11 @@ class TarStream:
             while left:
                 chunk = os.read(fd, min(left, _CHUNK))
                 if not chunk:
-                    raise TarError(f"layer: {_show(change.path)} became shorter while it was read")
+                    raise TarError(f"layer: {show(change.path)} became shorter while it was read")
                 self._write(chunk)
                 left -= len(chunk)
             if os.fstat(fd).st_size != size:
-                raise TarError(f"layer: {_show(change.path)} became longer while it was read")
+                raise TarError(f"layer: {show(change.path)} became longer while it was read")
         finally:
             os.close(fd)
         self._write(bytes(padding(size)))
@@ -288,7 +288,3 @@ def _portable(xattrs: Mapping[str, bytes]) -> Mapping[bytes, bytes]:
     if not xattrs:
         return NO_XATTRS
     return {os.fsencode(name): value for name, value in xattrs.items() if name not in _OF_THE_MACHINE}
-
-
-def _show(path: bytes) -> str:
-    return f'"{path.decode(errors="backslashreplace")}"'

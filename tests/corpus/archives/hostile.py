@@ -6,6 +6,9 @@ may make. Wherever an archive says OUTSIDE, the test puts the path of a director
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import struct
 from typing import NamedTuple
 
@@ -56,11 +59,25 @@ def raw_size(size_field: bytes) -> bytes:
     return with_checksum(bytes(header))
 
 
-def pax(records: bytes) -> bytes:
-    body = records
-    header = bytearray(encode_header(Entry(b"PaxHeaders/x", REGULAR, size=len(body))))
-    header[156:157] = b"x"
-    return with_checksum(bytes(header)) + body + bytes(padding(len(body)))
+def pax(records: bytes, kind: bytes = b"x") -> bytes:
+    """An extended header; ``kind``: g for all that follow, L and K for the long names of GNU."""
+    header = bytearray(encode_header(Entry(b"PaxHeaders/x", REGULAR, size=len(records))))
+    header[156:157] = kind
+    return with_checksum(bytes(header)) + records + bytes(padding(len(records)))
+
+
+def patched(entry: Entry, offset: int, value: bytes) -> bytes:
+    """The header of the entry with other bytes at an offset."""
+    header = encode_header(entry)
+    return with_checksum(header[:offset] + value + header[offset + len(value) :])
+
+
+def base256(number: int, width: int) -> bytes:
+    return b"\x80" + number.to_bytes(width - 1, "big")
+
+
+MTIME, UID, SIZE, MAJOR, MINOR = 136, 108, 124, 329, 337
+NULL_DEVICE = Entry(b"null", CHARACTER_DEVICE, major=1, minor=3)
 
 
 def record(key: bytes, value: bytes) -> bytes:
@@ -205,6 +222,78 @@ def cases(outside: bytes) -> tuple[Case, ...]:
         Case("sparse map backwards", sparse(b"10,4,0,4", 100), "misplaced"),
         Case("sparse map that says other than is stored", sparse(b"0,1", 100), "map says other"),
         Case("sparse map of an odd length", sparse(b"0,1,2", 100), "odd"),
+        Case("long name beyond everything", raw_pax_length(1 << 30, b"L"), "extended header"),
+        Case("long name of a negative length", raw_pax_length(-1, b"L"), "extended header"),
+        Case("long name with dot-dot", pax(b"../../evil", b"L") + file(b"x"), '".."'),
+        Case("long link name with dot-dot", pax(b"../../evil", b"K") + hard(b"x", b"y"), '".."'),
+        Case("long name without an entry", pax(b"name", b"L"), "after an extended header"),
+        Case("PAX records without an entry", pax(record(b"path", b"x")), "after an extended header"),
+        Case("PAX path for all that follow", pax(record(b"path", b"../evil"), b"g") + file(b"x"), '".."'),
+        Case("PAX link with dot-dot", pax(record(b"linkpath", b"../" * 9 + b"x")) + hard(b"h", b"f"), '".."'),
+        Case(
+            "extended headers without end",
+            pax(b"".join(pax_filling(900_000)), b"x") * 3 + file(b"f"),
+            "extended header",
+        ),
+        Case(
+            "records for all without end", pax(b"".join(pax_filling(900_000)), b"g") * 3 + file(b"f"), "extended header"
+        ),
+        Case("PAX size beyond everything", pax(record(b"size", b"9" * 20)) + file(b"f"), "ends in the middle"),
+        Case("PAX time is no number", pax(record(b"mtime", b"nan")) + file(b"f"), "seconds"),
+        Case("PAX time beyond everything", pax(record(b"mtime", b"9" * 20)) + file(b"f"), "no file can have"),
+        Case("PAX time before everything", pax(record(b"mtime", b"-" + b"9" * 20)) + file(b"f"), "no file can have"),
+        Case("time beyond everything", patched(Entry(b"f"), MTIME, base256(1 << 85, 12)), "no file can have"),
+        Case("time of a directory", patched(Entry(b"d", DIRECTORY), MTIME, base256(1 << 85, 12)), "no file can have"),
+        Case(
+            "time of a link", patched(Entry(b"l", SYMLINK, linkname=b"x"), MTIME, base256(1 << 85, 12)), "no file can"
+        ),
+        Case("uid beyond everything", patched(Entry(b"f"), UID, base256(1 << 40, 8)), "id"),
+        Case("device number beyond everything", patched(NULL_DEVICE, MAJOR, base256(1 << 40, 8)), "is the device"),
+        Case("device number of 31 bits", patched(NULL_DEVICE, MAJOR, base256(1 << 31, 8)), "is the device"),
+        Case("minor number of 21 bits", patched(NULL_DEVICE, MINOR, base256(1 << 21, 8)), "is the device"),
+        Case("sparse size of 20 digits", sparse(b"0,4", 10**20 - 1), "has the size"),
+        Case("sparse size of 64 bits", sparse(b"0,4", 1 << 63), "has the size"),
+        Case("a hole of a terabyte", sparse(b"0,4", 1 << 40), "sparse files have more"),
+        Case("no name", patched(Entry(b"x"), 0, bytes(100)), "names the root"),
+        Case("a terminal is told things", file(b"a\nb\x1b[31m/.."), r'"a\\x0ab\\x1b\[31m/\.\."'),
+        Case(
+            "link target over 4096 bytes", pax(record(b"linkpath", b"x" * 5000)) + link(b"l", b"t"), "over 4096 bytes"
+        ),
+        Case(
+            "a hard link that has content",
+            file(b"f") + patched(hard_entry(), SIZE, b"%011o\0" % 4) + b"x" * 512,
+            "checksum",
+        ),
+        Case(
+            "a device through a link",
+            link(b"l", outside) + encode_header(NULL_DEVICE._replace(name=b"l/null")),
+            None,
+            paths(b"l", *inside, own + b"/null"),
+        ),
+        # -- attributes
+        Case("attribute with a NUL byte", pax(record(b"SCHILY.xattr.user.a\0b", b"v")) + file(b"f"), "no name of an"),
+        Case("attribute without a name", pax(record(b"SCHILY.xattr.", b"v")) + file(b"f"), "no name of an"),
+        Case(
+            "attribute of 300 bytes", pax(record(b"SCHILY.xattr." + b"user." * 60, b"v")) + file(b"f"), "no name of an"
+        ),
+        Case("attribute in no base64", pax(record(b"LIBARCHIVE.xattr.user.a", b"!")) + file(b"f"), "no base64"),
+        Case("capabilities that are none", capable(b"security.capability"), None, paths(b"f")),
+        Case("an ACL that is none", capable(b"system.posix_acl_access"), None, paths(b"f")),
+        Case("an attribute of no namespace", capable(b"nonsense"), None, paths(b"f")),
+        # -- compression
+        Case("gzip in gzip", packed(gzip.compress(whole(file(b"f")))), "ends in the middle|checksum"),
+        Case("gzip with something behind", packed(whole(file(b"f"))) + b"garbage", "gzip data is"),
+        Case(
+            "gzip with a wrong sum",
+            packed(whole(file(b"f")))[:-8] + bytes(4) + packed(whole(file(b"f")))[-4:],
+            "damaged",
+        ),
+        Case("gzip with a wrong length", packed(whole(file(b"f")))[:-4] + b"\0\0\0\1", "damaged"),
+        Case("gzip with a name without end", b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * (2 << 20), "cut off"),
+        Case("zstd with a window of 2 GiB", b"\x28\xb5\x2f\xfd\x00\xa8\x01\0\0", "memory"),
+        Case("bzip2 that is cut", bz2.compress(whole(file(b"f")))[:-5], "cut off"),
+        Case("xz that is cut", lzma.compress(whole(file(b"f")))[:-5], "cut off"),
+        Case("xz that is damaged", damaged(lzma.compress(whole(file(b"f")))), "damaged"),
         # -- marks of unions as attributes
         Case(
             "a mark of overlayfs as an attribute",
@@ -215,11 +304,31 @@ def cases(outside: bytes) -> tuple[Case, ...]:
     )
 
 
-def raw_pax_length(size: int) -> bytes:
+def raw_pax_length(size: int, kind: bytes = b"x") -> bytes:
     header = bytearray(encode_header(Entry(b"x")))
-    header[124:136] = b"%011o\0" % size
-    header[156:157] = b"x"
+    header[124:136] = b"%011o\0" % size if size >= 0 else b"\xff" * 12
+    header[156:157] = kind
     return with_checksum(bytes(header))
+
+
+def pax_filling(size: int) -> list[bytes]:
+    return [record(b"comment%d" % number, b"x" * 1000) for number in range(size // 1000)]
+
+
+def hard_entry() -> Entry:
+    return Entry(b"h", HARD_LINK, linkname=b"f")
+
+
+def capable(name: bytes) -> bytes:
+    return pax(record(b"SCHILY.xattr." + name, b"nonsense")) + file(b"f")
+
+
+def packed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def damaged(content: bytes) -> bytes:
+    return content[:-20] + bytes((content[-20] ^ 1,)) + content[-19:]
 
 
 def sparse(pieces: bytes, real_size: int) -> bytes:

@@ -15,7 +15,8 @@ import pytest
 from layers import media
 from layers.digest import sha256
 from layers.ensure import ensure_unpacked
-from layers.errors import LayersError
+from layers.errors import ArchiveError, LayersError
+from layers.limits import Limits
 from layers.load import load
 from layers.store import Store
 
@@ -149,6 +150,122 @@ def test_it_is_refused_and_the_store_is_as_before(tmp_path: Path, name: str) -> 
         assert len(str(raised.value)) < 500
         assert "\n" not in str(raised.value)
         assert store.entries() == before
+
+
+def docker(
+    *,
+    manifest: Any = None,
+    config: Any = None,
+    more: dict[str, bytes] | None = None,
+    links: dict[str, str] | None = None,
+) -> io.BytesIO:
+    """A right archive in docker's form, but for what is changed."""
+    said = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [str(sha256(TAR))]}}
+    listed = {"Config": "c.json", "RepoTags": ["x:1"], "Layers": ["l.tar"]}
+    files = {
+        "c.json": said | (config or {}),
+        "manifest.json": [listed | manifest] if isinstance(manifest, dict) else manifest,
+    }
+    if manifest is None:
+        files["manifest.json"] = [listed]
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        contents = {name: one if isinstance(one, bytes) else json.dumps(one).encode() for name, one in files.items()}
+        for name, content in ({"l.tar": TAR} | contents | (more or {})).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
+    out.seek(0)
+    return out
+
+
+DOCKER_CASES: dict[str, tuple[Callable[[], io.BytesIO], str]] = {
+    "a configuration outside": (lambda: docker(manifest={"Config": "../../../etc/passwd"}), "is missing"),
+    "a configuration at an absolute path": (lambda: docker(manifest={"Config": "/etc/passwd"}), "is missing"),
+    "a configuration that is text": (lambda: docker(manifest={"Config": ["c.json"]}), "no JSON string"),
+    "a layer outside": (lambda: docker(manifest={"Layers": ["../../etc/passwd"]}), "is missing"),
+    "a layer that is a link outside": (
+        lambda: docker(manifest={"Layers": ["a"]}, links={"a": "/etc/passwd"}),
+        "is missing",
+    ),
+    "layers that are links in a circle": (
+        lambda: docker(manifest={"Layers": ["a"]}, links={"a": "b", "b": "a"}),
+        "is missing",
+    ),
+    "a layer with another diff ID": (lambda: docker(more={"l.tar": TAR * 2}), "has the diff ID"),
+    "a layer too many": (lambda: docker(manifest={"Layers": ["l.tar"] * 2}), "has 2 layers"),
+    "layers that are no list": (lambda: docker(manifest={"Layers": {"a": "l.tar"}}), "no JSON list"),
+    "names that are none": (lambda: docker(manifest={"RepoTags": ["../UP:1"]}), "name"),
+    "a name that a terminal obeys": (lambda: docker(manifest={"RepoTags": ["a\x1b[2J:1"]}), "name"),
+    "a manifest that is no JSON": (lambda: docker(manifest=b"[{]"), "is no JSON"),
+    "a manifest that is deeper than any": (lambda: docker(manifest=b"[" * 100_000), "is no JSON"),
+    "a manifest that is text": (lambda: docker(manifest=b'"x"'), "no JSON list"),
+    "a manifest of 20 MB": (lambda: docker(manifest=b" " * (20 << 20)), "neither index.json nor manifest.json"),
+    "a configuration that is no object": (lambda: docker(more={"c.json": b"[]"}), "no JSON object"),
+    "a configuration without layers": (lambda: docker(config={"rootfs": {}}), "names 0 diff IDs"),
+    "diff IDs that are paths": (
+        lambda: docker(config={"rootfs": {"type": "layers", "diff_ids": ["sha256:../../x"]}}),
+        "sha256",
+    ),
+    "80 MB of JSON": (
+        lambda: docker(more={f"{number}.json": bytes(16 << 20) for number in range(5)}),
+        "bytes of JSON",
+    ),
+    "a blob whose name is a path": (
+        lambda: docker(more={"blobs/sha256/x/../../../../up": b"x"}, manifest=b"1"),
+        "list",
+    ),
+    "a blob whose name is no digest": (lambda: docker(more={"blobs/sha256/short": b"x"}), "short"),
+    "a blob of another digest": (lambda: docker(more={"blobs/sha256/" + "0" * 64: b"x"}), "digest"),
+    "an archive of nothing": (lambda: io.BytesIO(TAR), "neither index.json nor manifest.json"),
+    "zeros without end": (lambda: io.BytesIO(endless_gzip()), "neither index.json nor manifest.json|grew more than"),
+}
+
+
+def test_the_right_one_in_docker_s_form_is_taken(tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store:
+        assert [image.names for image in load(store, docker())] == [("x:1",)]
+
+
+@pytest.mark.parametrize("name", DOCKER_CASES)
+def test_it_is_refused_in_docker_s_form(tmp_path: Path, name: str) -> None:
+    make, words = DOCKER_CASES[name]
+    with Store(tmp_path / "store") as store:
+        load(store, archive(image(gzip.compress(TAR), said={"author": "before"})))
+        before = store.entries()
+        with pytest.raises(LayersError, match=words) as raised:
+            load(store, make())
+        assert len(str(raised.value)) < 500
+        assert "\n" not in str(raised.value)
+        assert store.entries() == before
+        assert not list((store.root / "tmp").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+BEYOND = {
+    "members": (Limits(entries=2), docker, "more than 2 entries"),
+    "links": (Limits(entries=9), lambda: docker(links={str(n): "x" for n in range(9)}), "more than 9 entries"),
+    "bytes": (Limits(total_bytes=1 << 20), lambda: docker(more={"a": bytes(2 << 20)}), "more than 1048576 bytes"),
+    "ratio": (
+        Limits(ratio=10, ratio_free_bytes=1 << 20),
+        lambda: io.BytesIO(gzip.compress(docker(more={"a": bytes(8 << 20)}).getvalue())),
+        "grew more than 10 times",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_an_archive_beyond_the_limits_is_refused(tmp_path: Path, what: str) -> None:
+    limits, make, words = BEYOND[what]
+    with Store(tmp_path / "store") as store:
+        with pytest.raises(ArchiveError, match=words):
+            load(store, make(), limits=limits)
+        assert store.entries() == ()
+        assert not list((store.root / "tmp").iterdir())
 
 
 @pytest.mark.parametrize(
