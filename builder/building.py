@@ -283,11 +283,14 @@ async def _tell_isolation(session: Session, options: BuildOptions, journal: Jour
     """
     try:
         level = await trio.to_thread.run_sync(lambda: session.servers.sandbox.level)
+        lack = await trio.to_thread.run_sync(session.servers.lacks_fuse)
     except SandboxError:
         if options.isolation != AUTO:
             raise
     else:
         journal.start(f"[internal] isolation of steps: {level}").finish(Outcome.DONE)
+        if lack:
+            journal.notice(f"{lack}: each RUN works on a copy of its files, which takes longer")
 
 
 def _sweep(session: Session) -> None:

@@ -67,8 +67,9 @@ def _overlay(session: Session, source: Path, stack: contextlib.ExitStack) -> int
     os.chown(active.path, status.st_uid, status.st_gid)
     active.path.chmod(status.st_mode & 0o7777)
     branches = [Branch(os.fsencode(active.path)), Branch(os.fsencode(source), Access.RO)]
-    mount = session.servers.union.mount(branches, UnionOptions(volatile=True), passthrough="off")
+    mount = session.servers.mount(branches, UnionOptions(volatile=True), passthrough="off")
     stack.callback(_await_end, mount.ended)
+    stack.callback(mount.settle, take=False)
     stack.callback(os.close, mount.fd)
     return mount.fd
 
@@ -96,7 +97,7 @@ class RootEnd:
 
     def describe(self, servers: Servers) -> str:
         """How a root that is lost has ended."""
-        return servers.union.describe_loss(self._report)
+        return servers.describe_loss(self._report)
 
 
 class Started(NamedTuple):
@@ -116,7 +117,7 @@ def started(
     stderr: int | None,
     mount_fds: Sequence[int] = (),
 ) -> Generator[Started]:
-    """The command of ``spec`` runs over ``root``; it has ended, and all it wrote is in the branch, after the block.
+    """The command of ``spec`` runs over ``root``; it has ended after the block, and what it wrote is not looked at.
 
     The descriptors stay the caller's; one of the three that is None is /dev/null.
 
@@ -139,6 +140,7 @@ def started(
             with running:
                 yield Started(running, end)
         finally:
+            mount.settle(take=False)
             lost = end.is_lost()
     if lost:
         raise BuildError(f"the command lost its root: {end.describe(servers)}")

@@ -1,4 +1,6 @@
-"""The two helper processes of a build: the union server and the sandbox server.
+"""The two helper processes of a build: the union server and the sandbox server; and copies in place of the first.
+
+Where FUSE can't be used there is no union server, and steps work on copies of their roots (`builder.rootcopies`).
 
 Invariants: both are started at most once, by `start` or at the first need; when `close` returns they have ended, and
 with them every mount, process and cgroup of the build; should this process die instead, they see their socket close
@@ -7,22 +9,55 @@ and end too.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.limits import Limits
 from builder.sandbox.client import SandboxServer
 from builder.sandbox.spec import Network
+from layers.snapshotter import Snapshotter
+from unionfs.branch import Branch
 from unionfs.client import UnionServer
+from unionfs.namedtuple import NamedTuple
+from unionfs.types import UnionOptions
+
+if TYPE_CHECKING:
+    from builder.rootcopies.copies import CopiedMount, RootCopies
+
+
+_DEVICE = "/dev/fuse"
+_DEVICE_NUMBER = os.makedev(10, 229)
+
+
+class Mounted(NamedTuple):
+    """The root of a step, attached nowhere yet; ``fd`` and ``ended`` are as in `unionfs.client.DetachedMount`."""
+
+    fd: int
+    ended: int
+    copy: CopiedMount | None = None
+
+    def settle(self, *, take: bool) -> None:
+        """The command has ended, or could not be started; ``take``: what it wrote is wanted.
+
+        To be called before the end of ``ended`` is waited for. May take long where it is a copy.
+        """
+        if self.copy is not None:
+            self.copy.settle(take=take)
 
 
 class Servers:
     """The servers, started when they are first asked for at the latest; safe to use from several threads."""
 
-    def __init__(self, isolation: str = "auto") -> None:
+    def __init__(self, isolation: str, snapshotter: Snapshotter) -> None:
+        """``snapshotter`` gives copies of roots a place."""
         self._isolation = isolation
+        self._snapshotter = snapshotter
         self._lock = threading.Lock()
-        self._union: UnionServer | None = None
+        self._union: UnionServer | RootCopies | None = None
         self._sandbox: SandboxServer | None = None
 
     def start(self, network: Network, limits: Limits) -> None:
@@ -30,16 +65,48 @@ class Servers:
         with self._lock:
             if self._sandbox is None:
                 self._sandbox = SandboxServer.start(network=network, limits=limits, isolation=self._isolation)
-            if self._union is None:
-                self._union = UnionServer.start()
+            self._start_union()
 
-    @property
-    def union(self) -> UnionServer:
-        """The union server, running. Raises UnionError where FUSE cannot be used."""
+    def mount(self, branches: Sequence[Branch], options: UnionOptions, *, passthrough: str) -> Mounted:
+        """A union of ``branches``, top first (`unionfs.client.UnionServer.mount`), or a copy that looks like it.
+
+        Where it is a copy the topmost branch is empty, and has what was written after `Mounted.settle` alone.
+
+        Raises:
+            UnionError: FUSE can't be used although its device can.
+            BuildError: the disk takes no copy.
+        """
         with self._lock:
-            if self._union is None:
+            union = self._start_union()
+        if isinstance(union, UnionServer):
+            made = union.mount(branches, options, passthrough=passthrough)
+            return Mounted(made.fd, made.ended)
+        copy = union.mount([Path(os.fsdecode(branch.path)) for branch in branches])
+        return Mounted(copy.fd, copy.ended, copy)
+
+    def lacks_fuse(self) -> str:
+        """Why steps work on copies of their roots, one line; empty where they don't."""
+        with self._lock:
+            union = self._start_union()
+        return "" if isinstance(union, UnionServer) else union.why
+
+    def describe_loss(self, report: bytes) -> str:
+        """Why a root whose `Mounted.ended` said ``report``, and that is not whole, is not; may wait."""
+        with self._lock:
+            union = self._start_union()
+        return union.describe_loss(report)
+
+    def _start_union(self) -> UnionServer | RootCopies:
+        """The union server, or what takes its place; with the lock held."""
+        if self._union is None:
+            refusal = _refused_device()
+            if refusal is None:
                 self._union = UnionServer.start()
-            return self._union
+            else:
+                from builder.rootcopies.copies import RootCopies
+
+                self._union = RootCopies(self._snapshotter, str(refusal))
+        return self._union
 
     @property
     def sandbox(self) -> SandboxServer:
@@ -54,7 +121,7 @@ class Servers:
         with self._lock:
             if self._sandbox is not None:
                 self._sandbox.end()
-            if self._union is not None:
+            if isinstance(self._union, UnionServer):
                 self._union.end()
 
     def close(self) -> None:
@@ -72,3 +139,24 @@ class Servers:
                 said += union.close()
         # nothing, unless something is wrong with them
         sys.stderr.write(said)
+
+
+def _refused_device() -> Exception | None:
+    """Why the device of FUSE can't be opened, None where it can."""
+    try:
+        fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        pass
+    else:
+        is_fuse = os.fstat(fd).st_rdev == _DEVICE_NUMBER
+        os.close(fd)
+        if is_fuse:
+            return None
+    # says the reason, and takes what a build that has FUSE does without
+    from unionfs.mounting import MountError, open_device
+
+    try:
+        os.close(open_device())
+    except MountError as error:
+        return error
+    return None

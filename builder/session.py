@@ -58,7 +58,7 @@ class Session:
         if self._servers is None:
             from builder.servers import Servers
 
-            self._servers = Servers(self._isolation)
+            self._servers = Servers(self._isolation, self.snapshotter)
         return self._servers
 
     def use_registries(self, settings: RegistrySettings | None) -> None:

@@ -2,9 +2,9 @@
 
 Steps that only add (COPY, ADD, WORKDIR) need no union to write through: what they put into the branch hides what lies
 below, and a directory merges with the one below as soon as it is there. So files are made directly in the branch, at
-the speed of the file system below.
+the speed of the file system below. What a step took away is hidden by a mark (`Upper.hide`).
 
-Invariants: the branch has no whiteouts and was empty at first; a directory that lies below keeps its metadata unless
+Invariants: the branch was empty at first; a directory that lies below keeps its metadata unless
 new one is given, and its times unless a name is added to it; nothing outside the branch is ever written, and no link
 is followed, whatever the names; names and attributes that would be marks of a union are refused or left out.
 """
@@ -31,10 +31,13 @@ from builder.trail import (
     set_xattrs,
 )
 from unionfs.removal import remove_tree
+from unionfs.types import WhiteoutForm
+from unionfs.whiteout import PREFIX, make_device, written_form
 
 if TYPE_CHECKING:
     from cache.contenthash import TreeEntry
 
+_MARK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -246,6 +249,17 @@ class Upper:
         check_name(path)
         self._trail.replaced.add(path)
         remove_tree(name, dir_fd=directory.fd)
+
+    def hide(self, path: bytes) -> None:
+        """What lies below at ``path`` does not show, and nothing of that name is in the branch."""
+        parent, _, name = path.rpartition(b"/")
+        directory = self._trail.enter(parent, None)
+        directory.changed = True
+        prefix = parent + b"/" if parent else b""
+        if written_form(prefix, name, WhiteoutForm.AUFS) is WhiteoutForm.OVERLAY:
+            make_device(directory.fd, name)
+        else:
+            os.close(os.open(PREFIX + name, _MARK_FLAGS, 0o644, dir_fd=directory.fd))
 
     # -- places -----------------------------------------------------------------------------------------------------
     def _place(self, path: bytes) -> tuple[OpenDirectory, bytes]:

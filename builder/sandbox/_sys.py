@@ -225,12 +225,12 @@ def new_mount(kind: str, options: tuple[tuple[str, str | None], ...], attributes
         os.close(context)
 
 
-def mount_setattr(mount_fd: int, attributes: int, *, recursive: bool) -> None:
-    """``attributes`` are set on the mount (and on all below it).
+def mount_setattr(mount_fd: int, attributes: int, *, recursive: bool, cleared: int = 0) -> None:
+    """``attributes`` are set on the mount (and on all below it), those ``cleared`` are not any more.
 
     mount_setattr(2).
     """
-    value = struct.pack("QQQQ", attributes, 0, 0, 0)
+    value = struct.pack("QQQQ", attributes, cleared, 0, 0)
     _call(_MOUNT_SETATTR, mount_fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), value, len(value))
 
 

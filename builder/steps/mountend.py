@@ -37,4 +37,4 @@ class MountEnd:
 
     def describe(self, servers: Servers) -> str:
         """Why not everything is; blocks its thread."""
-        return servers.union.describe_loss(self._report)
+        return servers.describe_loss(self._report)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import trio
 
-from builder.errors import BuildError, UnsupportedError
+from builder.errors import ROOM_HINTS, BuildError, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.identities import UnknownIdentityError
@@ -36,14 +36,13 @@ from builder.progress.plain import visible_text
 from builder.rootfs import RootFs
 from builder.sandbox.client import Running
 from builder.sandbox.spec import HOSTNAME, Runtime, SandboxResult, SandboxSpec, User
-from builder.servers import Servers
+from builder.servers import Mounted, Servers
 from builder.steps.demands import sandbox_network
 from builder.steps.failure import describe_failure, describe_oom, usage_of
 from builder.steps.foreign import explain_refusal
 from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
 from unionfs.branch import Branch, BranchStack
-from unionfs.client import DetachedMount
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root
 from unionfs.types import Access, UnionOptions
@@ -129,7 +128,7 @@ async def run(
             made.append(_spec(operation, user, home, environment, prepared))
             return made[0]
 
-        result = await _run_in_sandbox(make_spec, root, environment, tail)
+        result, lost = await _run_in_sandbox(make_spec, root, environment, tail)
         for warning in result.warnings:
             if warning not in environment.noticed:
                 environment.noticed.add(warning)
@@ -140,10 +139,10 @@ async def run(
                 more, about = await trio.to_thread.run_sync(_explain_refusal, result.error, root)
                 result = result._replace(error=result.error + more)
             full = _is_full(root.upper)
-            if not full:
+            if not full and not lost:
                 await trio.to_thread.run_sync(keep, made[0])
             failure = describe_failure(step, operation, result, tail.lines(), environment.limits, disk_is_full=full)
-            failure.hints = (*failure.hints, *about)
+            failure.hints = (*failure.hints, *about, *((lost,) if lost else ()))
             raise failure
     if result.oom is not None:
         tail(2, f"a process of the step was killed: {describe_oom(result.oom)}\n".encode())
@@ -167,8 +166,11 @@ async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[Pre
 
 async def _run_in_sandbox(
     make_spec: Callable[[], SandboxSpec], root: Root, environment: Environment, output: Output
-) -> SandboxResult:
-    """The result of the sandbox; its mount is gone, and ``root.upper`` is still. ``make_spec`` may block."""
+) -> tuple[SandboxResult, str]:
+    """The result of the sandbox; its mount is gone, and ``root.upper`` is still. ``make_spec`` may block.
+
+    With it comes why what a command changed that failed is not in ``root.upper``, empty where it is.
+    """
     async with AsyncExitStack() as reading:
         with ExitStack() as ends:
             stdout = _pipe(ends, reading)
@@ -176,24 +178,30 @@ async def _run_in_sandbox(
             started = await trio.to_thread.run_sync(
                 lambda: _start(make_spec(), root, environment, stdout.write_fd, stderr.write_fd)
             )
-        mount = MountEnd(started.ended)
+        mount = MountEnd(started.mount.ended)
+        is_over = False
         try:
             result = await _follow(started.running, {1: stdout.reader, 2: stderr.reader}, mount, output)
+            is_over = True
         finally:
             with trio.CancelScope(shield=True):
+                if started.mount.copy is not None:
+                    await trio.to_thread.run_sync(lambda: started.mount.settle(take=is_over))
                 await mount.wait()
                 await mount.close()
-    if not mount.is_whole:
-        reason = await trio.to_thread.run_sync(mount.describe, environment.servers)
-        raise BuildError(f"the step lost its root: {reason}")
-    return result
+    if mount.is_whole:
+        return result, ""
+    reason = await trio.to_thread.run_sync(mount.describe, environment.servers)
+    if started.mount.copy is not None and (result.status or result.error):
+        return result, reason
+    raise BuildError(f"the step lost its root: {reason}", hints=ROOM_HINTS if _is_full(root.upper) else ())
 
 
 class _Started(NamedTuple):
-    """A step that runs. ``ended`` tells the end of its mount (`DetachedMount.ended`)."""
+    """A step that runs, and its mount, of which only the end is of use any more."""
 
     running: Running
-    ended: int
+    mount: Mounted
 
 
 def _start(spec: SandboxSpec, root: Root, environment: Environment, stdout: int, stderr: int) -> _Started:
@@ -206,25 +214,26 @@ def _start(spec: SandboxSpec, root: Root, environment: Environment, stdout: int,
         finally:
             os.close(mount.fd)
     except BaseException:
+        mount.settle(take=False)
         with open(mount.ended, "rb") as ended:
             ended.read()
         raise
-    return _Started(running, mount.ended)
+    return _Started(running, mount)
 
 
-def mount_root(servers: Servers, root: Root, scaffold: Path) -> DetachedMount:
+def mount_root(servers: Servers, root: Root, scaffold: Path) -> Mounted:
     """The union of ``root`` with the mount points of ``scaffold``, attached nowhere yet.
 
     Only root of the machine may let the kernel pass reads and writes through.
 
     Raises:
         SandboxError: no step can be run here, so that the mount would be of no use.
-        MountError: FUSE can't be used.
+        MountError: FUSE can't be used although its device can.
     """
     _ = servers.sandbox.level
     lower = (*root.lower, scaffold)
     branches = [Branch(os.fsencode(root.upper)), *(Branch(os.fsencode(path), Access.RO) for path in lower)]
-    return servers.union.mount(branches, _MOUNT_OPTIONS, passthrough="fast" if is_machine_root() else "off")
+    return servers.mount(branches, _MOUNT_OPTIONS, passthrough="fast" if is_machine_root() else "off")
 
 
 class _Pipe(NamedTuple):
