@@ -87,11 +87,11 @@ def _read(contexts: Contexts) -> tuple[str, str | None, bytes]:
         return contexts.text.name, None, contexts.text.content
     if contexts.dockerfile is not None:
         path = contexts.dockerfile
-        return _shown(path, contexts), path, _read_file(path, _shown(path, contexts))
+        return _shown(path, contexts), path, _read_file(path, _shown(path, contexts), contexts.main)
     for name in _NAMES:
         path = host_path_inside(contexts.main, name) if contexts.origin else os.path.join(contexts.main, name)
         if os.path.lexists(path):
-            return _shown(path, contexts), path, _read_file(path, path if not contexts.origin else name)
+            return _shown(path, contexts), path, _read_file(path, path if not contexts.origin else name, contexts.main)
     raise ContextError(
         f"no Dockerfile in {contexts.origin or contexts.main!r}",
         hints=("-f PATH names one that lies elsewhere or is called otherwise",),
@@ -103,12 +103,15 @@ def _shown(path: str, contexts: Contexts) -> str:
     return os.path.relpath(path, contexts.main) if _inside(path, contexts.main) else path
 
 
-def _read_file(path: str, shown: str) -> bytes:
+def _read_file(path: str, shown: str, main: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(_LARGEST_DOCKERFILE_BYTES)
     except OSError as error:
-        raise ContextError(f"Dockerfile {shown!r}: {os.strerror(error.errno or 0).lower()}") from error
+        message = f"Dockerfile {shown!r}: {os.strerror(error.errno or 0).lower()}"
+        inside = os.path.join(main, path)
+        hints = (f"-f is looked for in the working directory: {inside} is there",) if os.path.isfile(inside) else ()
+        raise ContextError(message, hints=hints) from error
 
 
 def needed_bases(plan: Plan, known: Mapping[str, Base], options: BuildOptions) -> tuple[BaseRef, ...]:

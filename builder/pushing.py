@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import trio
 
+from builder.advice import hints_for
 from builder.errors import BuildError, LostLayerError
 from builder.events import Journal, Outcome
 from builder.finished import Ready
@@ -54,7 +55,7 @@ async def _push(session: Session, ready: Ready, journal: Journal) -> str:
         digest = await call_blocking(push, threading.Event())
     except LayersError as error:
         step.finish(Outcome.FAILED, str(error))
-        raise BuildError(f"push of {name.name!r}: {error}") from error
+        raise BuildError(f"push of {name.name!r}: {error}", hints=hints_for(error)) from error
     except (trio.Cancelled, LostLayerError):
         step.finish(Outcome.CANCELLED)
         raise

@@ -134,13 +134,13 @@ def _report(error: Exception) -> int:
     if isinstance(error, BuildError):
         sys.stderr.write(render(error, {}) + "\n")
         return error.exit_status
-    from layers.errors import ImageNotFoundError, LayersError
+    from layers.errors import LayersError
     from unionfs.errors import UnionError
 
     if isinstance(error, LayersError | UnionError):
-        absent = isinstance(error, ImageNotFoundError)
-        hints = ("pybuild images lists what is there",) if absent else room_hints(error)
-        sys.stderr.write(render(BuildError(str(error), hints=hints), {}) + "\n")
+        from builder.advice import hints_for
+
+        sys.stderr.write(render(BuildError(str(error), hints=hints_for(error)), {}) + "\n")
         return 1
     if isinstance(error, OSError):
         sys.stderr.write(render(BuildError(describe_os_error(error), hints=room_hints(error)), {}) + "\n")

@@ -29,6 +29,25 @@ _WIDE_COLUMNS = 70
 _BLUE, _RED, _YELLOW, _RESET = "\x1b[34m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
+def width_of(text: str) -> int:
+    """How many columns of a terminal ``text`` takes: wide characters take two, those that combine none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(one) else 2 if east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def clip(text: str, columns: int) -> str:
+    """As much of ``text`` as ``columns`` take."""
+    if text.isascii():
+        return text[: max(columns, 0)]
+    kept = text[: max(columns, 0)]
+    while width_of(kept) > columns:
+        kept = kept[:-1]
+    return kept
+
+
 class _Live:
     """One running step."""
 
@@ -115,14 +134,14 @@ class TtyProgress:
             size = os.get_terminal_size(2)
         except OSError:
             return 80, 24
-        return max(size.columns, 20), max(size.lines, 4)
+        return size.columns or 80, max(size.lines, 4)
 
     def _step_line(self, title: str, seconds: float, used: str = "") -> str:
         columns, _ = self._size()
         stamp = f"{used if columns >= _WIDE_COLUMNS else ''}{seconds:.1f}s"
-        room = columns - len(stamp) - 6
-        text = title if len(title) <= room else title[: room - 1] + "…"
-        return f" => {text:<{room}} {stamp}"
+        room = max(columns - len(stamp) - 6, 1)
+        text = title if clip(title, room) == title else clip(title, room - 1) + "…"
+        return clip(f" => {text}{' ' * (room - width_of(text))} {stamp}", max(columns - 1, 1))
 
     def _scroll(self, lines: list[str]) -> None:
         """``lines`` stand above the live block, which is drawn anew."""
@@ -142,5 +161,5 @@ class TtyProgress:
         for live in self._live.values():
             lines.append(self._step_line(live.title, (now_ns - live.started_ns) / _SECOND_NS))
             details = [*live.parts.values()][-_TAIL_LINES:] + [f"# {line}" for line in live.tail]
-            lines.extend(f" => => {detail}"[:columns] for detail in details)
+            lines.extend(clip(f" => => {detail}", columns) for detail in details)
         return lines[-(rows - 1) :]

@@ -13,8 +13,9 @@ from typing import TypeVar
 import outcome
 import trio
 
+from builder.advice import hints_for
 from builder.bases import Base
-from builder.errors import BaseImageError, room_hints
+from builder.errors import BaseImageError
 from builder.events import Journal, Outcome, StepJournal
 from builder.graph import BaseRef
 from builder.session import Session
@@ -164,7 +165,7 @@ def _placed(ref: BaseRef) -> Generator[None]:
         raise
     except LayersError as error:
         message = f"base image {ref.reference!r}: {error}"
-        hints = ref.hints or (_OFFLINE_HINTS if isinstance(error, ConnectionFailedError) else room_hints(error))
+        hints = ref.hints or (_OFFLINE_HINTS if isinstance(error, ConnectionFailedError) else hints_for(error))
         raise BaseImageError(message, source=ref.source, hints=hints) from error
 
 

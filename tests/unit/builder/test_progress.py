@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ from builder.events import Journal, Notice, Outcome, StepFinished, StepOutput, S
 from builder.progress.plain import PlainProgress, format_bytes, visible_text
 from builder.progress.quiet import QuietProgress
 from builder.progress.rawjson import JsonProgress
-from builder.progress.tty import TtyProgress
+from builder.progress.tty import TtyProgress, width_of
 from builder.progress.usage import describe, describe_briefly
 
 SECOND = 1_000_000_000
@@ -217,3 +218,20 @@ def test_terminal_tells_what_a_step_used_where_there_is_room(monkeypatch: pytest
     assert ends[0].endswith("1.8s cpu 7B  2.0s")
     assert "cpu" not in ends[1]
     assert ends[1].endswith("  2.0s")
+
+
+@pytest.mark.parametrize("columns", [1, 5, 10, 19, 20, 33, 80])
+@pytest.mark.parametrize(
+    "title", ["[1/2] RUN make all the things that there are", "[1/2] COPY 日本語のファイル名 /長い名前", "e\u0301" * 30]
+)
+def test_no_line_is_wider_than_the_window(monkeypatch: pytest.MonkeyPatch, columns: int, title: str):
+    monkeypatch.setattr("os.get_terminal_size", lambda _fd: os.terminal_size((columns, 9)))
+    out = io.StringIO()
+    progress = TtyProgress(out, lambda: 10 * SECOND, colour=False)
+    progress(StepStarted(1, title, 0))
+    progress(StepOutput(1, 1, (title + "\n").encode(), 0))
+    progress.tick()
+    progress(StepFinished(1, Outcome.DONE, 10 * SECOND))
+    lines = re.sub("\x1b\\[[0-9;]*[A-Za-z]", "", out.getvalue()).splitlines()
+    assert lines
+    assert max(map(width_of, lines)) <= columns
