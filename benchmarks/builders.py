@@ -50,6 +50,17 @@ class Builders(NamedTuple):
         return [one._replace(prepare=self.here[one.name].forget) for one in self.contenders(context, *flags)]
 
 
+def remove_storage(directory: Path) -> None:
+    """``containers`` and ``run`` in the directory, a storage of buildah's and skopeo's, are gone.
+
+    With the driver ``overlay`` part of it is mounted onto itself.
+    """
+    # os.path.ismount does not see a mount of the same filesystem
+    _attempt("umount", directory / "containers" / "overlay")
+    shutil.rmtree(directory / "containers", ignore_errors=True)
+    shutil.rmtree(directory / "run", ignore_errors=True)
+
+
 def pybuild_command() -> str:
     """The command as users have it, beside the Python that runs this."""
     return str(Path(sys.executable).parent / "pybuild")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import sys
 import time
@@ -44,10 +45,14 @@ class Goal(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What was measured for one contender, in seconds unless the benchmark says otherwise."""
+    """What was measured for one contender, in seconds unless the benchmark says otherwise.
+
+    ``cpu``: processor time of this program and of the processes it waited for, in seconds; daemons are not among them.
+    """
 
     name: str
     samples: list[float]
+    cpu: list[float] | None = None
 
     @property
     def median(self) -> float:
@@ -65,14 +70,21 @@ def arguments(rounds: int) -> argparse.Namespace:
 def alternate(contenders: Sequence[Contender], options: argparse.Namespace) -> list[Row]:
     """Seconds of every contender, measured in turn so that what disturbs one disturbs all."""
     chosen = [one for one in contenders if not options.only or one.name in options.only]
-    rows = [Row(contender.name, []) for contender in chosen]
+    rows = [Row(contender.name, [], []) for contender in chosen]
     for _ in range(options.rounds):
         for contender, row in zip(chosen, rows, strict=True):
             contender.prepare()
-            begin = time.perf_counter()
+            used, begin = _processor_seconds(), time.perf_counter()
             contender.run()
             row.samples.append(time.perf_counter() - begin)
+            if row.cpu is not None:
+                row.cpu.append(_processor_seconds() - used)
     return rows
+
+
+def _processor_seconds() -> float:
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
 
 
 def report(
@@ -83,12 +95,14 @@ def report(
     limit: float | None = None,
     absent: Sequence[str] = (),
     ratios: bool = True,
+    cpu: bool = False,
     unit: str = "ms",
     scale: float = 1000.0,
 ) -> bool:
     """The table is printed and stored under benchmarks/results; true when every goal and the limit hold.
 
     The first row is ours. ``limit`` is in the printed unit; ``ratios`` is false where the rows are no contenders.
+    ``cpu``: the processor time is printed too, where no daemon does part of the work.
     """
     ours = rows[0]
     print(f"\n{title}")
@@ -98,6 +112,7 @@ def report(
         print(
             f"  {row.name:<24} {row.median * scale:10.1f} {unit}  ({low:.1f} to {high:.1f}, {len(row.samples)} times)"
             + ("" if row is ours or not ratios else f"   {ours.name} takes {ratio:.2f} × this")
+            + (f"   {statistics.median(row.cpu):.2f} s of processor time" if cpu and row.cpu else "")
         )
     for name in absent:
         print(f"  {name:<24} is not here")
@@ -134,7 +149,12 @@ def _store(title: str, rows: Sequence[Row], verdicts: Sequence[tuple[str, bool]]
         "processors": os.cpu_count(),
         "unit": unit,
         "rows": [
-            {"name": row.name, "median": row.median * scale, "samples": [value * scale for value in row.samples]}
+            {
+                "name": row.name,
+                "median": row.median * scale,
+                "samples": [value * scale for value in row.samples],
+                "cpu_seconds": row.cpu or [],
+            }
             for row in rows
         ],
         "goals": [{"goal": text, "reached": holds} for text, holds in verdicts],

@@ -181,7 +181,7 @@ def main() -> int:
             for title, pairs in rows.items():
                 # no goal for what does nothing: it shows what a start costs
                 due = () if "has" in title else goals
-                reached.append(report(title, alternate(pairs, options), goals=due))
+                reached.append(report(title, alternate(pairs, options), goals=due, cpu=True))
         memory = [Row(name, [float(kib) for kib in peaks]) for name, peaks in work.peaks.items() if peaks]
         reached.append(
             report("peak memory of push and pull", memory, limit=MEMORY_LIMIT_MIB, unit="MiB", scale=1 / 1024)
