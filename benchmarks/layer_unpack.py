@@ -22,8 +22,8 @@ from pathlib import Path
 
 from builders import remove_storage
 from layer_content import fill
-from measure import Contender, Goal, Row, alternate, arguments, report
-from registry_push_pull import MEMORY_LIMIT_MIB, run_watched
+from measure import Contender, Goal, alternate, arguments, report
+from registry_push_pull import report_memory, run_watched
 
 from harness.bases import made
 
@@ -122,8 +122,7 @@ def main() -> int:
             goals = [Goal(contender.name, 1.0) for contender in contenders[1:]]
             reached.append(report(title, alternate(contenders, options), goals=goals, cpu=True))
             work.empty()
-    memory = [Row(who, [float(kib) for kib in found]) for who, found in peaks.items()]
-    reached.append(report("peak memory of unpacking", memory, limit=MEMORY_LIMIT_MIB, unit="MiB", scale=1 / 1024))
+    reached.append(report_memory("peak memory of unpacking", peaks))
     return 0 if all(reached) else 1
 
 

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from builders import made, pybuild_command, remove_storage
-from measure import ROOT, Contender, Goal, Row, alternate, arguments, report
-from registry_push_pull import MEMORY_LIMIT_MIB, run_watched
+from measure import ROOT, Contender, Goal, alternate, arguments, report
+from registry_push_pull import report_memory, run_watched
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
@@ -84,8 +84,7 @@ def main() -> int:
                 )
             ]
             work.empty()
-        memory = [Row(who, [float(kib) for kib in peaks]) for who, peaks in work.peaks.items() if peaks]
-        reached.append(report("peak memory", memory, limit=MEMORY_LIMIT_MIB, unit="MiB", scale=1 / 1024))
+        reached.append(report_memory("peak memory", work.peaks))
     return 0 if all(reached) else 1
 
 

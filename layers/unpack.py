@@ -8,11 +8,11 @@ digest of the uncompressed bytes is that of everything that came. Limits stop wh
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from layers.aside import LARGE_BYTES, HashAside, ReadAhead
 from layers.compression import ByteSource, Decompressed
 from layers.digest import Digest, from_hex
 from layers.errors import ArchiveError, ContentMismatchError
@@ -25,8 +25,7 @@ from layers.tar.reader import TarReader
 from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
-_CHUNK = 1 << 20
-_BUFFER = 1 << 18
+_CHUNK = 1 << 19
 _REFUSED = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT})
 
 
@@ -80,35 +79,49 @@ def apply_layer(
 
 
 class _Hashed:
-    """Hashes what is read and minds the limits on bytes."""
+    """Hashes what is read and minds the limits on bytes; what is large is read ahead."""
 
     def __init__(self, source: Decompressed, limits: Limits) -> None:
         self._source = source
         self._limits = limits
-        self._hash = hashlib.sha256()
+        self._hash = HashAside()
         self._buffer = b""
         self._position = 0
+        self._ahead: ReadAhead | None = None
 
     def read(self, size: int, /) -> bytes:
         """Headers come from a buffer: a call a block would cost more than the hash."""
         if self._position == len(self._buffer):
-            self._fill(max(size, _BUFFER))
+            self._fill()
         data = self._buffer[self._position : self._position + size]
         self._position += len(data)
         return data
 
     def drain(self) -> Digest:
         """The digest of everything, after reading the rest."""
-        while self._fill(_CHUNK):
+        while self._fill():
             pass
         return from_hex(self._hash.hexdigest())
 
-    def _fill(self, size: int) -> bool:
-        self._buffer = self._source.read(size)
+    def close(self) -> None:
+        """Nothing is read any more. Idempotent."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._hash.close()
+
+    def _fill(self) -> bool:
+        if self._ahead is None and self._source.read_bytes >= LARGE_BYTES:
+            self._ahead = ReadAhead(self._read_chunk)
+        self._buffer = self._read_chunk() if self._ahead is None else self._ahead.next()
         self._position = 0
-        self._hash.update(self._buffer)
-        self._limits.check(self._source)
         return bool(self._buffer)
+
+    def _read_chunk(self) -> bytes:
+        """The next bytes of the source, hashed. In the thread that reads ahead, once there is one."""
+        chunk = self._source.read(_CHUNK)
+        self._hash.update(chunk)
+        self._limits.check(self._source)
+        return chunk
 
 
 def _fill(directory: Path, stream: ByteSource, parents: Sequence[Path], rights: Rights, limits: Limits) -> UnpackResult:
@@ -129,8 +142,10 @@ def _fill(directory: Path, stream: ByteSource, parents: Sequence[Path], rights: 
                 raise ArchiveError(f"archive: its sparse files have more than {limits.total_bytes} bytes")
             extractor.add(entry, reader.chunks())
         extractor.finish()
+        diff_id = hashed.drain()
     finally:
+        hashed.close()
         extractor.close()
     return UnpackResult(
-        hashed.drain(), source.read_bytes, source.compression, source.compressed_bytes, entries, extractor.notes
+        diff_id, source.read_bytes, source.compression, source.compressed_bytes, entries, extractor.notes
     )

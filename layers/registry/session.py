@@ -20,8 +20,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import oras.container
-import oras.provider
 import requests
 import urllib3
 import urllib3.exceptions
@@ -29,6 +27,7 @@ import urllib3.exceptions
 from layers.registry import failures
 from layers.registry.connections import Adapter, Connections
 from layers.registry.errors import ProtocolError, RegistryError, RegistryTimeoutError, TlsError, TransferCancelledError
+from layers.registry.orasparts import Container, Registry
 from layers.registry.retry import RETRIED_STATUSES, parse_retry_after, plan_delay
 from layers.registry.settings import RegistrySettings, is_insecure, is_loopback, reaches_inside
 from layers.registry.tokens import ScopedAuth
@@ -41,7 +40,7 @@ _UNAUTHORIZED = 401
 _USER_AGENT = "pybuild"
 
 
-class RepositoryContainer(oras.container.Container):  # type: ignore[misc]  # oras publishes no types
+class RepositoryContainer(Container):  # type: ignore[misc]  # oras publishes no types
     """A repository on a host. oras' URLs without its parser, which takes ``localhost/x`` for a name on docker.io."""
 
     def __init__(self, host: str, repository: str) -> None:
@@ -52,7 +51,7 @@ class RepositoryContainer(oras.container.Container):  # type: ignore[misc]  # or
         self.digest = None
 
 
-class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras publishes no types
+class RegistrySession(Registry):  # type: ignore[misc]  # oras publishes no types
     """Requests to one host, authenticated, retried, redirected as is safe.
 
     ``subject`` begins the message of every error. The caller closes the session.
@@ -68,7 +67,10 @@ class RegistrySession(oras.provider.Registry):  # type: ignore[misc]  # oras pub
         own_context: ssl.SSLContext | None = None,
     ) -> None:
         self.verified = auth.scheme == "http" or not is_insecure(auth.host, settings)
-        super().__init__(hostname=auth.host, insecure=auth.scheme == "http")
+        # oras publishes no types
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            hostname=auth.host, insecure=auth.scheme == "http"
+        )
         self.settings = settings
         self.subject = subject
         self.cancel = cancel

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import importlib.util
 import io
 import random
@@ -18,7 +19,7 @@ from layers.registry.compress import BLOCK_BYTES, choose
 from layers.store import Store
 from layers.testing.simple import store_image
 
-KINDS = ["gzip:zlib", "zstd"] + (["gzip:isal"] if importlib.util.find_spec("isal") else [])
+KINDS = ["gzip", "gzip:zlib", "zstd"] + (["gzip:isal"] if importlib.util.find_spec("isal") else [])
 
 
 def content(size: int) -> bytes:
@@ -71,12 +72,32 @@ def test_names_tell_what_decides_about_the_bytes() -> None:
     assert len({found.name for found in names.values() if found}) == len(KINDS)
     assert choose("none") is None
     assert choose("uncompressed") is None
-    assert choose("gzip") is not None
     with pytest.raises(ValueError, match='compression "lzma" is none of'):
         choose("lzma")
 
 
-def test_gzip_without_isal_is_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gzip_is_the_same_on_every_machine() -> None:
+    # a change of these bytes changes the digests of what is pushed: it needs another name of the compressor
+    found = choose("gzip")
+    assert found is not None
+    assert found.name == "gzip zlib-ng-3 2.3.3"
+    data = content(BLOCK_BYTES + 12345) + random.Random(2).randbytes(3 * BLOCK_BYTES) + content(BLOCK_BYTES)
+    made = compress("gzip", io.BytesIO(data), 2)
+    assert gzip.decompress(made) == data
+    assert hashlib.sha256(made).hexdigest() == "8135ef3d110f0d59d7839f13aca3441fac78f1e8d5f0d37555b00ce6858234af"
+
+
+def test_noise_is_stored_and_hardly_grows() -> None:
+    noise = random.Random(3).randbytes(4 * BLOCK_BYTES)
+    made = compress("gzip", io.BytesIO(noise), 2)
+    assert gzip.decompress(made) == noise
+    assert len(made) < len(noise) * 1.0001
+    # noise with something in it that is none
+    mixed = noise[:BLOCK_BYTES] + bytes(BLOCK_BYTES // 4) + noise[: 3 * BLOCK_BYTES // 4]
+    assert len(compress("gzip", io.BytesIO(mixed), 2)) < 2 * BLOCK_BYTES
+
+
+def test_without_isal(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
     from layers.registry import compress as module
@@ -84,14 +105,31 @@ def test_gzip_without_isal_is_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
+    before = compress("gzip", io.BytesIO(b"data"), 1)
     monkeypatch.setattr(module, "version", absent)
     monkeypatch.setitem(sys.modules, "isal", None)
-    found = choose("gzip")
-    assert found is not None
-    assert "zlib" in found.name
-    assert gzip.decompress(compress("gzip", io.BytesIO(b"data"), 1)) == b"data"
+    assert compress("gzip", io.BytesIO(b"data"), 1) == before
     with pytest.raises(ValueError, match="needs the Python package isal"):
         choose("gzip:isal")
+
+
+@pytest.mark.parametrize(
+    ("compression", "level", "name"),
+    [("gzip", 9, "zlib-ng-9"), ("gzip:zlib", 1, "zlib-1 "), ("gzip", 0, "zlib-ng-0"), ("zstd", 0, "zstd-3 ")],
+)
+def test_levels(compression: str, level: int, name: str) -> None:
+    found = choose(compression, level)
+    assert found is not None
+    assert name in found.name
+    data = content(3 * BLOCK_BYTES)
+    made = b"".join(found.compress(io.BytesIO(data), 2))
+    assert plain(compression, made) == data
+
+
+def test_a_level_that_is_none() -> None:
+    for compression in ("gzip", "gzip:zlib", "gzip:isal", "zstd"):
+        with pytest.raises(ValueError, match="has no level 23"):
+            choose(compression, 23)
 
 
 def test_a_reader_that_fails_stops_the_threads() -> None:
