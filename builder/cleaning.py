@@ -97,6 +97,8 @@ def prune(
             dry_run=dry_run,
         )
         collected = _collect(session, pinned, dry_run=dry_run, forgotten=frozenset(plan.chain_ids))
+        if not dry_run:
+            session.cache.sweep_locks()
     freed_bytes, mounts = collected.freed_bytes, list[int]()
     if everything or unused_seconds is not None:
         before_ns = time.time_ns() - (0 if everything else unused_seconds or 0) * _SECOND_NS

@@ -17,6 +17,7 @@ from cache.errors import LockCancelledError
 
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.1
+_SUFFIX = ".lock"
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def hold(
     Raises LockCancelledError, and OSError when ``directory`` can't be written.
     """
     os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, name + ".lock")
+    path = os.path.join(directory, name + _SUFFIX)
     waited = False
     pause_seconds = _FIRST_WAIT_SECONDS
     while (descriptor := _try_lock(path)) is None:
@@ -50,6 +51,17 @@ def hold(
         with suppress(FileNotFoundError):
             os.unlink(path)
         os.close(descriptor)
+
+
+def sweep(directory: str) -> None:
+    """The files of holders that were killed are gone; those of living ones stay."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(directory):
+            path = os.path.join(directory, name)
+            descriptor = _try_lock(path) if name.endswith(_SUFFIX) else None
+            if descriptor is not None:
+                os.unlink(path)
+                os.close(descriptor)
 
 
 def _try_lock(path: str) -> int | None:

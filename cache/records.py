@@ -162,6 +162,12 @@ class BuildCache:
             return nullcontext(False)
         return locks.hold(directory, str(key), cancelled=cancelled, waiting=waiting)
 
+    def sweep_locks(self) -> None:
+        """What killed processes had locked is free, and nothing of it is left."""
+        from cache import locks
+
+        locks.sweep(os.path.join(self._root, LOCK_DIRECTORY))
+
     def nearest(self, identity: str, key: CacheKey) -> CacheRecord | None:
         """The earlier record of the same step that has most parts in common with ``key``; the latest of equals."""
         rows = self._database.query(

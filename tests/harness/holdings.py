@@ -118,7 +118,7 @@ def assert_nothing_else(root: Path) -> None:
     assert {f"sha256:{name}" for name in os.listdir(root / "blobs/sha256")} == needed.blobs
     layers = set(os.listdir(root / "layers")) - {"active"}
     assert {name if ":" in name else f"sha256:{name}" for name in layers} <= needed.chains
-    for directory in ("tmp", "layers/active", "failed"):
+    for directory in ("tmp", "layers/active", "failed", "locks"):
         assert not (root / directory).exists() or os.listdir(root / directory) == [], directory
     assert set(os.listdir(root / "pins")) <= {"lock"} if (root / "pins").exists() else True
     builds = os.listdir(root / "builds") if (root / "builds").exists() else []

@@ -395,11 +395,24 @@ class TestLock:
         with cache.lock("k") as waited:
             assert waited is False
 
+    def test_files_of_killed_holders_are_swept(self, cache, tmp_path):
+        holder = start(HOLDER, tmp_path)
+        assert holder.stdout.readline() == "held\n"
+        (tmp_path / "locks" / "dead.lock").touch()
+        with cache.lock("living"):
+            cache.sweep_locks()
+            assert sorted(os.listdir(tmp_path / "locks")) == ["k.lock", "living.lock"]
+        holder.kill()
+        holder.communicate()
+        cache.sweep_locks()
+        assert os.listdir(tmp_path / "locks") == []
+
     def test_without_a_place_for_locks_there_is_a_warning(self, tmp_path):
         (tmp_path / "locks").write_bytes(b"")
         warnings = []
         with BuildCache(tmp_path, warn=warnings.append) as cache, cache.lock("k") as waited:
             assert waited is False
+            cache.sweep_locks()
         assert len(warnings) == 1
 
     def test_many_contenders_are_never_two_at_once(self, cache):
