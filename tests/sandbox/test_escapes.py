@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import socket
 import stat
-from collections.abc import Callable
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from builder.sandbox.client import SandboxServer
 from builder.sandbox.spec import Bind, User
-from harness.sandbox import Ran
+from harness.sandbox import Ran, run_in
 
 pytestmark = pytest.mark.sandbox
 
@@ -35,22 +40,46 @@ def test_forbidden_system_calls(run: Run, rootfs: Path, probe: Probe, user: User
     assert {name: number for name, number in got.items() if number != REFUSED.get(name, errno.EPERM)} == {}
 
 
-# what a step with all privileges reaches on any machine: the probe would notice
-WITHIN_REACH = {"core-pattern", "panic", "kernel-log", "loop-control", "keyring", "user-namespace"}
+# what root of the host reaches, and a step with all privileges: the probe would notice
+WITHIN_REACH = {"core-pattern", "panic", "kernel-log", "loop-control", "keyring", "user-namespace", "mounted-memory"}
+OF_THE_HOST = {"process", "shared-memory", "abstract-socket"}
+IN_A_TMP_OF_ITS_OWN = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /tmp && exec ./escape "$@"', "sh")
+
+
+@pytest.fixture
+def words(probe: Probe) -> Iterator[list[str]]:
+    """What the probe is given: the host's disk, a process, a segment of shared memory and a socket."""
+    key, name = str(0x7000_0000 + os.getpid()), f"pybuild-{uuid.uuid4().hex}"
+    subprocess.run([probe("escape"), "make", key], check=True)
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"\0{name}")
+            listening.listen()
+            yield [*map(str, host_disk() or (254, 0)), str(os.getpid()), key, name]
+    finally:
+        subprocess.run([probe("escape"), "remove", key], check=True)
+
+
+def reached(lines: list[str]) -> set[str]:
+    got = {name: int(number) for name, number in map(str.split, lines)}
+    assert len(got) > 28
+    return {name for name, number in got.items() if number == 0}
 
 
 @pytest.mark.parametrize("user", [User(), User(1000, 1000)])
-def test_nothing_of_the_host_is_in_reach(run: Run, rootfs: Path, probe: Probe, user: User) -> None:
+def test_nothing_of_the_host_is_in_reach(run: Run, rootfs: Path, probe: Probe, words: list[str], user: User) -> None:
     shutil.copy(probe("escape"), rootfs / "bin/escape")
-    got = {name: int(number) for name, number in map(str.split, run("escape", user=user).lines())}
-    assert len(got) > 20
-    assert [name for name, number in got.items() if number == 0] == []
+    assert reached(run("escape", *words, user=user).lines()) == set()
 
 
-def test_probe_notices_what_is_in_reach(run: Run, rootfs: Path, probe: Probe) -> None:
+def test_probe_notices_what_is_in_reach(run: Run, rootfs: Path, probe: Probe, words: list[str]) -> None:
     shutil.copy(probe("escape"), rootfs / "bin/escape")
-    got = {name: int(number) for name, number in map(str.split, run("escape", security="insecure").lines())}
-    assert {name for name, number in got.items() if number == 0} >= WITHIN_REACH
+    assert reached(run("escape", *words, security="insecure").lines()) >= WITHIN_REACH
+    outside = subprocess.run(
+        [*IN_A_TMP_OF_ITS_OWN, *words], cwd=probe("escape").parent, capture_output=True, text=True, check=True
+    )
+    # not the disk: a machine may keep it from its root too
+    assert reached(outside.stdout.splitlines()) >= WITHIN_REACH | OF_THE_HOST
 
 
 def test_tracing_and_killing_init(run: Run, rootfs: Path, probe: Probe) -> None:
@@ -106,19 +135,26 @@ def test_mounting_the_hosts_disk(run: Run) -> None:
 
 
 def test_release_agent_cannot_be_written(run: Run) -> None:
-    script = "for f in $(find /sys/fs/cgroup -name release_agent -o -name notify_on_release -o -name cgroup.procs); do echo 1 > $f && echo wrote $f; done"
-    assert "wrote" not in run("sh", "-c", script).out
+    files = "$(find /sys/fs/cgroup -name release_agent -o -name notify_on_release -o -name cgroup.procs)"
+    ran = run("sh", "-c", f"for f in {files}; do echo found; echo 1 > $f && echo wrote $f; done")
+    assert set(ran.lines()) == {"found"}
     assert run("sh", "-c", "mkdir /sys/fs/cgroup/x /sys/fs/cgroup/memory/x").status != 0
 
 
-def test_host_descriptors_do_not_come_along(run: Run, tmp_path: Path) -> None:
-    handle = os.open(tmp_path, os.O_RDONLY)
-    os.set_inheritable(handle, True)
+def test_host_descriptors_do_not_come_along(rootfs: Path, tmp_path: Path) -> None:
+    """Neither those that are there when the server starts, nor later ones."""
+    handles = [os.open(tmp_path, os.O_RDONLY)]
     try:
-        ran = run("sh", "-c", "for n in /proc/[0-9]*/fd; do ls -l $n 2>/dev/null; done")
+        os.set_inheritable(handles[0], True)
+        with SandboxServer.start() as server:
+            handles.append(os.open(tmp_path, os.O_RDONLY))
+            os.set_inheritable(handles[1], True)
+            ran = run_in(server, rootfs, "sh", "-c", "for n in /proc/[0-9]*/fd; do ls -l $n 2>/dev/null; done")
     finally:
-        os.close(handle)
+        for handle in handles:
+            os.close(handle)
     assert str(tmp_path) not in ran.out
+    assert set(re.findall(r" (\d+) -> ", ran.out)) >= {"0", "1", "2"}
 
 
 def test_hosts_interpreter_cannot_be_written(run: Run, rootfs: Path, probe: Probe) -> None:

@@ -4,11 +4,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static void tell(const char *name, int failed) { printf("%s %d\n", name, failed ? errno : 0); }
@@ -40,7 +47,32 @@ static void leave(void) {
     tell("chroot-and-back", before.st_dev == after.st_dev && before.st_ino == after.st_ino);
 }
 
-int main(void) {
+/* A socket without a file, which belongs to a network namespace (unix(7)). */
+static void connect_to(const char *name) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path + 1, name, sizeof address.sun_path - 2);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    tell("abstract-socket", connect(fd, (void *)&address, sizeof(sa_family_t) + 1 + strlen(name)) < 0);
+    close(fd);
+}
+
+/* What the test made or found on the host: its disk, its process, a segment of shared memory, a socket. */
+static void of_the_host(char **words) {
+    device("disk", S_IFBLK, atoi(words[0]), atoi(words[1]));
+    mkdir("/tmp/mounted", 0700);
+    tell("mounted-disk", mount("/tmp/node", "/tmp/mounted", "ext4", 0, 0));
+    tell("process", kill(atoi(words[2]), 0));
+    tell("shared-memory", shmget(atoi(words[3]), 0, 0) < 0);
+    connect_to(words[4]);
+}
+
+int main(int count, char **words) {
+    /* on the host: "make KEY" and "remove KEY" of the segment */
+    if (count == 3) {
+        int segment = shmget(atoi(words[2]), 4096, 0666 | IPC_CREAT);
+        return segment < 0 || (words[1][0] == 'r' && shmctl(segment, IPC_RMID, 0));
+    }
+    if (count == 6) of_the_host(words + 1);
     reach("core-pattern", "/proc/sys/kernel/core_pattern", O_WRONLY);
     reach("modprobe", "/proc/sys/kernel/modprobe", O_WRONLY);
     reach("sysrq", "/proc/sysrq-trigger", O_WRONLY);
@@ -49,6 +81,9 @@ int main(void) {
     reach("uevent", "/sys/kernel/uevent_seqnum", O_WRONLY);
     reach("sysfs", "/sys/kernel/mm/transparent_hugepage/enabled", O_WRONLY);
     reach("groups", "/sys/fs/cgroup/memory/cgroup.procs", O_WRONLY);
+    reach("unified-groups", "/sys/fs/cgroup/cgroup.procs", O_WRONLY);
+    reach("release-agent", "/sys/fs/cgroup/memory/release_agent", O_WRONLY);
+    tell("mounted-memory", mount("none", "/mnt", "tmpfs", 0, 0) && mount("none", "/tmp", "tmpfs", 0, 0));
     reach("kcore", "/proc/kcore", O_WRONLY);
     reach("mount-namespace", "/proc/1/ns/mnt", O_RDONLY);
     reach("root-of-init", "/proc/1/root/etc", O_RDONLY);
