@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 CAP_SYS_ADMIN = 21
+WHOLE_MACHINE = ["0", "0", "4294967295"]  # the user namespace that the machine began with (user_namespaces(7))
 NOBODY = 65534
 AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
 PEERS = ("mmdebstrap", "docker-registry", "dockerd", "docker", "skopeo", "umoci", "buildah", "podman")
@@ -26,6 +27,11 @@ def _has_capability(bit: int) -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> bit & 1)
     return False
+
+
+def is_root_of_the_machine() -> bool:
+    """Whether this is root, and of no user namespace beside the first."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text(encoding="ascii").split() == WHOLE_MACHINE
 
 
 @functools.cache
@@ -50,10 +56,24 @@ def missing_for_sandbox() -> str | None:
 
 @functools.cache
 def missing_for_e2e() -> str | None:
-    absent = [program for program in PEERS if shutil.which(program) is None]
+    absent = [
+        program
+        for program in PEERS
+        if shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is None
+    ]
     if absent:
         return f"not installed: {' '.join(absent)}"
-    return missing_for_fuse() or missing_for_sandbox()
+    return _missing_for_builds_of_a_user() if os.geteuid() != 0 else missing_for_fuse() or missing_for_sandbox()
+
+
+def _missing_for_builds_of_a_user() -> str | None:
+    """What a plain user has to have: pybuild makes its own namespaces."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse may not be opened"
+    namespace = ("unshare", "--user", "--map-root-user", "--map-auto", "true")
+    if subprocess.run(namespace, capture_output=True, check=False).returncode != 0:
+        return "a plain user needs user namespaces and ids in /etc/subuid and /etc/subgid"
+    return None
 
 
 @functools.cache
