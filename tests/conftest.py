@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import abilities, leaks
+from harness import abilities, leaks, rights
 from harness.bases import base_archive, busybox_root, debian_archive, debian_root
 from harness.dockerd import dockerd
 from harness.pybuild import pybuild
@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TMPDIR"] = directory
     os.environ[leaks.TOKEN] = uuid.uuid4().hex
     tempfile.tempdir = None
+    rights.skip_what_is_refused()
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
@@ -36,6 +37,10 @@ def _markers(item: pytest.Item) -> set[str]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers():
+        reason = abilities.RIGHTS[mark.name]() if mark.name in abilities.RIGHTS else None
+        if reason is not None:
+            pytest.skip(f"{mark.args[0]}: {reason}")
     for marker in sorted(_markers(item)):
         reason = abilities.PROBES[marker]()
         if reason is None:

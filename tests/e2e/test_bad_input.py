@@ -125,7 +125,17 @@ def assert_one_clear_message(done: subprocess.CompletedProcess[str], message: st
     assert re.search(message, text), f"{message!r} is not in:\n{text}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
+ROWS = [
+    pytest.param(
+        case,
+        id=case.name.replace(" ", "-"),
+        marks=[pytest.mark.root("a group limits memory")] if "--memory" in case.arguments else [],
+    )
+    for case in CASES
+]
+
+
+@pytest.mark.parametrize("case", ROWS)
 def test_bad_build(small: Pybuild, tmp_path: Path, case: Case) -> None:
     context = tmp_path / "context"
     context.mkdir()
@@ -187,6 +197,7 @@ def in_namespace(script: str, *arguments: str | Path) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.root("mounts a small disk")
 def test_full_disk(pybuild: Pybuild, tmp_path: Path, base_archive: object) -> None:
     store = tmp_path / "full"
     store.mkdir()
@@ -201,6 +212,7 @@ def test_full_disk(pybuild: Pybuild, tmp_path: Path, base_archive: object) -> No
     assert done.returncode != 0
 
 
+@pytest.mark.root("mounts a small disk")
 def test_store_on_a_full_disk(base_archive: object, tmp_path: Path) -> None:
     store = tmp_path / "full"
     store.mkdir()
@@ -221,12 +233,14 @@ exec "$@"
 """
 
 
+@pytest.mark.root("takes the device away")
 def test_no_dev_fuse(small: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
     done = in_namespace(NO_FUSE, tmp_path / "olddev", *small.command("build", tmp_path))
     assert_one_clear_message(done, r"/dev/fuse", 1)
 
 
+@pytest.mark.root("takes the device away")
 def test_unionmount_without_dev_fuse(tmp_path: Path) -> None:
     for name in ("a", "b", "mnt"):
         (tmp_path / name).mkdir()
@@ -248,6 +262,7 @@ def test_mount_point_is_not_there(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.root("gives the store to somebody else")
 def test_no_permission(small: Pybuild) -> None:
     """The store belongs to somebody else, and the capability to read everything all the same is gone."""
     os.chown(small.root, 65534, 65534)

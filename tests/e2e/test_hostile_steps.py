@@ -26,6 +26,7 @@ from harness.waiting import DEADLINE_SECONDS, processes_with, wait_until
 from layers.store import Store
 from layers.validate import validate_store
 
+pytestmark = pytest.mark.root("looks at groups, links and rules of the machine")
 STEPS = int(os.environ.get("STEPS", "40"))
 MOST_MEMORY_BYTES = 256 << 20
 

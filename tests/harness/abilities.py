@@ -34,6 +34,19 @@ def is_root_of_the_machine() -> bool:
     return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text(encoding="ascii").split() == WHOLE_MACHINE
 
 
+def missing_for_root() -> str | None:
+    """Whether what only root of the machine may do can be done; in a user namespace of its own a plain user is no such."""
+    return None if is_root_of_the_machine() else "needs root of the machine"
+
+
+def missing_for_owners() -> str | None:
+    """Whether files can be given to others."""
+    ids = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+    if os.geteuid() == 0 and ids[2::3] != ["1"]:
+        return None
+    return "needs root, or a user namespace of more ids than one"
+
+
 @functools.cache
 def missing_for_fuse() -> str | None:
     try:
@@ -94,6 +107,9 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "sandbox": missing_for_sandbox,
     "e2e": missing_for_e2e,
 }
+
+# what a plain user's namespace may not, as markers with the reason of the test; never required, so never forgotten as root
+RIGHTS: dict[str, Callable[[], str | None]] = {"root": missing_for_root, "owners": missing_for_owners}
 
 
 def required_markers() -> frozenset[str]:

@@ -8,6 +8,7 @@ new part without a row.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -386,7 +387,7 @@ class Laboratory:
 
     def _context(self, change: Callable[[Path], object] | None) -> Path:
         if change not in self._contexts:
-            root = self.top / f"context-{len(self._contexts)}"
+            root = self.top / f"context-{len(os.listdir(self.top))}"
             plant(root)
             if change is not None:
                 change(root)
@@ -410,7 +411,9 @@ class Laboratory:
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
     made = Laboratory(tmp_path_factory.mktemp("keys"))
     for row in ROWS:
-        made.missed(row)
+        # what a plain user may not change is one row's matter
+        with contextlib.suppress(pytest.skip.Exception):
+            made.missed(row)
     with made.session:
         # nothing but the store's claim is open from here on: a test must find no descriptor that it did not open
         yield made
