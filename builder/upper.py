@@ -250,6 +250,16 @@ class Upper:
         self._trail.replaced.add(path)
         remove_tree(name, dir_fd=directory.fd)
 
+    def remove(self, path: bytes) -> None:
+        """Nothing lies at ``path`` in the branch, whose parent is there; what lies below shows."""
+        parent, _, name = path.rpartition(b"/")
+        directory = self._trail.enter(parent, None)
+        remove_tree(name, dir_fd=directory.fd)
+
+    def names(self, path: bytes) -> list[bytes]:
+        """What is in the directory ``path`` of the branch, marks as well."""
+        return list(map(os.fsencode, os.listdir(self._trail.enter(path, None).fd)))
+
     def hide(self, path: bytes) -> None:
         """What lies below at ``path`` does not show, and nothing of that name is in the branch."""
         parent, _, name = path.rpartition(b"/")

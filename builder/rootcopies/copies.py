@@ -2,7 +2,8 @@
 
 ::
 
-    mount     a copy of the root is laid out, or one that a step left is taken; a detached bind mount of it
+    mount     a copy of the root is laid out, or one that a step left is taken, to which is done what branches on top of
+              it say; a detached bind mount of it
     settle    the command has ended: its changes are in the branch; the copy waits for the step that goes on from there
 
 Invariants: a copy is used again only for a root that is, branch by branch, what the last step left. Copies lie among
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.errors import BuildError, describe_os_error, room_hints
-from builder.rootcopies.copying import lay_out, take_changes, take_inventory
+from builder.rootcopies.copying import bring_forward, lay_out, take_changes, take_inventory
 from builder.rootcopies.inventory import Inventory, await_tick
 from builder.rootfs import open_root
 from builder.sandbox import _sys
@@ -111,11 +112,11 @@ class RootCopies:
             BuildError: the disk takes no copy, or programs can't be run there.
         """
         lower = branches[1:]
-        spare = self._take_spare(lower)
         try:
-            active = spare.active if spare is not None else self._snapshotter.prepare("root", None)
+            spare, added = self._take_spare(lower)
+            active = self._snapshotter.prepare("root", None) if spare is None else spare.active
             try:
-                inventory = spare.inventory if spare is not None else _filled(active, lower)
+                inventory = _filled(active, lower, added) if spare is None or added else spare.inventory
                 await_tick(active.path.with_name(_PROBE_NAME), inventory.latest_ns)
                 return CopiedMount(self, active, inventory, branches)
             except BaseException:
@@ -153,14 +154,16 @@ class RootCopies:
             self._snapshotter.remove(active)
         return ""
 
-    def _take_spare(self, branches: Sequence[Path]) -> _Spare | None:
+    def _take_spare(self, branches: Sequence[Path]) -> tuple[_Spare | None, Sequence[Path]]:
+        """The copy of most of ``branches``, from the bottom up, that waits, and the branches it knows nothing of."""
         with self._lock:
-            for spare in self._spare:
-                if spare.is_of(branches):
-                    self._spare.remove(spare)
-                    os.close(spare.top_fd)
-                    return spare
-        return None
+            for number in range(len(branches)):
+                for spare in self._spare:
+                    if spare.is_of(branches[number:]):
+                        self._spare.remove(spare)
+                        os.close(spare.top_fd)
+                        return spare, branches[:number]
+        return None, branches
 
     def _remove(self, spares: Sequence[_Spare]) -> None:
         for spare in spares:
@@ -168,11 +171,13 @@ class RootCopies:
             self._snapshotter.remove(spare.active)
 
 
-def _filled(active: Active, branches: Sequence[Path]) -> Inventory:
-    """What the copy of ``branches`` holds, which is made."""
+def _filled(active: Active, branches: Sequence[Path], added: Sequence[Path]) -> Inventory:
+    """What the copy of ``branches`` holds, which is made: on top of what it is a copy of came ``added``."""
     with open_root(branches) as root:
-        if root is not None:
+        if root is not None and len(added) == len(branches):
             lay_out(root, active.path)
+        elif root is not None:
+            bring_forward(active.path, added, root)
     return take_inventory(active.path)
 
 

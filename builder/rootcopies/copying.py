@@ -3,6 +3,8 @@
 ::
 
     branches ── lay_out ──▶ tree ── a command runs in it ──▶ tree ── take_changes ──▶ a fresh branch
+                              ▲                                └── bring_forward, where branches came on top ──┐
+                              └───────────────────────────────────────────────────────────────────────────────┘
 
 Invariants: the tree is somebody's work, and nobody works in it any more when it is read: no link is followed, and names
 that would be marks of a union are refused; a file that was not touched is not read.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,9 +23,9 @@ from builder.filecopy import copy_content
 from builder.rootcopies.inventory import Inventory
 from builder.rootentry import RootEntry
 from builder.rootfs import RootFs
-from builder.trail import Attributes
+from builder.trail import Attributes, attributes_below
 from builder.upper import Upper
-from unionfs.whiteout import foreign_xattrs
+from unionfs.whiteout import foreign_xattrs, is_reserved
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES = 1 << 20
@@ -78,6 +80,49 @@ def _put_file(target: Upper, path: bytes, source: int, attributes: Attributes) -
             os.close(made)
     finally:
         os.close(source)
+
+
+def bring_forward(tree: Path, added: Sequence[Path], root: RootFs) -> None:
+    """``tree``, which showed what lies below the branches ``added``, top first, shows what ``root`` does.
+
+    Raises:
+        OSError: the disk takes no more; a device that may not be made here.
+    """
+    with Upper(tree, None) as target:
+        for branch in reversed(added):
+            walk = _Walk(branch)
+            try:
+                _bring_forward(walk, root, target)
+            finally:
+                walk.close()
+
+
+def _bring_forward(branch: _Walk, root: RootFs, target: Upper) -> None:
+    """Where ``branch`` has something, ``target`` has what ``root`` shows."""
+    hidden: bytes | None = None
+    first_names: dict[int, bytes] = {}
+    for found in branch:
+        path = found.path
+        if hidden is not None and path.startswith(hidden + b"/"):
+            continue
+        shown = root.lstat(path)
+        if found.is_directory:
+            if shown is None or not stat.S_ISDIR(shown.mode):
+                hidden = path
+                continue
+            there = target.mode_at(path)
+            if there is not None and not stat.S_ISDIR(there):
+                target.remove(path)
+            target.put_directory(path, attributes_below(root, path))
+            for name in sorted(set(target.names(path)) - root.modes(path).keys()):
+                target.remove(paths.join(path, name))
+        elif shown is not None and not is_reserved(found.name):
+            target.remove(path)
+            first = first_names.setdefault(found.status.st_ino, path) if found.status.st_nlink > 1 else path
+            if first != path and not stat.S_ISDIR(shown.mode):
+                target.put_link(path, first)
+            else:
+                _lay_out(root, RootEntry(root, path, path, shown), target)
 
 
 def take_inventory(tree: Path) -> Inventory:

@@ -1,6 +1,7 @@
 """Random work in a copied root: the branch made of it, over the branches it was copied from, shows what was left.
 
-The copy itself is what the root shows; a second step in the same copy is told from the first one.
+The copy itself is what the root shows; a second step in the same copy is told from the first one; and a copy of before
+that is brought forward by the branches is what the steps left.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.rootcopies.copying import lay_out, take_changes, take_inventory
+from builder.rootcopies.copying import bring_forward, lay_out, take_changes, take_inventory
 from builder.rootcopies.inventory import await_tick
 from builder.rootfs import RootFs, open_root
 from builder.trail import ReservedNameError
@@ -137,6 +138,7 @@ def test_a_branch_of_changes_shows_what_was_left(works: list[list[tuple[str, byt
             assert root is not None
             lay_out(root, copied)
         assert _merged(copied) == _merged(*branches)
+        begun = list(branches)
         for number, work in enumerate(steps):
             await_tick(place / "probe", before.latest_ns)
             _do(tree, work)
@@ -145,6 +147,10 @@ def test_a_branch_of_changes_shows_what_was_left(works: list[list[tuple[str, byt
                 before = take_changes(tree, before, root, _new(place / f"upper{number}"))
             branches.insert(0, place / f"upper{number}")
             assert _merged(*branches) == _merged(tree)
+        with open_root(branches) as root:
+            assert root is not None
+            bring_forward(copied, branches[: -len(begun)], root)
+        assert _merged(copied) == _merged(tree)
 
 
 def _new(directory: Path) -> Path:
