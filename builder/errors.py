@@ -136,7 +136,17 @@ class Interrupted(BuildError):  # noqa: N818 - named for what happened; the base
 def describe_os_error(error: OSError) -> str:
     """Return the message of an error of the system: what it concerns, quoted, and why it was refused."""
     reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)
-    return reason if error.filename is None else f"{os.fsdecode(error.filename)!r}: {reason}"
+    return reason if error.filename is None else f"{_shortened(os.fsdecode(error.filename))!r}: {reason}"
+
+
+_LONGEST_PATH = 400
+
+
+def _shortened(path: str) -> str:
+    """``path`` as it is, or its beginning and its end where it is longer than anybody reads."""
+    if len(path) <= _LONGEST_PATH:
+        return path
+    return f"{path[: _LONGEST_PATH // 2]}…{path[-_LONGEST_PATH // 4 :]}"
 
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))

@@ -119,7 +119,7 @@ def parse_cache_source(text: str) -> dict[str, str]:
     return _parse_cache(text, {"local": "src", "registry": "ref"}, frozenset())
 
 
-_TARGET_FIELDS = frozenset({"mode", "mounts", "ignore-error"})
+_TARGET_FIELDS = frozenset({"mode", "mounts", "ignore-error", "image-manifest", "oci-mediatypes"})
 
 
 def parse_cache_target(text: str) -> dict[str, str]:
@@ -141,6 +141,9 @@ def parse_cache_target(text: str) -> dict[str, str]:
         raise argparse.ArgumentTypeError(f"mounts is true or false, got {fields['mounts']!r}")
     if fields.get("mounts") == "true" and fields.get("mode") != "max":
         raise argparse.ArgumentTypeError("mounts=true takes the cache mounts of all stages: it needs mode=max")
+    for name in ("image-manifest", "oci-mediatypes"):
+        if fields.get(name, "true") != "true":
+            raise argparse.ArgumentTypeError(f"a cache is an OCI image manifest: {name} is true, got {fields[name]!r}")
     if fields.get("ignore-error", "true") != "true":
         raise argparse.ArgumentTypeError("a cache that cannot be written is a warning, never an error")
     return fields

@@ -10,7 +10,7 @@ from builder.errors import UsageError
 
 
 def check_beforehand(arguments: argparse.Namespace) -> None:
-    """What is to be written can be.
+    """What is to be written can be, and of ``--iidfile`` and ``--metadata-file`` nothing of an earlier build is there.
 
     Raises:
         UsageError: a file cannot be where it is to be written.
@@ -22,6 +22,9 @@ def check_beforehand(arguments: argparse.Namespace) -> None:
     for option, path in (("--iidfile", arguments.iidfile), ("--metadata-file", arguments.metadata_file)):
         if path is not None:
             _check_place(f"{option} {path!r}", path)
+            if not os.path.islink(path) and os.path.isfile(path) and not arguments.check:
+                # what an earlier build left is not taken for the id of one that fails
+                os.unlink(path)
 
 
 def _check_place(name: str, path: str) -> None:

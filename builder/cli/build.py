@@ -71,7 +71,7 @@ def command_build(words: Sequence[str]) -> int:
         from builder.cli.check import check_and_print
 
         return check_and_print(options, root=arguments.root)
-    from builder.progress import create_progress
+    from builder.progress import Progress, create_progress
 
     if arguments.verify_reproducible:
         from builder.reproducing import build_reproducibly as build_or_reuse
@@ -80,7 +80,11 @@ def command_build(words: Sequence[str]) -> int:
 
     mode = "quiet" if arguments.quiet else arguments.progress
     out = sys.stderr if arguments.logfile is None else _open_log(arguments.logfile)
-    progress = create_progress(mode, out, time.monotonic_ns)
+    progress: Progress = create_progress(mode, out, time.monotonic_ns)
+    if arguments.report:
+        from builder.progress.report import ReportingProgress
+
+        progress = ReportingProgress(progress, out)
     for note in arguments.notes:
         sys.stderr.write(f"WARN: {note}\n")
     sources: dict[str, Source] = {}
@@ -314,6 +318,7 @@ def _add_results(parser: ArgumentParser) -> None:
         "--progress", choices=("auto", "plain", "tty", "rawjson", "quiet", "none"), default="auto",
         help="how progress is shown on stderr",
     )  # fmt: skip
+    parser.add_argument("--report", action="store_true", help="show what each step used in a table at the end")
     parser.add_argument("--logfile", metavar="FILE", help="show progress in FILE instead, plain when left to auto")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image id")
     parser.add_argument("--iidfile", metavar="FILE", help="write the image id to FILE")

@@ -6,15 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 
+from builder.columns import table_lines
+
 _UNITS = ((365 * 86400, "year"), (30 * 86400, "month"), (86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """``rows`` are on stdout in columns below ``head``."""
-    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        sys.stdout.write("   ".join(cells).rstrip() + "\n")
+    sys.stdout.writelines(f"{line}\n" for line in table_lines(head, rows))
 
 
 def format_age(created: str | None) -> str:

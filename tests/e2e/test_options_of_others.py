@@ -58,8 +58,12 @@ def test_what_the_command_line_puts_into_the_dockerfile(based: Pybuild, tmp_path
 def test_progress_goes_to_a_file(based: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
     log = tmp_path / "log"
-    done = based.run("build", "--logfile", log, "--resource", "memory=64m", tmp_path)
+    done = based.run("build", "--logfile", log, "--resource", "memory=64m", "--report", tmp_path)
     assert done.stderr == ""
+    head, _, row, _ = log.read_text().splitlines()[-4:]
+    assert head.split() == ["STEP", "RESULT", "TIME", "CPU", "MEMORY", "PROCESSES", "READ", "WRITTEN"]
+    assert row.split()[:4] == ["[2/2]", "RUN", "true", "done"]
+    assert len(head) < 120
     assert step_outcomes(log.read_text())["[2/2] RUN true"] == "DONE"
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN exit 3\n")
     done = based.attempt("build", "--logfile", log, tmp_path)

@@ -146,3 +146,12 @@ def test_an_id_that_cannot_be_written_leaves_no_part_of_it(pybuild: Pybuild, con
     pybuild.run("build", "--iidfile", target, context)
     assert target.read_text().startswith("sha256:")
     assert os.listdir(target.parent) == ["id"]
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY absent /\n")
+    assert pybuild.attempt("build", "--check", "--iidfile", target, context).returncode == 0
+    assert target.exists()
+    link = target.parent / "link"
+    link.symlink_to("id")
+    assert pybuild.attempt("build", "--iidfile", link, context).returncode == 1
+    assert target.exists(), "what a link leads to may be anything, as with /dev/stdout"
+    assert pybuild.attempt("build", "--iidfile", target, context).returncode == 1
+    assert not target.exists(), "of an earlier build"

@@ -63,3 +63,15 @@ def test_exit_status(error: errors.BuildError, status: int) -> None:
 def test_a_place_is_given_once() -> None:
     first, second = SourceRange("a", 1, 1), SourceRange("b", 2, 2)
     assert errors.ContextError("x").at(first).at(second).source == first
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/a b", "'/a b': no such file or directory"),
+        ("/" + "x" * 399, f"'/{'x' * 399}': no such file or directory"),
+        ("/b" + "x" * 4000 + "/end", f"'/b{'x' * 198}…{'x' * 96}/end': no such file or directory"),
+    ],
+)
+def test_a_path_is_as_long_as_somebody_reads(path: str, shown: str) -> None:
+    assert errors.describe_os_error(FileNotFoundError(2, "", path)) == shown

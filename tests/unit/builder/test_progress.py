@@ -13,6 +13,7 @@ from builder.events import Journal, Notice, Outcome, StepFinished, StepOutput, S
 from builder.progress.plain import PlainProgress, format_bytes, visible_text
 from builder.progress.quiet import QuietProgress
 from builder.progress.rawjson import JsonProgress
+from builder.progress.report import ReportingProgress
 from builder.progress.tty import TtyProgress, width_of
 from builder.progress.usage import describe, describe_briefly
 
@@ -235,3 +236,45 @@ def test_no_line_is_wider_than_the_window(monkeypatch: pytest.MonkeyPatch, colum
     lines = re.sub("\x1b\\[[0-9;]*[A-Za-z]", "", out.getvalue()).splitlines()
     assert lines
     assert max(map(width_of, lines)) <= columns
+
+
+def test_report_is_a_table_at_the_end_of_any_build():
+    out = io.StringIO()
+    shown: list[object] = []
+
+    class Shown:
+        def __call__(self, event: object) -> None:
+            shown.append(event)
+
+        def tick(self) -> None:
+            shown.append("tick")
+
+        def close(self) -> None:
+            shown.append("close")
+
+    progress = ReportingProgress(Shown(), out)
+    events = [
+        StepStarted(1, "[internal] load build definition from Dockerfile", 0),
+        StepFinished(1, Outcome.DONE, 0),
+        StepStarted(2, "[1/3] FROM base", 0),
+        StepFinished(2, Outcome.CACHED, 0),
+        StepStarted(3, "[2/3] RUN make", SECOND),
+        StepFinished(3, Outcome.DONE, 3 * SECOND, None, Usage(SECOND, SECOND // 2, 2_000_000, 3, 10, 20_000)),
+        StepStarted(4, "[3/3] RUN false", 3 * SECOND),
+        StepFinished(4, Outcome.FAILED, 4 * SECOND, "no", Usage(SECOND, 0, 1_000_000)),
+        StepStarted(5, "exporting to image", 4 * SECOND),
+    ]
+    for event in events:
+        progress(event)
+    progress.tick()
+    assert out.getvalue() == ""
+    progress.close()
+    progress.close()
+    assert shown == [*events, "tick", "close", "close"]
+    assert [re.split(r" {3,}", line) for line in out.getvalue().splitlines()] == [
+        ["STEP", "RESULT", "TIME", "CPU", "MEMORY", "PROCESSES", "READ", "WRITTEN"],
+        ["[1/3] FROM base", "cached", "0.00s", "-", "-", "-", "-", "-"],
+        ["[2/3] RUN make", "done", "2.00s", "1.50s", "2.00MB", "3", "10B", "20.00kB"],
+        ["[3/3] RUN false", "failed", "1.00s", "1.00s", "1.00MB", "-", "-", "-"],
+        ["all (memory, processes: most)", "4.00s", "2.50s", "2.00MB", "3", "10B", "20.00kB"],
+    ]

@@ -236,6 +236,7 @@ def test_help_is_as_wide_as_the_terminal(columns: str, widest: int, monkeypatch:
         (["--resource", "cpuset-cpus=0,2-3,cpu-quota=50000"], "cpuset_cpus", "0,2-3"),
         (["--resource", "cpuset-cpus=0,2-3,cpu-quota=50000"], "cpu_quota", 50000),
         (["--timestamp", "0"], "epoch", 0),
+        (["--report=true"], "report", True),
         (["--source-date-epoch=7"], "epoch", 7),
     ],
 )
@@ -254,6 +255,7 @@ def test_options_as_other_builders_have_them(words: list[str], name: str, value:
         (["--resource", "memory=1"], "argument --resource: memory: expected at least 6m, got '1'"),
         (["--format", "docker"], "images are OCI's, got 'docker'; -o type=image,oci-mediatypes=false makes docker's"),
         (["--timestamp", "-1"], "expected"),
+        (["--cache-to", "type=registry,ref=r.example/c,oci-mediatypes=false"], "a cache is an OCI image manifest"),
     ],
 )
 def test_values_that_make_no_sense(words: list[str], message: str) -> None:
@@ -265,3 +267,10 @@ def test_words_of_a_command_are_no_switches() -> None:
     arguments = parser_of("run").read(["--rm=true", "image", "program", "--rm=perhaps"])
     assert arguments.rm is True
     assert arguments.command == ["program", "--rm=perhaps"]
+
+
+def test_a_cache_is_written_as_others_are_told_to_write_theirs() -> None:
+    fields = arguments.parse_cache_target(
+        "type=registry,ref=r.example/c,mode=max,image-manifest=true,oci-mediatypes=true"
+    )
+    assert (fields["type"], fields["ref"], fields["mode"]) == ("registry", "r.example/c", "max")
