@@ -107,6 +107,13 @@ class Draft:
             node.attributes = attributes
             node.kept = False
 
+    def date_directory(self, path: bytes, times_ns: tuple[int, int]) -> None:
+        """As ``Upper.date_directory``."""
+        node = self._enter(path, None)
+        if node is not None:
+            node.attributes = node.attributes._replace(times_ns=times_ns)
+            node.kept = False
+
     def copy_file(
         self, path: bytes, entry: TreeEntry, attributes: Callable[[int | None], Attributes], check: Callable[[], None]
     ) -> None:

@@ -37,9 +37,12 @@ class ReservedNameError(ValueError):
 
 
 class OpenDirectory:
-    """An open directory of the branch. ``below`` tells whether one below merges with it."""
+    """An open directory of the branch. ``below`` tells whether one below merges with it.
 
-    __slots__ = ("below", "changed", "fd", "final", "listing", "lookups", "path", "restore_ns")
+    ``final`` is the metadata it is to have when it is left, ``times_ns`` the times; None where nothing is said.
+    """
+
+    __slots__ = ("below", "changed", "fd", "final", "listing", "lookups", "path", "restore_ns", "times_ns")
 
     def __init__(self, path: bytes, fd: int, *, below: bool) -> None:
         self.path = path
@@ -47,6 +50,7 @@ class OpenDirectory:
         self.below = below
         self.changed = False
         self.final: Attributes | None = None
+        self.times_ns: tuple[int, int] | None = None
         self.listing: dict[bytes, int] | None = None
         self.lookups = 0
         status = os.fstat(fd)
@@ -157,6 +161,8 @@ class Trail:
                 apply(directory.fd, directory.final)
             elif not directory.changed:
                 os.utime(directory.fd, ns=directory.restore_ns)
+            if directory.times_ns is not None:
+                os.utime(directory.fd, ns=directory.times_ns)
         finally:
             os.close(directory.fd)
 

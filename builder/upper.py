@@ -101,6 +101,10 @@ class Upper:
         directory = self._trail.enter(path, attributes)
         directory.final = attributes
 
+    def date_directory(self, path: bytes, times_ns: tuple[int, int]) -> None:
+        """The directory at ``path``, which is in the branch, has these times, whatever was put into it so far."""
+        self._trail.enter(path, None).times_ns = times_ns
+
     def put_file(self, path: bytes) -> int:
         """Descriptor of the new, empty regular file at ``path``, for ``finish_file``.
 

@@ -9,7 +9,8 @@
     any              repository (ADD)     its content in ``destination``, which is made if need be
 
 Invariants: only the branch is written; a directory that is there keeps its metadata when it is the destination and
-gets the source's below it; a file replaces a file or link, never a directory, and a directory replaces nothing; links
+gets the source's below it, its time apart: the destination has that of the last directory whose content it got, so
+that a layer is the same whenever it is made; a file replaces a file or link, never a directory, and a directory replaces nothing; links
 are copied as links; names of one file stay names of one file; owners are root's or the source's unless ``--chown``
 says otherwise.
 """
@@ -135,6 +136,7 @@ class _Copier:
         self._mode: Mode | None = parse_mode(operation.chmod) if operation.chmod else None
         self._made = Attributes(_DIRECTORY_MODE, *(owner or (0, 0)))
         self._names: dict[tuple[int, int], bytes] = {}
+        self._dated: tuple[int, int] | None = None
 
     def copy_all(self) -> None:
         """All that the operation selects in its tree, and its here-documents, are in their place."""
@@ -142,6 +144,8 @@ class _Copier:
             self.copy(selected)
         for inline in self._operation.inline:
             self.write(inline)
+        if self._dated is not None and self._place:
+            self._layer.date_directory(self._place, self._dated)
 
     def copy(self, selected: Selected) -> None:
         """``selected`` is in its place."""
@@ -151,6 +155,7 @@ class _Copier:
         elif selected.is_directory:
             self._make_destination(self._place)
             self._copy_below(selected)
+            self._dated = (selected.entry.atime_ns, selected.entry.mtime_ns)
         elif not (self._operation.unpack and self._unpack(selected)):
             self._put(selected.entry, self._file_place(selected.name))
 

@@ -235,6 +235,17 @@ class TestMetadata:
         assert (stage.mode("dest"), stage.owner("dest")) == ("0o711", (3, 4))
         assert os.getxattr(stage.upper / "dest", "user.x") == b"1"
 
+    @pytest.mark.parametrize("base", [{}, {"dest": 0o711}, {"dest/x": b"old"}])
+    @pytest.mark.parametrize("sources", [("d",), ("a", "d"), ("d", "a")])
+    def test_time_of_the_destination_of_a_directory(self, stage, base, sources):
+        make(stage.base, base)
+        os.utime(stage.context / "d", ns=(OLD_NS, OLD_NS))
+        copied = operation(*sources)
+        copy.apply(copied, BuildContext(stage.context), [stage.base], stage.upper)
+        assert stage.stat("dest").st_mtime_ns == OLD_NS
+        with copy.draft(copied, BuildContext(stage.context), [stage.base]) as layer:
+            assert {change.path: change.stat.st_mtime_ns for change in layer.changes()}[b"dest"] == OLD_NS
+
     def test_of_existing_directories_below(self, stage):
         make(stage.base, {"dest/sub": 0o711})
         os.chown(stage.base / "dest/sub", 3, 4)
