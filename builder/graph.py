@@ -92,7 +92,7 @@ class BindMount(NamedTuple):
 
 
 class CacheMount(NamedTuple):
-    """A directory that outlives the build, by ``id``.
+    """A directory that outlives the build, by ``id``, which tells of its mode and owner where they are not the usual.
 
     ``from_step``, or the named ``context``, and ``source`` say what it holds at first; without either it is empty.
     """

@@ -185,6 +185,10 @@ def _cache(fields: _Fields, context: Context) -> Mount:
         raise DockerfileError(f"--mount: unknown sharing {sharing!r}", hints=did_you_mean(sharing, _SHARING))
     # the id is the target as written, so that a relative one is shared by all working directories
     identity = fields.text("id") or posixpath.normpath(fields.text("target"))
+    mode, uid, gid = fields.mode(0o755), fields.number("uid", 0), fields.number("gid", 0)
+    if (mode, uid, gid) != (0o755, 0, 0):
+        # a directory is made once and for one owner: who asks for another one gets another cache
+        identity = f"{identity} {mode:o} {uid}:{gid}"
     return CacheMount(
         fields.target(context),
         f"{context.namespace}/{identity}" if context.namespace else identity,
@@ -192,9 +196,9 @@ def _cache(fields: _Fields, context: Context) -> Mount:
         fields.read_only(default=False),
         paths.clean(fields.text("source")),
         origin.step,
-        fields.mode(0o755),
-        fields.number("uid", 0),
-        fields.number("gid", 0),
+        mode,
+        uid,
+        gid,
         origin.context,
     )
 

@@ -160,7 +160,7 @@ def _take_identity(user: User, capabilities: int) -> None:
     with Stage("changing to", f"user {uid}:{gid}"):
         # one that is mapped alone can't set groups, and has none to lose
         if groups or can_set_groups():
-            os.setgroups(groups)
+            os.setgroups(user.every_group)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     with Stage("setting", "capabilities"):

@@ -77,11 +77,12 @@ def plan_config(
 
 def _process(spec: SandboxSpec, around: Surroundings) -> dict[str, Any]:
     uid, gid, groups = spec.user
+    additional = spec.user.every_group if groups or around.all_groups else ()
     names = sorted(f"CAP_{name}" for name in caps.names_of(around.capabilities))
     held = {kind: names if uid == 0 or kind == "bounding" else [] for kind in _CAPABILITY_SETS}
     return {
         "terminal": spec.tty,
-        "user": {"uid": uid, "gid": gid, "additionalGids": list(groups), "umask": 0o022},
+        "user": {"uid": uid, "gid": gid, "additionalGids": additional, "umask": 0o022},
         "args": list(spec.argv),
         "env": list(spec.env),
         "cwd": spec.cwd,

@@ -33,6 +33,14 @@ class User(NamedTuple):
     gid: int = 0
     groups: tuple[int, ...] = ()
 
+    @property
+    def every_group(self) -> tuple[int, ...]:
+        """The supplementary groups that a process gets: the primary one is among them.
+
+        Else a file that shuts that group out would let in a process that has left it (CVE-2022-36109).
+        """
+        return tuple(dict.fromkeys((self.gid, *self.groups)))
+
 
 class Bind(NamedTuple):
     """A piece of the host, or a mount descriptor, at ``target``.

@@ -10,9 +10,9 @@
 
 Invariants: only the branch is written; a directory that is there keeps its metadata when it is the destination and
 gets the source's below it, its time apart: the destination has that of the last directory whose content it got, so
-that a layer is the same whenever it is made; a file replaces a file or link, never a directory, and a directory replaces nothing; links
-are copied as links; names of one file stay names of one file; owners are root's or the source's unless ``--chown``
-says otherwise.
+that a layer is the same whenever it is made; a file replaces a file or link, never a directory, and a directory
+replaces nothing; links are copied as links; names of one file stay names of one file; owners are root's or the
+source's unless ``--chown`` says otherwise.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from builder.steps.failure import describe_failure, describe_oom, usage_of
 from builder.steps.foreign import explain_refusal
 from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
+from builder.steps.traces import forget_directories
 from unionfs.branch import Branch, BranchStack
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root
@@ -144,6 +145,9 @@ async def run(
             failure = describe_failure(step, operation, result, tail.lines(), environment.limits, disk_is_full=full)
             failure.hints = (*failure.hints, *about, *((lost,) if lost else ()))
             raise failure
+    targets = [mount.target for mount in operation.mounts if mount.target is not None]
+    if targets:
+        await trio.to_thread.run_sync(forget_directories, root.upper, root.lower, targets)
     if result.oom is not None:
         tail(2, f"a process of the step was killed: {describe_oom(result.oom)}\n".encode())
     return usage_of(result)

@@ -21,6 +21,8 @@ from layers.testing.faults import Stall
 from layers.testing.registry import FaultyRegistry
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+# with its mode and owner a cache is another one than that of the id alone
+NAME, SECOND = "kept 750 7:8", "second 750 7:8"
 MOUNT = "RUN --mount=type=cache,target=/k,id=kept,uid=7,gid=8,mode=0750"
 FILL = f"{MOUNT} mkdir /k/d && echo kept >/k/d/file && chmod 600 /k/d/file && chown 9:9 /k/d/file && ln -s d/file /k/link\n"
 SEE = f"{MOUNT} stat -c %a:%u:%g /k /k/d/file && cat /k/link && echo more >/k/own\n"
@@ -67,7 +69,7 @@ def output(log: str) -> str:
     return "".join(f"{parts[2]}\n" for parts in words if len(parts) == 3 and parts[1].replace(".", "").isdigit())
 
 
-def mount_directory(store: Pybuild, name: str = "kept") -> Path:
+def mount_directory(store: Pybuild, name: str = NAME) -> Path:
     return store.root / "cache-mounts" / hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -148,7 +150,7 @@ def test_what_is_damaged_is_a_warning(
             kept.blobs.put(changed.raw)
             kept.tag("cache:latest", changed.descriptor())
     log = build(other, context, LOOK, "--cache-from", f"type=local,src={results}")
-    assert "cache mount 'kept' is not taken from" in log
+    assert f"cache mount {NAME!r} is not taken from" in log
     assert "found 0 names" in log
     assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0", "0.lock", "id"]
     assert list(other.root.rglob("cache")) == [], "nothing half made is left"
@@ -181,10 +183,10 @@ def test_commands(store: Pybuild, other: Pybuild, context: Path, tmp_path: Path)
     done = command(store, "export", f"type=local,dest={results},mode=max,mounts=true")
     assert done.stdout.endswith(" results and 2 cache mounts written\n")
     first, _ = mounts_of(results)
-    assert [mount["id"] for mount in first] == sorted(mount_directory(store, name).name for name in ("kept", "second"))
+    assert [mount["id"] for mount in first] == sorted(mount_directory(store, name).name for name in (NAME, SECOND))
     command(store, "export", f"type=local,dest={results},mode=max,mounts=true")
     assert mounts_of(results)[0] == first, "equal content gives equal bytes"
-    held = mount_directory(other, "second")
+    held = mount_directory(other, SECOND)
     held.mkdir(parents=True)
     with open(held / "0.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -238,19 +240,19 @@ def test_they_are_listed_and_pruned_by_what_they_are(store: Pybuild, context: Pa
 
     found = listed()
     assert list(found) == sorted(found, key=lambda name: mount_directory(store, name).name)
-    assert {"kept", "second"} == found.keys()
-    assert found["kept"]["name"] == mount_directory(store).name
+    assert {NAME, SECOND} == found.keys()
+    assert found[NAME]["name"] == mount_directory(store).name
     table = command(store, "ls", "--filter", "type=exec.cachemount").stdout.splitlines()
     assert table[0].split() == ["ID", "TYPE", "SIZE", "LAST", "USED", "DESCRIPTION"]
-    assert {line.split("   ")[-1].strip() for line in table[1:]} == {"cache mount kept", "cache mount second"}
+    assert {line.split("   ")[-1].strip() for line in table[1:]} == {f"cache mount {NAME}", f"cache mount {SECOND}"}
     assert listed("--filter", "type=regular") == {}
     assert listed("--filter", "until=1h") == {}
-    assert list(listed("--filter", f"id={mount_directory(store).name[:9]}")) == ["kept"]
+    assert list(listed("--filter", f"id={mount_directory(store).name[:9]}")) == [NAME]
     pruned = command(store, "prune", "--filter", "type=exec.cachemount", "--filter", "description=second").stdout
     assert pruned.startswith("0 results, 0 layers, 1 cache mounts, ")
-    assert list(listed()) == ["kept"]
+    assert list(listed()) == [NAME]
     assert command(store, "prune", "--filter", "type=regular").stdout.startswith("2 results")
-    assert list(listed()) == ["kept"]
+    assert list(listed()) == [NAME]
     assert command(store, "prune", "--all", "--dry-run").stdout.startswith("0 results, 0 layers, 1 cache mounts, ")
     assert command(store, "prune", "--filter", "type=exec.cachemount").stdout.startswith("0 results, 0 layers, 1 cache")
     assert listed() == {}

@@ -56,9 +56,12 @@ def test_bind_shows_the_context_and_keeps_writes_out(store: Pybuild, context: Pa
         "FROM busybox\n"
         "RUN --mount=type=bind,source=src,target=/src grep context /src/file && ! touch /src/x\n"
         "RUN --mount=type=bind,source=src,target=/src,rw touch /src/x && test -e /src/x\n"
-        "RUN --mount=type=bind,source=src/file,target=/one test -f /one\n",
+        "RUN --mount=type=bind,source=src/file,target=/one test -f /one\n"
+        "RUN --mount=target=/etc/deep/src,source=src --mount=type=cache,target=/root/c echo more > /etc/deep/more || true\n"
+        "RUN --mount=target=/etc/src,source=src --mount=type=cache,target=/bin/c --mount=type=tmpfs,target=/root/t true\n",
     )
-    assert not names_in_layers(store, tmp_path) & {"src/", "src", "one", "mounted"}
+    # a directory that a command wrote into is there, none in which only a mount point was
+    assert names_in_layers(store, tmp_path) <= {"./", "etc/", "etc/deep/", "etc/deep/more"}
     assert sorted(path.name for path in (context / "src").iterdir()) == ["file"]
 
 
@@ -103,7 +106,8 @@ def test_private_caches_are_apart_while_in_use_and_locked_ones_in_turn(store: Py
 
 
 def test_cache_by_id_seeded_and_for_reading(store: Pybuild, context: Path, tmp_path: Path) -> None:
-    """One id is one directory wherever it is mounted; ``from`` and ``source`` fill a new one; ``ro`` keeps writes out."""
+    """One id, mode and owner are one directory wherever it is mounted; ``from`` and ``source`` fill a new one; ``ro``
+    keeps writes out."""
     build(
         store,
         context,
@@ -111,8 +115,9 @@ def test_cache_by_id_seeded_and_for_reading(store: Pybuild, context: Path, tmp_p
         "FROM busybox\n"
         "RUN --mount=type=cache,id=one,target=/a,from=seed,source=/s/sub,uid=7,gid=8,mode=0750"
         " stat -c '%a %u %g' /a | grep '750 7 8' && grep seed /a/file && echo more > /a/more\n"
-        "RUN --mount=type=cache,id=one,target=/b test -e /b/more\n"
-        "RUN --mount=type=cache,id=one,target=/b,ro test -e /b/more && ! touch /b/x\n"
+        "RUN --mount=type=cache,id=one,target=/b,uid=7,gid=8,mode=0750 test -e /b/more\n"
+        "RUN --mount=type=cache,id=one,target=/b,uid=7,gid=8,mode=0750,ro test -e /b/more && ! touch /b/x\n"
+        "RUN --mount=type=cache,id=one,target=/b test ! -e /b/more\n"
         "RUN --mount=type=cache,id=two,target=/b test ! -e /b/more\n"
         "RUN --mount=type=cache,target=/c echo c > /c/own && true\n"
         "RUN --mount=type=cache,id=/c,target=/d test -e /d/own\n",

@@ -50,7 +50,7 @@ def test_command_as_asked_for(run: Run, rootfs: Path, runtime: Runtime) -> None:
     assert (ran.status, ran.err) == (3, "")
     assert lines[:4] == ["/missing/one", "two words", "box", "hush"]
     assert lines[4] == Path("/etc/hostname").read_text().strip()
-    assert lines[5] == "uid=1000 gid=7 groups=8"
+    assert lines[5] == "uid=1000 gid=7 groups=7,8"
     assert lines[6].split()[1] == "1024"
     # mount points that were not there are gone, the working directory is the user's
     assert not (rootfs / "run").exists()

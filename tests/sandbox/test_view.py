@@ -61,7 +61,7 @@ def test_privileges_of_a_user(run: Run) -> None:
     fields = status_fields(run("cat", "/proc/self/status", user=User(1000, 1001, (7, 8))))
     assert fields["Uid"].split() == ["1000"] * 4
     assert fields["Gid"].split() == ["1001"] * 4
-    assert fields["Groups"].split() == ["7", "8"]
+    assert fields["Groups"].split() == ["7", "8", "1001"]
     assert (fields["CapEff"], fields["CapPrm"], fields["CapBnd"]) == ("0" * 16, "0" * 16, DEFAULT_CAPABILITIES)
 
 

@@ -97,7 +97,7 @@ def test_run_with_a_script_of_its_own() -> None:
         ("type=cache,target=/x/../y", CacheMount("/y", "/y", "shared", False, "/", None, 0o755, 0, 0)),
         (
             "type=cache,target=c,id=i,sharing=LOCKED,mode=0700,uid=5,gid=6,readonly,source=s",
-            CacheMount("/w/c", "i", "locked", True, "/s", None, 0o700, 5, 6),
+            CacheMount("/w/c", "i 700 5:6", "locked", True, "/s", None, 0o700, 5, 6),
         ),
         ("type=cache,target=c", CacheMount("/w/c", "c", "shared", False, "/", None, 0o755, 0, 0)),
         ("type=tmpfs,target=/t", TmpfsMount("/t", 0)),
