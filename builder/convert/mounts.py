@@ -142,7 +142,7 @@ class _Fields:
 
     def number(self, name: str, default: int, *, base: int = 10, largest: int = _LARGEST_ID) -> int:
         value = self._values.get(name)
-        if not value:
+        if value is None:
             return default
         try:
             number = int(value, base)

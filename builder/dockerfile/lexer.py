@@ -127,8 +127,8 @@ class _Lexer:
             if "\0" in line:
                 raise DockerfileError("the line holds a NUL character", source=self._here(number, number))
             if (
-                len(line) * _MOST_BYTES_PER_CHARACTER >= LONGEST_LINE_BYTES
-                and len(line.encode("utf-8", "surrogateescape")) >= LONGEST_LINE_BYTES
+                len(line) * _MOST_BYTES_PER_CHARACTER > LONGEST_LINE_BYTES
+                and len(line.encode("utf-8", "surrogateescape")) > LONGEST_LINE_BYTES
             ):
                 message = f"the line is longer than {LONGEST_LINE_BYTES} bytes"
                 raise DockerfileError(message, source=self._here(number, number))

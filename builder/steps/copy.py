@@ -41,6 +41,8 @@ from builder.upper import UnreadableError, Upper
 from cache.contenthash import carried_xattr
 from layers.errors import ArchiveError
 
+# also with --chmod: BuildKit since 0.21 gives what it makes on the way the octal mode, and users are shut out of
+# directories of --chmod=644 (moby/buildkit #5943)
 _DIRECTORY_MODE = 0o755
 _INLINE_MODE = 0o644
 _SECOND_NS = 1_000_000_000

@@ -62,7 +62,7 @@ def test_refused(case: dict[str, Any]) -> None:
 
 
 def test_a_line_has_less_than_64_kib() -> None:
-    longest = "FROM a\nLABEL a=" + "x" * (65_535 - len("LABEL a=") - 1)
+    longest = "FROM a\nLABEL a=" + "x" * (65_535 - len("LABEL a="))
     assert parse(longest, "Dockerfile").stages
     for text in (longest + "x", longest[:-1] + "é"):
         with pytest.raises(BuildError, match="the line is longer than 65535 bytes") as raised:
