@@ -19,7 +19,6 @@ from builder.assemble import assemble, manifest_annotations
 from builder.bases import Base
 from builder.context import BuildContext, open_context
 from builder.contexts import Contexts
-from builder.convert.epoch import plan_epoch
 from builder.convert.named import DIRECTORY
 from builder.dockerfile.source import Source
 from builder.events import Emit, Journal, Outcome, StepJournal
@@ -28,7 +27,7 @@ from builder.finished import NO_WORK, BuildResult, Work
 from builder.graph import Graph, Run, StepId
 from builder.lookup import Lookup
 from builder.merging import label, merge, root_platforms
-from builder.opening import date_options, opened_contexts, run_until_signal
+from builder.opening import date_options, find_time, opened_contexts, run_until_signal
 from builder.options import BuildOptions
 from builder.planning import Plan, find_local_bases, make_graph, read_plans
 from builder.results import StepResult
@@ -85,7 +84,7 @@ def build_or_reuse(
         exports = plan_exports(options)
         plans = read_plans(options, stack.enter_context(opened_contexts(options, session, journal)), sources)
         plan = plans[0]
-        asked = plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
+        asked = find_time(plan, options)
         if asked is not None:
             options = run_until_signal(lambda: date_options(asked, plan, options, session, journal))
         journal.start(f"[internal] load build definition from {plan.dockerfile.source.name}").finish(Outcome.DONE)

@@ -19,7 +19,6 @@ from builder import api, failedsteps, opening
 from builder.absent import AbsentLayers
 from builder.bases import Base, find_in_layout, find_in_store, hints_about
 from builder.buildrecord import begin_of, make_record
-from builder.convert.epoch import plan_epoch
 from builder.dockerfile.source import Source
 from builder.elsewhere import RemoteCaches
 from builder.errors import BaseImageError, BuildError, Interrupted, LostLayerError, StepFailed
@@ -83,7 +82,7 @@ async def build(options: BuildOptions, *, root: str, emit: Emit, sources: dict[s
             contexts = await opening.fetch_contexts(options, session, journal, make)
             plans = read_plans(options, contexts, sources)
             plan = plans[0]
-            asked = plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
+            asked = opening.find_time(plan, options)
             if asked is not None:
                 options = await opening.date_options(asked, plan, options, session, journal)
             return await build_job(Job(options, plans, exports, session, journal))

@@ -29,7 +29,7 @@ from layers.descriptor import Descriptor
 from layers.digest import ChainId, Digest, chain_id
 from layers.platform import Platform
 
-_TITLE = re.compile(r"\[(?P<place>.*?\d*)/\d+\] (?P<instruction>\w+)")
+_TITLE = r"\[(?P<place>.*?\d*)/\d+\] (?P<instruction>\w+)"
 
 
 class Lookup:
@@ -65,7 +65,7 @@ class Lookup:
 
     def identity(self, step: Step) -> str:
         """What is the same for all versions of the step: Dockerfile, stage, position, instruction."""
-        match = _TITLE.match(step.title)
+        match = re.match(_TITLE, step.title)
         place = f"{match['place']} {match['instruction']}" if match else step.title
         return f"{self._dockerfile} [{place}]"
 

@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from builder.contexts import Contexts, are_local, open_contexts
-from builder.convert.arguments import EPOCH
-from builder.convert.epoch import EpochSource
+from builder.convert.arguments import EPOCH, mentions_epoch
 from builder.events import Journal, Outcome
 from builder.options import BuildOptions
 from builder.planning import Plan
@@ -21,6 +20,8 @@ from builder.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from builder.convert.epoch import EpochSource
 
 T = TypeVar("T")
 
@@ -64,6 +65,15 @@ async def fetch_contexts(
     return await _told(
         "[internal] load remote build context", journal, lambda: fetching.fetch_contexts(options, session.root, make)
     )
+
+
+def find_time(plan: Plan, options: BuildOptions) -> EpochSource | None:
+    """What `date_options` is to ask, None where SOURCE_DATE_EPOCH is a number or not given. Raises DockerfileError."""
+    if not mentions_epoch(plan.dockerfile, options.build_args):
+        return None
+    from builder.convert.epoch import plan_epoch
+
+    return plan_epoch(plan.dockerfile, options.build_args, plan.platform, plan.contexts.named)
 
 
 async def date_options(

@@ -23,8 +23,9 @@ from cache.hosttree import Visit
 from unionfs.namedtuple import NamedTuple
 
 _PIVOT = "/./"
-_WILDCARD = re.compile(r"(?:[^\\]|\\.)*?[*?\[]", re.DOTALL)
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+# patterns are compiled where files are selected, not in each build
+_WILDCARD = r"(?s:(?:[^\\]|\\.)*?[*?\[])"
+_ESCAPED = r"(?s:\\(.))"
 
 
 class SourceEntry(TreeEntry, Protocol):
@@ -133,7 +134,7 @@ def exclusion(matcher: Matcher) -> Visit | None:
 
 def _select(tree: SourceTree, source: str, excludes: Matcher) -> Iterator[Selected]:
     """What ``source`` names without ``--parents``; a file that ``--exclude`` names is not among it."""
-    if not _WILDCARD.match(source):
+    if not re.match(_WILDCARD, source):
         yield _follow(tree, _plain(tree, source), source)
         return
     for path in _expand(tree, source):
@@ -146,7 +147,7 @@ def _plain(tree: SourceTree, source: str) -> bytes:
     """The path of a source without wildcards; a backslash is itself where such a name is there, else it escapes."""
     path = paths.clean(source)
     if "\\" in source and tree.lstat(tree.resolve(path)) is None:
-        return paths.clean(_ESCAPED.sub(r"\1", source))
+        return paths.clean(re.sub(_ESCAPED, r"\1", source))
     return path
 
 
@@ -163,7 +164,7 @@ def _expand(tree: SourceTree, source: str) -> list[bytes]:
     """Paths that match the pattern ``source``. Links count as directories only before the first wildcard."""
     components = os.fsdecode(paths.clean(source)).split("/")
     plain = 0
-    while not _WILDCARD.match(components[plain]):
+    while not re.match(_WILDCARD, components[plain]):
         plain += 1
     found = [os.fsencode("/".join(components[:plain]))]
     for number, component in enumerate(components[plain:], start=plain):
@@ -184,8 +185,8 @@ def _select_kept(tree: SourceTree, source: str, excludes: Matcher) -> Iterator[S
     before, pivot, after = source.partition(_PIVOT)
     base = tree.resolve(paths.clean(before)) if pivot else b""
     pattern = paths.clean(after if pivot else source)
-    if not _WILDCARD.match(os.fsdecode(pattern)):
-        pattern = paths.clean(_ESCAPED.sub(r"\1", os.fsdecode(pattern)))
+    if not re.match(_WILDCARD, os.fsdecode(pattern)):
+        pattern = paths.clean(re.sub(_ESCAPED, r"\1", os.fsdecode(pattern)))
         place = paths.join(base, pattern)
         entry = tree.lstat(place)
         if entry is None:

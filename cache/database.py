@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from _thread import RLock  # threading itself takes as long to load as five modules of ours
 from collections.abc import Callable, Iterable, Sequence
-from threading import RLock
 from typing import Any
 
 from cache.errors import DatabaseUnusableError

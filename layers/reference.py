@@ -19,7 +19,8 @@ _LONGEST_NAME = 255
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?\Z")
+# compiled when a name has a registry, which most names have not
+_REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?\Z"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -114,7 +115,7 @@ def _split_registry(rest: str) -> tuple[str, str]:
 
 
 def _check(text: str, registry: str, repository: str, tag: str | None) -> None:
-    if not _REGISTRY.match(registry):
+    if registry != DEFAULT_REGISTRY and not re.match(_REGISTRY, registry):
         raise ReferenceFormatError(f'image name "{text}": "{registry}" is no registry host')
     if not _REPOSITORY.match(repository):
         if _REPOSITORY.match(repository.lower()):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from _thread import allocate_lock  # threading itself takes as long to load as five modules of ours
 from collections.abc import Iterator
-from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -59,7 +59,7 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.directory = os.path.abspath(root)
         self._use = -1
-        self._use_lock = Lock()
+        self._use_lock = allocate_lock()
         self._owner: Owner | None = None
         open_layout(self.directory)
         temporary = os.path.join(self.directory, "tmp")

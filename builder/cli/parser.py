@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import UsageError
@@ -17,6 +18,9 @@ from builder.options import default_root
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
+
+# argparse has the titles of its help translated: gettext looks for catalogues, and loads locale, at each start
+setattr(argparse, "_", str)  # noqa: B010
 
 _USUAL_COLUMNS = 80
 _MOST_COLUMNS = 120
@@ -52,7 +56,8 @@ class ArgumentParser(argparse.ArgumentParser):
             prog=prog,
             description=summary,
             epilog=f"example:\n  {example}",
-            formatter_class=_HelpFormatter,
+            # argparse tries each option on a formatter: on the same one; the help has its own
+            formatter_class=cache(_HelpFormatter),
             allow_abbrev=False,
         )
         self.summary = summary
@@ -147,6 +152,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """The help, with a usage line that leaves the options to the list below it."""
         self.usage = self.format_usage_line()
+        self.formatter_class = _HelpFormatter
         return super().format_help()
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:

@@ -86,6 +86,13 @@ def source_date_epoch(values: Mapping[str, str], given: int | None) -> int | Non
     return int(text)
 
 
+def mentions_epoch(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> bool:
+    """Return whether ``SOURCE_DATE_EPOCH`` is given or declared for all stages."""
+    return EPOCH in build_args or any(
+        one.name == EPOCH for argument in dockerfile.global_args for one in argument.declarations
+    )
+
+
 def is_seconds(text: str) -> bool:
     """Return whether ``text`` is a number of seconds since 1970."""
     return text.isascii() and text.isdecimal()

@@ -13,7 +13,6 @@ from builder.dockerfile import instructions, shell
 from builder.dockerfile.instructions import Heredoc
 from builder.errors import DockerfileError
 from builder.graph import MAIN_CONTEXT, Copy, GitSource, HttpSource, InlineFile, MakeDirectory
-from builder.modes import parse_mode
 from unionfs.namedtuple import NamedTuple
 
 _PIVOT = "/./"
@@ -107,6 +106,8 @@ def convert_workdir(state: StageState, instruction: instructions.Workdir) -> Non
 def _expand(state: StageState, instruction: instructions.Copy | instructions.Add) -> _Common:
     chmod = state.expand(instruction.chmod)
     if chmod:
+        from builder.modes import parse_mode
+
         try:
             parse_mode(chmod)
         except ValueError as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from builder.convert.arguments import EPOCH, add_global_arguments, automatic_arguments, is_seconds
+from builder.convert.arguments import EPOCH, add_global_arguments, automatic_arguments, is_seconds, mentions_epoch
 from builder.convert.named import NamedContext, NameTable
 from builder.convert.remote import GitFlags, is_remote, parse_remote
 from builder.convert.stages import SCRATCH
@@ -47,8 +47,7 @@ def plan_epoch(
     Raises:
         DockerfileError: it names nothing, or a stage that is more than one remote ADD.
     """
-    declared = any(one.name == EPOCH for argument in dockerfile.global_args for one in argument.declarations)
-    if not declared and EPOCH not in build_args:
+    if not mentions_epoch(dockerfile, build_args):
         return None
     rules = shell.Rules(escape=dockerfile.directives.escape)
     automatic = automatic_arguments(build_args, host(), platform, "")

@@ -6,7 +6,6 @@ environment and of the history line; proxy arguments that nobody declared are ke
 
 from __future__ import annotations
 
-from builder.convert.mounts import Context, parse_mount
 from builder.convert.state import BUILT, StageState
 from builder.dockerfile import instructions
 from builder.dockerfile.instructions import CommandLine
@@ -88,6 +87,10 @@ def _summary(document: str) -> str:
 
 
 def _mounts(state: StageState, instruction: instructions.Run) -> tuple[Mount, ...]:
+    if not instruction.mounts:
+        return ()
+    from builder.convert.mounts import Context, parse_mount
+
     place = instruction.origin.source
 
     def origin_of(reference: str) -> Origin:

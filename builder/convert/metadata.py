@@ -6,12 +6,9 @@ tools which read histories find what they know; values are snapshots: an ENV see
 
 from __future__ import annotations
 
-from builder.convert.ports import parse_ports
 from builder.convert.quoting import plain_list, quote_list
-from builder.convert.signals import check_signal
 from builder.convert.state import StageState
 from builder.dockerfile import instructions, shell
-from builder.dockerfile.durations import format_duration
 from builder.dockerfile.instructions import CommandLine
 from builder.errors import DockerfileError
 from layers.config import Healthcheck
@@ -59,6 +56,8 @@ def convert_maintainer(state: StageState, instruction: instructions.Maintainer) 
 
 def convert_expose(state: StageState, instruction: instructions.Expose) -> None:
     """EXPOSE: a word may expand to several ports."""
+    from builder.convert.ports import parse_ports
+
     words = [
         word for port in instruction.ports for word in shell.split_words(port, state.environment, state.around.rules)
     ]
@@ -88,6 +87,8 @@ def convert_user(state: StageState, instruction: instructions.User) -> None:
 
 def convert_stop_signal(state: StageState, instruction: instructions.StopSignal) -> None:
     """STOPSIGNAL."""
+    from builder.convert.signals import check_signal
+
     signal = state.expand(instruction.signal)
     try:
         check_signal(signal)
@@ -121,6 +122,8 @@ def convert_shell(state: StageState, instruction: instructions.Shell) -> None:
 
 def convert_healthcheck(state: StageState, instruction: instructions.Healthcheck) -> None:
     """HEALTHCHECK."""
+    from builder.dockerfile.durations import format_duration
+
     command = instruction.command
     if command is None:
         test: tuple[str, ...] = ("NONE",)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeAlias
 
-from builder.convert.mounts import mount_source
 from builder.convert.named import DIRECTORY, IMAGE, LAYOUT, LAYOUT_PREFIX, STAGE, NamedContext, NameTable
 from builder.dockerfile import shell
 from builder.dockerfile.instructions import Copy, Dockerfile, Instruction, Run, Stage
@@ -297,6 +296,8 @@ def source_names(instruction: Instruction) -> list[str]:
             message = f"variables are not expanded in --from={instruction.from_}"
             raise DockerfileError(message, hints=("give the image a name with FROM … AS name and copy from that",))
         return [instruction.from_]
-    if isinstance(instruction, Run):
+    if isinstance(instruction, Run) and instruction.mounts:
+        from builder.convert.mounts import mount_source
+
         return [name for text in instruction.mounts if (name := mount_source(text))]
     return []

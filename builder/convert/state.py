@@ -7,7 +7,6 @@ it); steps are numbered in order of creation, and a step that was asked for befo
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping
 
 from builder.convert import paths
@@ -155,7 +154,7 @@ class StageState:
         self.index += 1
         if not self.total:
             return text
-        width = int(1 + math.log10(self.total))
+        width = len(str(self.total))
         name = f"{self.label} " if self.label else ""
         return f"[{name}{self.index:{width}}/{self.total}] {_ONBUILD if self.triggered else ''}{text}"
 

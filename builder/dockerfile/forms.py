@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 from builder.dockerfile import flags, instructions, words
 from builder.dockerfile.characters import SPACE_SET, SPACES
-from builder.dockerfile.durations import parse_duration
 from builder.dockerfile.instructions import CommandLine, Declaration, From, Heredoc, Instruction, Pair
 from builder.dockerfile.lexer import Statement, parse_heredoc, split_statement
 from builder.dockerfile.suggest import did_you_mean
@@ -312,6 +311,8 @@ def _interval(given: flags.Flags, name: str) -> int:
     text = given.text(name)
     if not text:
         return 0
+    from builder.dockerfile.durations import parse_duration
+
     try:
         interval_ns = parse_duration(text)
     except ValueError as error:

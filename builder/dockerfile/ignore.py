@@ -18,7 +18,7 @@ from builder.dockerfile.characters import SPACES
 from builder.errors import ContextError
 
 _BELOW = r"(?:/.*)?\Z"
-_PLAIN = re.compile(r"[^*?\[\]\\]*\Z")
+_SPECIAL = frozenset("*?[]\\")
 
 
 def parse_ignore_file(text: bytes | str) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def _compile_groups(patterns: list[tuple[bool, str]]) -> list[_Group]:
 
 
 def _ignore_expression(pattern: str) -> str:
-    if pattern.startswith("**") and not pattern.startswith("**/") and _PLAIN.match(pattern, 2):
+    if pattern.startswith("**") and not pattern.startswith("**/") and _SPECIAL.isdisjoint(pattern[2:]):
         # without any other wildcard this form is a suffix of the whole path, within a component as well
         return ".*" + re.escape(pattern[2:])
     return _translate(pattern, pattern, deep=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from builder.dockerfile import globs
 from builder.dockerfile.characters import SPACE_SET
 from builder.errors import ExpansionError
 from unionfs.namedtuple import NamedTuple
@@ -285,6 +284,8 @@ class _Reader:
 
     def _trimmed(self, name: str, operator: str) -> str:
         """``#`` and ``%``, doubled for the longest match."""
+        from builder.dockerfile import globs
+
         pattern = self.read("}", raw_escapes=True, words=None)
         value = self._lookup(name)
         if value is None and self._rules.keep_unset:
@@ -298,6 +299,8 @@ class _Reader:
 
     def _substitution(self, name: str) -> str:
         """``/pattern/replacement``, with the first slash doubled for every match."""
+        from builder.dockerfile import globs
+
         every = self._peek() == "/"
         self._at += every
         pattern = self.read("/", raw_escapes=True, words=None)

@@ -10,7 +10,6 @@ import posixpath
 from collections.abc import Iterable, Mapping
 
 from builder.convert.arguments import add_global_arguments, automatic_arguments
-from builder.convert.ports import split_specification
 from builder.dockerfile import instructions, shell
 from builder.dockerfile.ignore import Matcher
 from builder.dockerfile.instructions import Dockerfile, Instruction, Stage
@@ -217,6 +216,8 @@ def _check_instruction(instruction: Instruction, scope: _Scope, around: _Surroun
 
 
 def _check_port(instruction: instructions.Expose, ports: str) -> Found:
+    from builder.convert.ports import split_specification
+
     for port in ports.split():
         address, published, container = split_specification(port)
         protocol = container.partition("/")[2]
