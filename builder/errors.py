@@ -34,6 +34,8 @@ class BuildError(Exception):
     """A build cannot go on; ``source`` is the place in the Dockerfile, ``hints`` say what may help."""
 
     exit_status = 1
+    findings: tuple[str, ...] = ()
+    """Lines that people are shown before the message."""
 
     def __init__(
         self,
@@ -171,11 +173,11 @@ def printable(text: str) -> str:
 
 
 def render(error: BuildError, sources: Mapping[str, Source]) -> str:
-    """Return what a person is shown: output kept, the excerpt, the message, the hints; no newline at the end.
+    """Return what a person is shown: findings, output kept, the excerpt, the message, the hints; no newline at the end.
 
     ``sources`` holds the texts by name; without the text of its place an error shows ``file:line`` before its message.
     """
-    parts: list[str] = []
+    parts: list[str] = [printable(line) for line in error.findings]
     if isinstance(error, StepFailed) and error.output:
         parts.extend(["------", *(f" > {line}" for line in error.output), "------"])
     place = ""

@@ -43,11 +43,11 @@ _ATTRIBUTES = ("type", "mode", "uid", "gid", "size", "linkname", "major", "minor
 
 
 class NotReproducibleError(BuildError):
-    """Two builds of the same gave different results; ``differences`` has a line for each."""
+    """Two builds of the same gave different results; ``findings`` has a line for each."""
 
-    def __init__(self, message: str, differences: Sequence[str], hints: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, findings: Sequence[str], hints: tuple[str, ...] = ()) -> None:
         super().__init__(message, hints=hints)
-        self.differences = tuple(differences)
+        self.findings = tuple(findings)
 
 
 def build_reproducibly(

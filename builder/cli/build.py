@@ -92,7 +92,6 @@ def command_build(words: Sequence[str]) -> int:
         result = build_or_reuse(options, root=arguments.root, emit=progress, sources=sources, tick=progress.tick)
     except BuildError as error:
         progress.close()
-        sys.stderr.writelines(f"{line}\n" for line in getattr(error, "differences", ()))
         sys.stderr.write(render(error, sources) + "\n")
         if isinstance(error, StepFailed) and error.kept:
             from builder.cli.shell import after_failure
