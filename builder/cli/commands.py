@@ -20,6 +20,7 @@ COMMANDS = {
     "images": ("builder.cli.images", "list the images of the store"),
     "inspect": ("builder.cli.images", "show an image's configuration as JSON"),
     "history": ("builder.cli.images", "show what an image's layers were made by"),
+    "diff": ("builder.cli.difference", "show which files differ between two images or steps"),
     "tag": ("builder.cli.images", "give an image one more name"),
     "rmi": ("builder.cli.images", "remove an image's name, and what nothing else needs"),
     "pull": ("builder.cli.transfer", "fetch an image from a registry"),

@@ -82,7 +82,7 @@ def command_shell(words: Sequence[str]) -> int:
         Session(arguments.root, isolation=arguments.isolation) as session,
         contextlib.ExitStack() as stack,
     ):
-        scene = _find(session, image, step, stack, before=arguments.before)
+        scene = find_scene(session, image, step, stack, before=arguments.before)
         with _root_of(session, scene) as root, overlaid(session, _spec(scene, arguments, root)) as (above, mount_fds):
             # what -v shows is the user's own, and no affair of the step
             spec = surround(above, arguments)
@@ -122,7 +122,7 @@ class Scene(NamedTuple):
         return self.record.stack(self.step.base if self.before or self.failed else self.place)
 
 
-def _find(session: Session, image: str, step: str, stack: contextlib.ExitStack, *, before: bool) -> Scene:
+def find_scene(session: Session, image: str, step: str, stack: contextlib.ExitStack, *, before: bool) -> Scene:
     """The scene of the step; what is held for it is let go with ``stack``. Raises BuildError: there is none."""
     if not image:
         failed = failedsteps.newest(session.root)
