@@ -156,6 +156,8 @@ class Root:
                     sources.update(_write_texts(mount))
         with Stage("attaching", "root"):
             _sys.attach(root_fd, f"{_STAGING}/root")
+            # a copy of a mount that is shared, as / is under systemd, would carry the step's mounts out to the host
+            _sys.mount_propagation(f"{_STAGING}/root".encode(), _sys.MS_REC | _sys.MS_PRIVATE)
         for target, fd in self._staged.items():
             with Stage("mounting at", target):
                 self._attach_inside(fd, target, is_directory=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +117,18 @@ def test_root_is_the_only_tree(run: Run, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of the host")
     ran = run("sh", "-c", f"ls {tmp_path} 2>&1; cat /proc/self/mountinfo | wc -l")
     assert "secret" not in ran.out
+
+
+def test_mounts_of_a_step_stay_in_it(run: Run, rootfs: Path) -> None:
+    """Where its root is of a mount that is shared with the host's, as ``/`` is under systemd."""
+    subprocess.run(["mount", "--bind", rootfs, rootfs], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", rootfs], check=True)
+        assert run("ls", "/proc/self").status == 0
+        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        assert [point for point in points if point.startswith(f"{rootfs}/")] == []
+    finally:
+        subprocess.run(["umount", "--recursive", rootfs], check=True)
 
 
 def test_devices(run: Run) -> None:
