@@ -29,6 +29,7 @@ from unionfs.namedtuple import NamedTuple
 
 _NAMES = ("Dockerfile", "dockerfile", "Containerfile")
 """The first that is there; the last is the name that podman and buildah know."""
+_PREPROCESSED = ".in"
 _LARGEST_DOCKERFILE_BYTES = 16 << 20
 
 
@@ -87,7 +88,8 @@ def _read(contexts: Contexts) -> tuple[str, str | None, bytes]:
         return contexts.text.name, None, contexts.text.content
     if contexts.dockerfile is not None:
         path = contexts.dockerfile
-        return _shown(path, contexts), path, _read_file(path, _shown(path, contexts), contexts.main)
+        content = _read_file(path, _shown(path, contexts), contexts.main)
+        return _shown(path, contexts), path, _preprocess(content, path, contexts)
     for name in _NAMES:
         path = host_path_inside(contexts.main, name) if contexts.origin else os.path.join(contexts.main, name)
         if os.path.lexists(path):
@@ -106,12 +108,25 @@ def _shown(path: str, contexts: Contexts) -> str:
 def _read_file(path: str, shown: str, main: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(_LARGEST_DOCKERFILE_BYTES)
+            content = file.read(_LARGEST_DOCKERFILE_BYTES)
     except OSError as error:
         message = f"Dockerfile {shown!r}: {os.strerror(error.errno or 0).lower()}"
         inside = os.path.join(main, path)
         hints = (f"-f is looked for in the working directory: {inside} is there",) if os.path.isfile(inside) else ()
         raise ContextError(message, hints=hints) from error
+    return content
+
+
+def _preprocess(content: bytes, path: str, contexts: Contexts) -> bytes:
+    """``content`` as it is, or what the preprocessor makes of it where the name at ``path`` asks for that."""
+    if not path.endswith(_PREPROCESSED):
+        return content
+    if contexts.origin:
+        # it could be made to include any file of this machine
+        raise ContextError(f"Dockerfile {path!r} comes from elsewhere, and is not preprocessed")
+    from builder.preprocessor import preprocess
+
+    return preprocess(content, contexts.main, _shown(path, contexts))
 
 
 def needed_bases(plan: Plan, known: Mapping[str, Base], options: BuildOptions) -> tuple[BaseRef, ...]:

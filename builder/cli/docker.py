@@ -40,7 +40,7 @@ REFUSED = {
     "--all-platforms": "--platform A,B says which",
     "--arch": _PLATFORM,
     "--cache-ttl": "pybuild cache prune --older TIME removes what was not used",
-    "--cpp-flag": "the Dockerfile is not preprocessed; cpp FILE | pybuild -f - CONTEXT does it",
+    "--cpp-flag": "files called .in are preprocessed, without options; cpp FILE | pybuild -f - CONTEXT takes some",
     "--created-annotation": "there is no such annotation unless --annotation says one",
     "--creds": _SECRET,
     "--decryption-key": "images are not encrypted",
