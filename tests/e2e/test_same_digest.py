@@ -1,7 +1,7 @@
 """One tree, one layer: on every filesystem, through the union, with any number of threads, with any Python.
 
 ``PYTHONS=/a/bin/python:/b/bin/python`` adds interpreters; those called python3.11, python3.12 … that work are taken as
-they are found. What an interpreter lacks (isal, zstandard) it is not asked for.
+they are found. What an interpreter lacks (zlib-ng, isal, zstandard) it is not asked for.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ MAKE_FILESYSTEM = {
 }
 IMAGE_BYTES = 400 << 20
 SCRIPT = """
-import hashlib, io, json, sys
+import contextlib, hashlib, io, json, sys
 from pathlib import Path
 from layers.pack import write_layer
-from layers.estargz import Writer
-from layers.registry.compress import choose
 
-def digests(chunks):
+def digest(chunks):
     made = hashlib.sha256()
     for chunk in chunks:
         made.update(chunk)
     return made.hexdigest()
 
+def compressors():
+    with contextlib.suppress(ImportError):
+        from layers.estargz import Writer
+        from layers.registry.compress import choose
+
+        for compression in ("gzip", "gzip:zlib", "gzip:isal", "zstd"):
+            with contextlib.suppress(ImportError, ValueError):
+                found = choose(compression)
+                yield found.name, found.compress
+        yield "estargz " + choose("gzip").name, lambda tar, threads: Writer(tar, 6, threads).chunks()
+
 tar = io.BytesIO()
 found = {"tar": {str(write_layer(Path(sys.argv[1]), tar).diff_id)}}
-for threads in (1, 2, 8):
-    for compression in ("gzip:zlib", "gzip:isal", "zstd"):
-        try:
-            compressor = choose(compression)
-        except (ValueError, ImportError):
-            continue
-        tar.seek(0)
-        found.setdefault(compressor.name, set()).add(digests(compressor.compress(tar, threads)))
-        if compression == "gzip:zlib":
-            tar.seek(0)
-            name = compressor.name.replace("gzip", "estargz")
-            found.setdefault(name, set()).add(digests(Writer(tar, 6, threads).chunks()))
+for name, compress in compressors():
+    with contextlib.suppress(ImportError):
+        found[name] = {digest(compress(io.BytesIO(tar.getvalue()), threads)) for threads in (1, 2, 8)}
 print(json.dumps({name: sorted(one) for name, one in found.items()}))
 """
 
