@@ -30,6 +30,7 @@ COMMANDS = {
     "save": ("builder.cli.transfer", "write images to an archive"),
     "login": ("builder.cli.transfer", "store credentials for a registry"),
     "logout": ("builder.cli.transfer", "remove credentials for a registry"),
+    "completion": ("builder.cli.completion", "write what a shell needs to complete words"),
     "cache ls": ("builder.cli.cache", "list the results of steps"),
     "cache du": ("builder.cli.cache", "show what images and cache take on disk"),
     "cache prune": ("builder.cli.cache", "remove results that were not used"),
