@@ -66,7 +66,7 @@ def main() -> int:
     options = arguments(rounds=5)
     if shutil.which("buildah") is None or shutil.which("docker-registry") is None:
         sys.exit("buildah and docker-registry are needed")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
         directory = Path(name)
         with DockerRegistry(directory / "registry") as registry:
             work = Work(directory, registry)

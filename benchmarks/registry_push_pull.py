@@ -156,7 +156,7 @@ def main() -> int:
     options = arguments(rounds=3)
     if shutil.which("skopeo") is None or shutil.which("docker-registry") is None:
         sys.exit("skopeo and docker-registry are needed")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
         work = Work(Path(name))
         with work.registry:
             work.make()
