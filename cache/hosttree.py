@@ -23,36 +23,20 @@ Visit = Callable[[bytes, bool], tuple[bool, bool]]
 class HostEntry:
     """A file of the host as it was when the walk saw it (``cache.contenthash.TreeEntry``)."""
 
-    __slots__ = ("host_path", "owner", "path", "stat")
+    # what is asked of each entry, several times, is no property: a call for each question is a tenth of a walk
+    __slots__ = ("gid", "host_path", "mode", "path", "size", "stat", "uid")
 
     def __init__(self, path: bytes, host_path: bytes, found: os.stat_result, owner: tuple[int, int] | None) -> None:
         self.path = path
         self.host_path = host_path
         self.stat = found
-        self.owner = owner
+        self.mode = found.st_mode
+        self.size = found.st_size
+        # the file's own, or what replaces it
+        self.uid, self.gid = owner or (found.st_uid, found.st_gid)
 
     def __repr__(self) -> str:
         return f"HostEntry({self.path!r}, {self.host_path!r})"
-
-    @property
-    def mode(self) -> int:
-        """As ``st_mode``."""
-        return self.stat.st_mode
-
-    @property
-    def uid(self) -> int:
-        """Owner, or the one that replaces it."""
-        return self.stat.st_uid if self.owner is None else self.owner[0]
-
-    @property
-    def gid(self) -> int:
-        """Group, or the one that replaces it."""
-        return self.stat.st_gid if self.owner is None else self.owner[1]
-
-    @property
-    def size(self) -> int:
-        """Bytes of a regular file."""
-        return self.stat.st_size
 
     @property
     def rdev(self) -> int:
@@ -62,7 +46,7 @@ class HostEntry:
     @property
     def nlink(self) -> int:
         """Number of names; one for directories, whose links mean something else."""
-        return 1 if stat.S_ISDIR(self.stat.st_mode) else self.stat.st_nlink
+        return 1 if stat.S_ISDIR(self.mode) else self.stat.st_nlink
 
     @property
     def file_id(self) -> tuple[int, int]:
