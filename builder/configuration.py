@@ -5,21 +5,27 @@
     [registries]      # docs/registries.md
     insecure = ["registry.lan:5000"]
 
-Read only where a registry takes part; a file that is not there is an empty one.
+    [build]           # options of a command, as if they stood first on its command line
+    progress = "plain"
+    build-arg = ["PROXY=1"]
+    no-cache-filter = "tests"
+
+A file that is not there is an empty one.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from builder.cli.commands import COMMANDS
 from builder.errors import UsageError, describe_os_error
 
 if TYPE_CHECKING:
     from layers.registry.settings import RegistrySettings
 
-_KNOWN = frozenset({"registries"})
+_REGISTRIES = "registries"
 
 
 def configuration_path(environment: Mapping[str, str]) -> str:
@@ -35,24 +41,57 @@ def read_registry_settings(environment: Mapping[str, str]) -> RegistrySettings:
         UsageError: the file can't be read, is no TOML, or says what makes no sense; the message names the file.
     """
     import pathlib
-    import tomllib
 
     from layers.errors import FormatError
     from layers.registry.configured import settings_from
 
     path = configuration_path(environment)
     try:
-        with open(path, "rb") as file:
-            tables = tomllib.load(file)
-        unknown = sorted(tables.keys() - _KNOWN)
-        if unknown:
-            raise FormatError(f"unknown table {unknown[0]!r}, expected {', '.join(sorted(_KNOWN))}")
-        settings = settings_from(tables.get("registries", {}))
-    except FileNotFoundError:
-        settings = settings_from({})
-    except OSError as error:
-        raise UsageError(f"configuration {describe_os_error(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, FormatError) as error:
+        settings = settings_from(_read_tables(path).get(_REGISTRIES, {}))
+    except FormatError as error:
         raise UsageError(f"configuration {path!r}: {error}") from error
     own = os.path.join(os.path.dirname(os.path.dirname(path)), "containers", "certs.d")
     return settings._replace(certificates=(pathlib.Path(own), *settings.certificates))
+
+
+def read_defaults(environment: Mapping[str, str], command: str) -> list[str]:
+    """The options that the file gives ``command`` (``build``, ``cache prune``), as words of a command line.
+
+    Raises:
+        UsageError: the file can't be read, is no TOML, or has a value that no option takes.
+    """
+    path = configuration_path(environment)
+    table: dict[str, Any] = _read_tables(path)
+    for word in command.split(" "):
+        found: Any = table.get(word, {})
+        if not isinstance(found, dict):
+            raise UsageError(f"configuration {path!r}: {word} is no table")
+        table = cast("dict[str, Any]", found)
+    words: list[str] = []
+    for name, value in table.items():
+        values = cast("list[object]", value) if isinstance(value, list) else [cast("object", value)]
+        for one in values:
+            if not isinstance(one, str | int):
+                raise UsageError(f"configuration {path!r}: {command}: {name} is no text, number, true or false")
+            words.append(f"--{name}={str(one).lower() if isinstance(one, bool) else one}")
+    return words
+
+
+def _read_tables(path: str) -> dict[str, Any]:
+    """What the file says, nothing where it is not there; every table is known."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"configuration {describe_os_error(error)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"configuration {path!r}: {error}") from error
+    known = {_REGISTRIES, *(name.partition(" ")[0] for name in COMMANDS)}
+    unknown = sorted(tables.keys() - known)
+    if unknown:
+        raise UsageError(f"configuration {path!r}: unknown table {unknown[0]!r}, expected {_REGISTRIES} or a command")
+    return tables

@@ -121,10 +121,28 @@ def _dispatch(words: list[str]) -> int:
     module = import_module(commands.COMMANDS[name][0])
     command: Callable[[Sequence[str]], int] = getattr(module, f"command_{commands.function_name(name)}")
     try:
-        return command(rest)
+        return _call(command, name, rest)
     except SystemExit as stop:
         # argparse, after the help of the command
         return stop.code if isinstance(stop.code, int) else 1
+
+
+def _call(command: Callable[[Sequence[str]], int], name: str, words: list[str]) -> int:
+    """Status of the command, whose words come after those that the configuration gives it."""
+    directory = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.environ.get("HOME") or "/root", ".config")
+    if not os.path.exists(os.path.join(directory, "pybuild", "config.toml")):
+        return command(words)
+    from builder.configuration import configuration_path, read_defaults
+    from builder.errors import UsageError
+
+    defaults = read_defaults(os.environ, name)
+    try:
+        return command([*defaults, *words])
+    except UsageError as error:
+        if defaults:
+            # what is wrong may stand there
+            error.hints = (*error.hints, f"{configuration_path(os.environ)} begins it with {' '.join(defaults)}")
+        raise
 
 
 def _report(error: Exception) -> int:

@@ -34,7 +34,8 @@ have docker's names and meanings where docker has them. Data is on stdout; progr
 | variable | meaning |
 |---|---|
 | `XDG_DATA_HOME` | images and cache live in `pybuild` below it, else below `~/.local/share`; `--root` wins |
-| `XDG_CONFIG_HOME` | `pybuild/config.toml` below it says how registries are spoken to ([registries](registries.md)) |
+| `XDG_CONFIG_HOME` | `pybuild/config.toml` below it says how registries are spoken to ([registries](registries.md)), \
+and has options that commands begin with: `[build]` with `progress = "plain"`, `build-arg = ["A=1"]` |
 | `SOURCE_DATE_EPOCH` | seconds since 1970: no time in the image is later, and equal builds give equal images |
 | | or `context`, the name of a context, or of a stage that is one remote ADD: the time of what is fetched there |
 | `SSH_AUTH_SOCK` | the agent that `--ssh` offers to steps |
