@@ -174,13 +174,16 @@ def _signed(sign: str, names: Iterable[str]) -> list[str]:
 def _start_servers(preparations: Sequence[Preparation], session: Session) -> None:
     """Where a RUN step is to be done, its servers get ready while the event loop is still being imported."""
     options = preparations[0].options
-    for step, known in [(step, one.known) for one in preparations for step in one.graph.steps]:
-        if isinstance(step.operation, Run) and step.id not in known:
-            from builder.steps.demands import sandbox_network
+    networks = [
+        step.operation.network
+        for one in preparations
+        for step in one.graph.steps
+        if isinstance(step.operation, Run) and step.id not in one.known
+    ]
+    if networks:
+        from builder.steps.demands import sandbox_network
 
-            network = sandbox_network(step.operation.network, options.network)
-            session.servers.start(network, options.limits)
-            return
+        session.servers.start(sandbox_network(networks[0], options.network), options.limits, len(networks))
 
 
 def _open_named(contexts: Contexts) -> dict[str, BuildContext]:

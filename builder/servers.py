@@ -60,11 +60,13 @@ class Servers:
         self._union: UnionServer | RootCopies | None = None
         self._sandbox: SandboxServer | None = None
 
-    def start(self, network: Network, limits: Limits) -> None:
-        """Both are starting, the sandbox for a first step with ``network`` and ``limits``; returns at once."""
+    def start(self, network: Network, limits: Limits, steps: int) -> None:
+        """Both are starting, the sandbox for ``steps``, the first with ``network`` and ``limits``; returns at once."""
         with self._lock:
             if self._sandbox is None:
-                self._sandbox = SandboxServer.start(network=network, limits=limits, isolation=self._isolation)
+                self._sandbox = SandboxServer.start(
+                    network=network, limits=limits, isolation=self._isolation, steps=steps
+                )
             self._start_union()
 
     def mount(self, branches: Sequence[Branch], options: UnionOptions, *, passthrough: str) -> Mounted:

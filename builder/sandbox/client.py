@@ -133,10 +133,18 @@ class SandboxServer:
         self.pid = process.pid
 
     @classmethod
-    def start(cls, *, network: Network = "none", limits: Limits | None = None, isolation: str = AUTO) -> SandboxServer:
+    def start(
+        cls,
+        *,
+        network: Network = "none",
+        limits: Limits | None = None,
+        isolation: str = AUTO,
+        steps: int | None = None,
+    ) -> SandboxServer:
         """A server is starting; returns at once, the first `run` waits for it.
 
-        ``network`` and ``limits`` are those of the first step, which is made ready meanwhile; they are no promise.
+        ``network`` and ``limits`` are those of the first step, which is made ready meanwhile, and ``steps`` is how many
+        there are at most; they are no promise.
         ``isolation`` is a level (`builder.sandbox.isolation`), or the strongest that works.
 
         Raises:
@@ -146,7 +154,8 @@ class SandboxServer:
         try:
             with theirs:
                 controllers = sorted(needed_controllers(limits or Limits()))
-                wire.send(ours, {"op": protocol.PREPARE, "network": network, "controllers": controllers})
+                first = {"network": network, "controllers": controllers, "steps": steps}
+                wire.send(ours, {"op": protocol.PREPARE, **first})
                 process = _spawn(theirs, isolation)
         except OSError as error:
             ours.close()

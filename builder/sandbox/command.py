@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from builder.limits import ULIMITS
-from builder.sandbox import _sys, caps
+from builder.sandbox import _sys, caps, rehearsal
 from builder.sandbox.furnish import Stage, StageError
 from builder.sandbox.idmap import can_set_groups
 from builder.sandbox.protocol import FAILED
@@ -56,6 +56,7 @@ def run(confinement: Confinement, orders: socket.socket, report: socket.socket) 
     status, error = SETUP_FAILED, ""
     try:
         _confine(confinement)
+        rehearsal.rehearse_command()
         received = wire.receive(orders)
         if received is None:
             os._exit(SETUP_FAILED)

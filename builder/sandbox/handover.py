@@ -91,6 +91,7 @@ def _run(handover: Handover, preparation: init.Preparation, report: socket.socke
     os.umask(0)
     signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
     init.join_network(preparation)
+    wire.send(report, {"event": protocol.READY})
     received = wire.receive(report)
     if received is None:
         return
@@ -118,7 +119,7 @@ def _run(handover: Handover, preparation: init.Preparation, report: socket.socke
     init.end_all_others()
     points.remove_points()
     bundle.let_go()
-    wire.send(report, protocol.exited_message(ended))
+    init.tell_end(report, ended)
 
 
 def _config(

@@ -12,17 +12,18 @@ capabilities than any step.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from builder.network.hub import Station, attach
-from builder.sandbox import _sys, command, descendants, network, protocol
+from builder.sandbox import _sys, command, descendants, network, protocol, rehearsal
 from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.furnish import Root, Stage, StageError
 from builder.sandbox.mounts import BaseMount, plan_own
@@ -91,6 +92,8 @@ def live(work: Callable[[], None], report: socket.socket, *, own_processes: bool
 def _run(preparation: Preparation, report: socket.socket) -> None:
     root = Root(pivots=preparation.pivots)
     to_command = _prepare(preparation, report, root)
+    rehearsal.rehearse_order()
+    wire.send(report, {"event": protocol.READY})
     received = wire.receive(report)
     if received is None:
         return
@@ -109,7 +112,14 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
+    tell_end(report, ended, notes)
+
+
+def tell_end(report: socket.socket, ended: int, notes: Sequence[str] = ()) -> None:
+    """The server has told what came of the step, or is gone; only then this process may end, which takes 1 to 3 ms."""
     wire.send(report, protocol.exited_message(ended, notes))
+    with contextlib.suppress(OSError):
+        report.recv(1)
 
 
 def join_network(preparation: Preparation) -> None:

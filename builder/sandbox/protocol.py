@@ -5,7 +5,7 @@
     pybuild                      server                       init (pid 1 of a step)        command
       │                            │ clone ─────────────────────▶│ joins its groups           │  ready before
       │                            │                             │ fork ─────────────────────▶│  a step is known
-      │ control socket             │                             │ /proc, /dev, /sys staged   │
+      │ control socket             │◀─ ready {} ─────────────────┤ /proc, /dev, /sys staged   │
       │ run {spec, fds} ──────────▶│ limits                      │                            │
       │   + step socket, root,     │ order {spec, files, fds} ──▶│ root, pivot_root, binds    │
       │     stdio, mounts          │                             │ order {spec} + stdio ─────▶│ session, limits,
@@ -18,7 +18,8 @@
       │                            │                             │ reaps until the command ends, kills and reaps
       │                            │                             │ all others, lets the root go
       │◀────────────── result {} ──┤◀─ exited {status} ──────────┤
-      │   counted by the groups    │ removes the groups          ┘ takes the namespaces down
+      │   counted by the groups    │ ── (end of file) ──────────▶┘ takes the namespaces down
+      │                            │ removes the groups
       │ (closes the step socket: everything of the step is killed)
       │ spawn {argv, fds} ────────▶│ a program in the server's user and mount namespace, for a builder that is not root
       │ (closes the control socket: everything of every step is killed, the server ends)

@@ -40,6 +40,8 @@ class Child:
         self._wait_status: int | None = None
         self._notes: tuple[str, ...] = ()
         self.station: Station | None = None
+        self.is_ready = False
+        """Whether it is in its groups, and waits for its order or works on it."""
         self._warnings: tuple[str, ...] = ()
         is_machine_root = not machine.isolation.user_namespace
         self._device_control = is_machine_root and (kind.insecure or machine.groups.controls_devices)
@@ -132,12 +134,24 @@ class Child:
         if received is None:
             return False
         message = received.message
-        if message["event"] == protocol.FAILED:
+        if message["event"] == protocol.READY:
+            self.is_ready = True
+        elif message["event"] == protocol.FAILED:
             self._failure = str(message["error"]), int(message["status"])
         elif message["event"] == protocol.EXITED:
             self._wait_status = int(message["wait_status"])
             self._notes = tuple(map(str, message["notes"]))
         return True
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether the command has ended, and all else of the step but the first process."""
+        return self._wait_status is not None
+
+    def dismiss(self) -> None:
+        """The first process may end: who waits for the step knows its result."""
+        with contextlib.suppress(OSError):
+            self.report.shutdown(socket.SHUT_WR)
 
     def signal(self, number: int) -> None:
         """The command gets the signal, if it runs."""

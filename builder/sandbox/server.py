@@ -4,8 +4,10 @@ Started before pybuild has threads, run as ``python -m builder.sandbox.server FD
 ``builder.sandbox.protocol``. It has a session of its own, so that a terminal's Ctrl-C reaches pybuild alone, and a
 mount namespace of its own, so that what steps mount propagates nowhere.
 
-Invariants: the loop never waits for one peer; one child of the kind last asked for stands ready when nothing else is to
-be done; when the control socket ends, every step is killed and cleaned up before the server ends.
+Invariants: the loop never waits for one peer; children of the kind last asked for stand ready when nothing else is to
+be done (`spares`); groups are made and removed while no child is joining its own, which holds the kernel's lock for
+the time of an RCU grace period (4 to 15 ms); when the control socket ends, every step is killed and cleaned up before
+the server ends.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ from builder.sandbox.isolation import (
     wants_user_namespace,
 )
 from builder.sandbox.machine import Kind, Machine
+from builder.sandbox.rehearsal import rehearse_request
 from builder.sandbox.runtime import Child
 from builder.sandbox.slice import Slice
+from builder.sandbox.spares import Spares
 from builder.sandbox.spec import SandboxResult, SpecError, parse_network
 from unionfs import wire
 from unionfs.privileges import is_in_container, is_machine_root, mapped_ids, may_mount
@@ -60,8 +64,7 @@ class Server:
         self._children: dict[Child, socket.socket | None] = {}
         self._spawned: set[int] = set()
         self._lingering: list[Child] = []
-        self._spare: Child | None = None
-        self._wanted = machine.usual_kind("none", frozenset())
+        self._spares = Spares(machine.usual_kind("none", frozenset()))
         self._ended = False
         self._watch(control.fileno(), self._on_control)
 
@@ -73,16 +76,25 @@ class Server:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler()
-            if not ready and self._spare is None and not self._ended:
+            if not ready and self._lacks_spare():
                 self._prepare()
-            self._lingering = [child for child in self._lingering if not child.close_group()]
+            if not self._is_joining():
+                self._lingering = [child for child in self._lingering if not child.close_group()]
         self._machine.close()
 
     def _patience_ms(self) -> int | None:
-        if self._spare is None and not self._ended:
+        if self._lacks_spare():
             # a step that only takes its namespaces down is held up by nothing
             return _PREPARE_AFTER_MS if any(self._children.values()) else 0
-        return _RETRY_MS if self._lingering else None
+        return _RETRY_MS if self._lingering and not self._is_joining() else None
+
+    def _lacks_spare(self) -> bool:
+        """Whether another child is to be made ready, once there is time."""
+        return not self._ended and self._spares.are_too_few() and not self._is_joining()
+
+    def _is_joining(self) -> bool:
+        """Whether a child is still on its way into its groups; it tells when it is ready."""
+        return not all(child.is_ready for child in self._children)
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         self._handlers[fd] = handler
@@ -100,8 +112,8 @@ class Server:
         try:
             if received.message.get("op") == protocol.PREPARE:
                 network, controllers = received.message.get("network"), received.message.get("controllers", ())
-                self._wanted = self._machine.usual_kind(parse_network(network), frozenset(map(str, controllers)))
-                self._drop_spare(self._wanted)
+                self._spares.expect(received.message.get("steps"))
+                self._spares.want(self._machine.usual_kind(parse_network(network), frozenset(map(str, controllers))))
             elif received.message.get("op") == protocol.RUN and received.fds:
                 self._run(received)
             elif received.message.get("op") == protocol.SPAWN:
@@ -119,15 +131,10 @@ class Server:
 
     def _prepare(self) -> None:
         try:
-            self._spare = self._make_child(self._wanted)
+            self._spares.add(self._make_child(self._spares.kind))
         except (OSError, CgroupError):
             # nobody waits for it; the step that needs one tries again, and is told
-            self._wanted = self._machine.usual_kind("none", frozenset())
-
-    def _drop_spare(self, kind: Kind) -> None:
-        if self._spare is not None and self._spare.kind != kind:
-            self._spare.kill()
-            self._spare = None
+            self._spares.want(self._machine.usual_kind("none", frozenset()))
 
     def _make_child(self, kind: Kind) -> Child:
         child = Child(self._machine, kind)
@@ -141,9 +148,8 @@ class Server:
         child: Child | None = None
         try:
             spec, fds = protocol.parse_run(received.message, received.fds)
-            kind = self._wanted = self._machine.kind_of(spec)
-            self._drop_spare(kind)
-            child, self._spare = self._spare or self._make_child(kind), None
+            kind = self._machine.kind_of(spec)
+            child = self._spares.take(kind) or self._make_child(kind)
             child.order(spec, fds)
         except (SpecError, CgroupError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
@@ -178,12 +184,17 @@ class Server:
             more = child.read_report()
         except (OSError, wire.WireError):
             more = False
+        if child.is_ready and self._children[child] is None and not child.has_exited:
+            # it shares memory with this process since it was forked
+            rehearse_request(self._machine.kind_of)
         if not more:
             self._unwatch(child.report.fileno())
         client = self._children.get(child)
         result = None if client is None else child.early_result()
         if client is not None and result is not None:
             self._conclude(child, client, result)
+        if child.has_exited:
+            child.dismiss()
 
     def _on_client(self, child: Child, client: socket.socket) -> None:
         received = _receive(client)
@@ -206,15 +217,12 @@ class Server:
         self._unwatch(child.pidfd)
         self._unwatch(child.report.fileno())
         client = self._children[child]
-        if child is self._spare:
-            # it failed before it was needed: the next step makes its own, and its failure is told
-            self._spare = None
+        self._spares.remove(child)
         result = child.finish()
         if not child.kind.own_processes:
             # what its first process could not end, having been killed itself
             descendants.end_strays({*self._spawned, *(other.pid for other in self._children if other is not child)})
-        if not child.close_group():
-            self._lingering.append(child)
+        self._lingering.append(child)
         if client is not None:
             self._conclude(child, client, result)
         del self._children[child]
