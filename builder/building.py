@@ -43,6 +43,7 @@ from builder.schedule import Finished, required_steps, run_graph
 from builder.session import Session
 from builder.steps import pull
 from builder.steps.pull import call_blocking
+from builder.steps.roots import KnownUsers
 from builder.steps.run import Environment, make_scaffold
 from builder.stopping import until_signal
 from layers.image import Image
@@ -251,6 +252,7 @@ def _environment(job: Job) -> Environment:
         dns=options.dns,
         notice=job.journal.notice,
         noticed=set(),
+        users=KnownUsers(),
         allowed=options.allowed,
         cap_add=options.cap_add,
         cap_drop=options.cap_drop,

@@ -7,6 +7,7 @@ step wrote is removed. Steps that stand on a layer need not wait for the disk: t
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -36,6 +37,7 @@ from builder.steps import copy, directory, packing, pull, run
 from builder.steps.fetch import RemoteSources
 from builder.steps.keys import StepKeys
 from builder.steps.mounts import MountSources
+from builder.steps.roots import Root
 from cache.records import CacheRecord
 from layers.digest import ChainId, Digest
 from layers.errors import LayersError
@@ -161,13 +163,11 @@ class Executor:
             return await self._obtain_base(step, operation, journal)
         if isinstance(operation, Copy) and operation.is_remote:
             self._lookup.tell_remote(step, await self._remote.resolve(step, operation, journal))
-        keys, found = await trio.to_thread.run_sync(self._look, step, results)
-        if found is None:
-            found = await self._find_elsewhere(step, results, keys)
-        if found is not None:
-            return _Obtained(found, cached=True)
         with ExitStack() as held:
-            found = await trio.to_thread.run_sync(self._lock, step, results, keys, held)
+            keys, found = await trio.to_thread.run_sync(self._look, step, results, None if self._elsewhere else held)
+            if found is None and self._elsewhere:
+                found = await self._find_elsewhere(step, results, keys)
+                found = found or await trio.to_thread.run_sync(self._lock, step, results, keys, held)
             if found is not None:
                 return _Obtained(found, cached=True)
             if self._options.explain:
@@ -206,10 +206,18 @@ class Executor:
             self._pin(found)
         return found
 
-    def _look(self, step: Step, results: Mapping[StepId, StepResult]) -> tuple[StepKeys, StepResult | None]:
-        """The keys of the step, and the result that is here; blocks its thread."""
+    def _look(
+        self, step: Step, results: Mapping[StepId, StepResult], held: ExitStack | None
+    ) -> tuple[StepKeys, StepResult | None]:
+        """The keys of the step, and the result that is here; where there is none, ``held`` has locked it (`_lock`).
+
+        Blocks its thread.
+        """
         keys = self._lookup.keys(step, results)
-        return keys, self._find(step, results, keys)
+        found = self._find(step, results, keys)
+        if found is None and held is not None:
+            found = self._lock(step, results, keys, held)
+        return keys, found
 
     def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
         """The result that is here and stays while the build runs."""
@@ -306,9 +314,9 @@ class Executor:
         snapshotter = self._session.snapshotter
         active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, _chain(parent))
         try:
-            usage = await self._perform(step, run.Root(active.path, lower), results, journal)
-            await trio.to_thread.run_sync(self._check_context, step, results, keys)
-            return await trio.to_thread.run_sync(self._pack, active), usage
+            usage = await self._perform(step, Root(active.path, lower), results, journal)
+            verify = functools.partial(self._check_context, step, results, keys)
+            return await trio.to_thread.run_sync(self._pack, active, verify), usage
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(snapshotter.remove, active)
@@ -324,7 +332,7 @@ class Executor:
                 settled = self._session.unsettled.get(layer.chain_id)
                 if settled is not None:
                     await settled.wait()
-        await trio.to_thread.run_sync(self._session.ensure_unpacked, parent.layers)
+            await trio.to_thread.run_sync(self._session.ensure_unpacked, parent.layers)
         chain = _chain(parent)
         return () if chain is None else self._session.snapshotter.view(chain)
 
@@ -344,7 +352,7 @@ class Executor:
         )
 
     async def _perform(
-        self, step: Step, root: run.Root, results: Mapping[StepId, StepResult], journal: StepJournal
+        self, step: Step, root: Root, results: Mapping[StepId, StepResult], journal: StepJournal
     ) -> Usage | None:
         operation = step.operation
         if isinstance(operation, Run):
@@ -361,7 +369,7 @@ class Executor:
         return None
 
     def _keep(
-        self, step: Step, operation: Run, root: run.Root, results: Mapping[StepId, StepResult], spec: SandboxSpec
+        self, step: Step, operation: Run, root: Root, results: Mapping[StepId, StepResult], spec: SandboxSpec
     ) -> None:
         """The step that failed can be walked into, if it is the first; called in a thread."""
         with self._keeping:
@@ -402,7 +410,7 @@ class Executor:
         self,
         step: Step,
         operation: Copy,
-        root: run.Root,
+        root: Root,
         results: Mapping[StepId, StepResult],
         cancel: Cancellation,
     ) -> None:
@@ -417,8 +425,9 @@ class Executor:
         if self._lookup.fresh_keys(step, results).definition != keys.definition:
             raise ContextError("the build context changed while it was copied")
 
-    def _pack(self, active: Active) -> PackedLayer:
-        return pack_layer(self._session.store, active, active.parent, self._lookup.epoch)
+    def _pack(self, active: Active, verify: Callable[[], None]) -> PackedLayer:
+        verify()
+        return pack_layer(self._session.snapshotter, active, active.parent, self._lookup.epoch)
 
     def _record(
         self, step: Step, keys: StepKeys, layer: CommittedLayer, parent: StepResult, started_ns: int

@@ -17,7 +17,8 @@ from builder.sandbox.client import Running
 from builder.sandbox.spec import Bind, SandboxSpec
 from builder.servers import Servers
 from builder.session import Session
-from builder.steps.run import Root, make_scaffold, mount_root
+from builder.steps.roots import Root
+from builder.steps.run import make_scaffold, mount_root
 from layers.digest import ChainId
 from unionfs.branch import Branch
 from unionfs.client import is_whole

@@ -60,7 +60,9 @@ class PackedLayer(NamedTuple):
                 writer.commit(self.layer.diff_id)
 
 
-def pack_layer(store: Store, active: Active, parent: ChainId | None = None, epoch: int | None = None) -> PackedLayer:
+def pack_layer(
+    snapshots: Snapshotter, active: Active, parent: ChainId | None = None, epoch: int | None = None
+) -> PackedLayer:
     """The branch is the layer on ``parent``, packed without compression and hashed in one pass.
 
     ``epoch``: times after this (seconds) become it.
@@ -69,7 +71,7 @@ def pack_layer(store: Store, active: Active, parent: ChainId | None = None, epoc
         PackError: the branch cannot be read, or changed meanwhile.
         StoreError: the disk is full and the like.
     """
-    snapshots = Snapshotter(store)
+    store = snapshots.store
     writer = store.blobs.writer(hashing=False)
     try:
         packed = write_layer(active.path, writer, epoch=epoch, root_before=snapshots.root_attributes(parent))
@@ -111,6 +113,6 @@ def commit_layer(
     store: Store, active: Active, parent: ChainId | None = None, epoch: int | None = None
 ) -> CommittedLayer:
     """As `pack_layer`, and the archive is in the store, durable."""
-    packed = pack_layer(store, active, parent, epoch)
+    packed = pack_layer(Snapshotter(store), active, parent, epoch)
     packed.settle()
     return packed.layer

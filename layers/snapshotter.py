@@ -62,10 +62,10 @@ class Layer(NamedTuple):
 
 
 class Snapshotter:
-    """The unpacked layers of one store."""
+    """The unpacked layers of ``store``."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self._root = f"{store.directory}/layers"
         self._boot = ""
         self._sound: set[ChainId] = set()
@@ -123,6 +123,7 @@ class Snapshotter:
         except OSError as error:
             raise store_error(target, error) from error
         self._sound.add(new)
+        self._records[new] = record
         return Layer(new, diff_id, self.path(new), chain, blob or diff_id)
 
     def remove(self, active: Active) -> None:
@@ -270,7 +271,7 @@ class Snapshotter:
         if record.boot == self._boot_id():
             return True
         if record.origin == PACKED and not self.differs(chain):
-            temporary = os.path.join(self._store.directory, "tmp", temporary_name(self._store.claim()))
+            temporary = os.path.join(self.store.directory, "tmp", temporary_name(self.store.claim()))
             replace_file(
                 f"{self._root}/{chain.hex}/layer.json", record._replace(boot=self._boot_id()).to_bytes(), temporary
             )
@@ -295,7 +296,7 @@ class Snapshotter:
         """A free name for a layer being made, or on its way out."""
         from pathlib import Path
 
-        return Path(self._root, _ACTIVE, temporary_name(self._store.claim()))
+        return Path(self._root, _ACTIVE, temporary_name(self.store.claim()))
 
     def _boot_id(self) -> str:
         if not self._boot:

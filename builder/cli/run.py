@@ -31,7 +31,7 @@ from builder.rootless import become_root
 from builder.running import Started, fresh_root, started
 from builder.sandbox.spec import HOSTNAME, SandboxResult, SandboxSpec
 from builder.session import Session
-from builder.steps.run import Root
+from builder.steps.roots import Root
 from layers.config import ImageConfig
 from layers.ensure import ensure_unpacked
 from layers.store import StoredImage

@@ -37,7 +37,7 @@ from builder.running import fresh_root, overlaid
 from builder.sandbox.spec import HOSTNAME, SandboxSpec
 from builder.session import Session
 from builder.steps.demands import sandbox_network
-from builder.steps.run import Root
+from builder.steps.roots import Root
 from layers.digest import ChainId, Digest
 from layers.errors import LayersError
 from unionfs.namedtuple import NamedTuple

@@ -21,7 +21,7 @@ from builder.limits import Limits
 from builder.runtimes import find_runtime
 from builder.sandbox.spec import HOSTNAME, SandboxSpec, User
 from builder.steps.demands import sandbox_network
-from builder.steps.run import Root, resolve_user
+from builder.steps.roots import Root, resolve_user
 from unionfs.namedtuple import NamedTuple
 
 

@@ -26,7 +26,6 @@ from typing import NoReturn
 from builder.limits import ULIMITS
 from builder.sandbox import _sys, caps, rehearsal
 from builder.sandbox.furnish import Stage, StageError
-from builder.sandbox.idmap import can_set_groups
 from builder.sandbox.protocol import FAILED
 from builder.sandbox.spec import SandboxSpec, User, spec_from_json
 from unionfs import wire
@@ -44,11 +43,15 @@ _REPORT_FD = 3
 
 
 class Confinement(NamedTuple):
-    """What a command may be at most; ``last_capability`` is the kernel's highest."""
+    """What a command may be at most; ``last_capability`` is the kernel's highest.
+
+    ``sets_groups``: supplementary groups can be set here.
+    """
 
     capabilities: int
     last_capability: int
     seccomp: _sys.SeccompFilter | None
+    sets_groups: bool
 
 
 def run(confinement: Confinement, orders: socket.socket, report: socket.socket) -> NoReturn:
@@ -65,7 +68,7 @@ def run(confinement: Confinement, orders: socket.socket, report: socket.socket) 
             report = _take_descriptors(spec, received.fds, report)
         _enter_directory(spec.cwd, spec.user)
         _set_limits(spec)
-        _take_identity(spec.user, confinement.capabilities)
+        _take_identity(spec.user, confinement)
         status, reason = _execute(spec)
         error = f'error executing "{spec.argv[0]}": {reason}'
     except StageError as failure:
@@ -80,7 +83,6 @@ def run(confinement: Confinement, orders: socket.socket, report: socket.socket) 
 
 def _take_descriptors(spec: SandboxSpec, stdio: Sequence[int], report: socket.socket) -> socket.socket:
     """0, 1 and 2 are the step's, the returned report is the only other descriptor, and it ends with exec."""
-    os.setsid()
     if spec.tty:
         fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
     if spec.user.uid != 0:
@@ -145,6 +147,7 @@ def _set_limits(spec: SandboxSpec) -> None:
 def _confine(confinement: Confinement) -> None:
     """Nothing this process executes can get more than ``confinement``; it keeps its own capabilities for now."""
     os.umask(_UMASK)
+    os.setsid()
     with Stage("making", "session keyring"):
         _new_keyring()
     if confinement.seccomp is not None:
@@ -155,17 +158,17 @@ def _confine(confinement: Confinement) -> None:
     _reset_signals()
 
 
-def _take_identity(user: User, capabilities: int) -> None:
+def _take_identity(user: User, confinement: Confinement) -> None:
     """From here on the process is what the step may be."""
     uid, gid, groups = user
     with Stage("changing to", f"user {uid}:{gid}"):
         # one that is mapped alone can't set groups, and has none to lose
-        if groups or can_set_groups():
+        if groups or confinement.sets_groups:
             os.setgroups(user.every_group)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     with Stage("setting", "capabilities"):
-        held = capabilities if uid == 0 else 0
+        held = confinement.capabilities if uid == 0 else 0
         _sys.capset(held, held, 0)
 
 

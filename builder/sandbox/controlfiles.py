@@ -10,10 +10,15 @@ import os
 
 def read(path: str) -> str:
     """The text of a control file, empty where it can't be read."""
+    return read_bytes(path).decode("utf-8", "surrogateescape")
+
+
+def read_bytes(path: str) -> bytes:
+    """As `read`, for other small files too: less than half the time of ``open``."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return b""
     data = bytearray()
     try:
         while chunk := os.read(fd, 65536):
@@ -23,7 +28,7 @@ def read(path: str) -> str:
         pass
     finally:
         os.close(fd)
-    return data.decode("utf-8", "surrogateescape")
+    return bytes(data)
 
 
 def write(path: str, text: str) -> bool:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from builder.sandbox import _sys, caps
+from builder.sandbox import _sys, caps, controlfiles
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import effective_capabilities
 
@@ -165,8 +165,4 @@ def _names(uid: int) -> tuple[str, ...]:
 
 
 def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return controlfiles.read_bytes(path).decode("utf-8", "replace")

@@ -9,6 +9,7 @@ from builder.network.hub import Hub
 from builder.sandbox import _sys, caps, seccomp
 from builder.sandbox.group import Group
 from builder.sandbox.handover import Handover
+from builder.sandbox.idmap import can_set_groups
 from builder.sandbox.isolation import Isolation
 from builder.sandbox.limitfiles import needed_controllers
 from builder.sandbox.slice import Slice
@@ -48,6 +49,7 @@ class Machine:
         self.pivots = pivots
         self.last_capability = caps.last_capability()
         self.held_capabilities = effective_capabilities()
+        self.sets_groups = can_set_groups()
         self.hub = Hub(is_root=not isolation.user_namespace)
         self.calls = seccomp.read_table()
         self._runtime_groups: Slice | None = None

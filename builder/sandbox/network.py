@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 
 from builder.options import HOST_GATEWAY, Dns
+from builder.sandbox import controlfiles
 from builder.sandbox.spec import SandboxSpec, SpecError
 from unionfs.namedtuple import NamedTuple
 
@@ -118,11 +119,7 @@ def _host_resolv_conf(*, host_network: bool) -> str:
 
 
 def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return controlfiles.read_bytes(path).decode("utf-8", "replace")
 
 
 @functools.lru_cache(maxsize=4)

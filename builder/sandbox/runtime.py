@@ -86,6 +86,7 @@ class Child:
                 None
                 if self.kind.insecure
                 else self._machine.filter_for(self.kind.capabilities, ignore_chown=self.kind.ignore_chown),
+                self._machine.sets_groups,
             ),
         )
         runtime = self._machine.hand_over(self.kind, self._group)

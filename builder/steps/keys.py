@@ -5,6 +5,7 @@ On the cached-build path.  The table of what counts is spec'd in docs/formats, "
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -119,7 +120,9 @@ def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult
             ignores_owners=inputs.ignores_owners,
         )
 
-    return StepKeys(make(DEFINITION), lambda: make(CONTENT))
+    # without mounts nothing that it is made of changes while the step runs, and it is asked for again afterwards
+    content = functools.partial(make, CONTENT)
+    return StepKeys(make(DEFINITION), content if operation.mounts else functools.lru_cache(maxsize=1)(content))
 
 
 def _mount(strength: str, mount: Mount, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> KeyedMount:

@@ -16,11 +16,10 @@ removed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -29,11 +28,9 @@ import trio
 from builder.errors import ROOM_HINTS, BuildError, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
-from builder.identities import UnknownIdentityError
 from builder.limits import Limits
 from builder.options import Dns
 from builder.progress.plain import visible_text
-from builder.rootfs import RootFs
 from builder.sandbox.client import Running
 from builder.sandbox.spec import HOSTNAME, Runtime, SandboxResult, SandboxSpec, User
 from builder.servers import Mounted, Servers
@@ -42,12 +39,12 @@ from builder.steps.failure import describe_failure, describe_oom, usage_of
 from builder.steps.foreign import explain_refusal
 from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
+from builder.steps.roots import KnownUsers, Root, opened
 from builder.steps.traces import forget_directories
-from unionfs.branch import Branch, BranchStack
+from unionfs.branch import Branch
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root
 from unionfs.types import Access, UnionOptions
-from unionfs.union import Union
 
 Output = Callable[[int, bytes], None]
 
@@ -74,6 +71,7 @@ class Environment(NamedTuple):
     dns: Dns
     notice: Callable[[str], None]
     noticed: set[str]
+    users: KnownUsers
     allowed: frozenset[str] = frozenset()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
@@ -81,13 +79,6 @@ class Environment(NamedTuple):
     hostname: str = HOSTNAME
     runtime: Runtime | None = None
     ignores_owners: bool = False
-
-
-class Root(NamedTuple):
-    """The branches of a step's root: ``upper`` is written, ``lower`` are the parent's layers, top first."""
-
-    upper: Path
-    lower: tuple[Path, ...]
 
 
 def make_scaffold(directory: Path) -> Path:
@@ -125,7 +116,7 @@ async def run(
         made: list[SandboxSpec] = []
 
         def make_spec() -> SandboxSpec:
-            user, home = resolve_user(operation.user, root)
+            user, home = environment.users.resolve(operation.user, root)
             made.append(_spec(operation, user, home, environment, prepared))
             return made[0]
 
@@ -308,31 +299,9 @@ class _Tail:
         return tuple(visible_text(line.decode("utf-8", "replace")) for line in last)
 
 
-def resolve_user(user: str, root: Root) -> tuple[User, str]:
-    """Who ``user`` is in the image, and that one's home directory.
-
-    Raises:
-        BuildError: the image does not know the name.
-    """
-    with _opened(root) as files:
-        try:
-            found = files.resolve_user(user)
-        except UnknownIdentityError as error:
-            raise BuildError(f"USER {user}: {error}") from error
-    return User(found.uid, found.gid, found.groups), found.home
-
-
-@contextlib.contextmanager
-def _opened(root: Root) -> Generator[RootFs]:
-    """The files of the root, read in this process."""
-    branches = (Branch(os.fsencode(path), Access.RO) for path in root.lower)
-    with contextlib.closing(Union(BranchStack((Branch(os.fsencode(root.upper), Access.RW), *branches)))) as union:
-        yield RootFs(union)
-
-
 def _explain_refusal(error: str, root: Root) -> tuple[str, tuple[str, ...]]:
     """What can be said beside ``error`` of a command that could not be run, and hints."""
-    with _opened(root) as files:
+    with opened(root) as files:
 
         def read_head(path: str, count: int) -> bytes:
             with open(files.open_file(files.resolve(path)), "rb") as file:
