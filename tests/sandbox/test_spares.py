@@ -1,0 +1,96 @@
+"""How many children stand ready for steps to come, and that none is left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from builder.sandbox.client import SandboxServer
+from builder.sandbox.spec import SandboxSpec
+from harness.sandbox import run_in, start
+from harness.waiting import wait_until
+
+pytestmark = pytest.mark.sandbox
+
+
+def ready(server: SandboxServer) -> int:
+    """The children of the server that wait for a step: those with a command's process of their own."""
+    return sum(bool(_children(child)) for child in _children(server.pid))
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def groups_of(server: SandboxServer) -> set[str]:
+    """The groups of steps that the server has, by their numbers."""
+    return {
+        name
+        for directory, names, _files in os.walk("/sys/fs/cgroup")
+        if f"-{server.pid}-" in os.path.basename(directory)
+        for name in names
+    }
+
+
+def test_one_where_nothing_is_said(server: SandboxServer, rootfs: Path) -> None:
+    wait_until(lambda: ready(server) == 1, "one is ready")
+    assert run_in(server, rootfs, "true").status == 0
+    wait_until(lambda: ready(server) == 1, "the next is ready")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_two_but_no_more_than_steps_to_come(rootfs: Path, steps: int) -> None:
+    with SandboxServer.start(steps=steps) as server:
+        for left in range(steps, 0, -1):
+            wait_until(lambda left=left: ready(server) == min(2, left), f"{left} steps are to come")  # type: ignore[misc]
+            assert run_in(server, rootfs, "sh", "-c", f"exit {left}").status == left
+        wait_until(lambda: not _children(server.pid), "nothing is ready for no step")
+        wait_until(lambda: not groups_of(server), "no group is left")
+
+
+def test_more_steps_than_were_said(rootfs: Path) -> None:
+    with SandboxServer.start(steps=1) as server:
+        assert [run_in(server, rootfs, "sh", "-c", "exit 4").status for _ in range(3)] == [4, 4, 4]
+
+
+def test_groups_go_while_steps_come_one_after_the_other(rootfs: Path) -> None:
+    with SandboxServer.start(steps=12) as server:
+        for _ in range(8):
+            assert run_in(server, rootfs, "true").status == 0
+        wait_until(lambda: ready(server) == 2, "two are ready")
+        wait_until(lambda: len(groups_of(server)) == 2, "groups are those of the two")
+
+
+def test_spare_that_is_killed_is_not_made_again_before_a_step(rootfs: Path) -> None:
+    with SandboxServer.start() as server:
+        wait_until(lambda: ready(server) == 1, "one is ready")
+        os.kill(_children(server.pid)[0], 9)
+        wait_until(lambda: not _children(server.pid), "it is gone")
+        assert run_in(server, rootfs, "sh", "-c", "exit 5").status == 5
+        wait_until(lambda: ready(server) == 1, "the next is ready")
+
+
+def test_server_that_is_killed_leaves_no_spare(rootfs: Path) -> None:
+    server = SandboxServer.start(steps=9)
+    running = start(server, rootfs, ("sleep", "1000"))
+    wait_until(lambda: ready(server) >= 2, "a step runs, and one is ready")
+    children = _children(server.pid)
+    os.kill(server.pid, 9)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), "all are gone")
+    running.close()
+    server.close()
+    assert groups_of(server) == set()
+
+
+def test_step_that_differs_gets_a_child_of_its_own(rootfs: Path) -> None:
+    with SandboxServer.start(steps=4) as server:
+        wait_until(lambda: ready(server) == 2, "two are ready")
+        ran = run_in(server, rootfs, "grep", "CapBnd", "/proc/self/status", cap_drop=("ALL",))
+        assert ran.lines() == ["CapBnd:\t0000000000000000"]
+        plain = SandboxSpec(argv=("true",))
+        assert run_in(server, rootfs, *plain.argv).status == 0
