@@ -70,6 +70,7 @@ class Snapshotter:
         self._boot = ""
         self._sound: set[ChainId] = set()
         self._records: dict[ChainId, LayerRecord] = {}
+        self._directories: dict[ChainId, Path] = {}
 
     # -- making layers ------------------------------------------------------------------------------------------------
     def prepare(self, key: str, parent: ChainId | None) -> Active:
@@ -78,7 +79,7 @@ class Snapshotter:
         Raises:
             StoreError: the parent is not there, or the disk takes no more.
         """
-        before = None if parent is None else self.view(parent)[0]
+        before = None if parent is None else self.directories(parent)[0]
         place = self._active_place()
         path = place / "fs"
         try:
@@ -87,7 +88,7 @@ class Snapshotter:
             if before is None:
                 path.chmod(0o755)
             else:
-                status = before.stat()
+                status = os.stat(before)
                 if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
                     os.chown(path, status.st_uid, status.st_gid)
                 path.chmod(status.st_mode & 0o7777)
@@ -151,9 +152,7 @@ class Snapshotter:
         Raises:
             StoreError: the layer is not there.
         """
-        from pathlib import Path
-
-        return tuple(map(Path, self.directories(chain)))
+        return tuple(map(self._directory, reversed(self._record(chain).chain)))
 
     def directories(self, chain: ChainId) -> tuple[str, ...]:
         """As `view`, as text: for the start of a build, which loads no pathlib."""
@@ -165,6 +164,12 @@ class Snapshotter:
         from pathlib import Path
 
         return Path(self._root, chain.hex, "fs")
+
+    def _directory(self, chain: ChainId) -> Path:
+        """As `path`, made once: stacks of one build have most of their layers in common."""
+        if chain not in self._directories:
+            self._directories[chain] = self.path(chain)
+        return self._directories[chain]
 
     def layer(self, chain: ChainId) -> Layer | None:
         """The layer as it lies, None when it is not there."""
@@ -194,7 +199,7 @@ class Snapshotter:
         """Mode and owner of the root of a stack; of an empty one those a root has when nothing says otherwise."""
         from layers.pack import RootAttributes
 
-        return RootAttributes() if chain is None else RootAttributes.of(self.view(chain)[0].stat())
+        return RootAttributes() if chain is None else RootAttributes.of(os.stat(self.directories(chain)[0]))
 
     def chains(self) -> Iterator[ChainId]:
         """The ids of all layers that are there, sorted."""

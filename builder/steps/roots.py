@@ -11,12 +11,12 @@ import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-
 from builder.errors import BuildError
 from builder.identities import UnknownIdentityError
 from builder.rootfs import GROUP, PASSWD, RootFs
 from builder.sandbox.spec import User
 from unionfs.branch import Branch, BranchStack
+from unionfs.namedtuple import NamedTuple
 from unionfs.types import Access
 from unionfs.union import Union
 from unionfs.whiteout import carries_opaque_xattr, is_reserved
