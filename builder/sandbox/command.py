@@ -60,10 +60,8 @@ def run(confinement: Confinement, orders: socket.socket, report: socket.socket) 
     try:
         _confine(confinement)
         rehearsal.rehearse_command()
-        received = wire.receive(orders)
-        if received is None:
-            os._exit(SETUP_FAILED)
-        spec = spec_from_json(received.message)
+        spec = spec_from_json(_receive(orders).message)
+        received = _receive(orders)
         with Stage("preparing", "command"):
             report = _take_descriptors(spec, received.fds, report)
         _enter_directory(spec.cwd, spec.user)
@@ -79,6 +77,14 @@ def run(confinement: Confinement, orders: socket.socket, report: socket.socket) 
         wire.send(report, {"event": FAILED, "error": error, "status": status})
     finally:
         os._exit(status)
+
+
+def _receive(orders: socket.socket) -> wire.Received:
+    """What the first process of the step says next; without it this one ends."""
+    received = wire.receive(orders)
+    if received is None:
+        os._exit(SETUP_FAILED)
+    return received
 
 
 def _take_descriptors(spec: SandboxSpec, stdio: Sequence[int], report: socket.socket) -> socket.socket:

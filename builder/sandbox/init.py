@@ -99,13 +99,18 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
         return
     order, fds = protocol.parse_order(received.message, received.fds)
     spec = order.spec
+    if to_command is not None:
+        # it reads while the root is being furnished
+        wire.send(to_command[0], spec.to_json())
     notes = _set_hostname(spec.hostname)
     own = plan_own(spec, order.files)
     sources = root.enter(fds.root, own, fds.mounts)
     root.furnish(own, sources, order.root_attributes)
     stdio = _open_console(spec, fds.step) if spec.tty else _stdio(fds)
-    to_command = to_command or _fork_command(preparation, report)
-    wire.send(to_command[0], spec.to_json(), stdio)
+    if to_command is None:
+        to_command = _fork_command(preparation, report)
+        wire.send(to_command[0], spec.to_json())
+    wire.send(to_command[0], {}, stdio)
     for fd in {*stdio, *received.fds} - {fds.root}:
         os.close(fd)
     ended = reap_until(to_command[1])

@@ -7,9 +7,9 @@
       │                            │                             │ fork ─────────────────────▶│  a step is known
       │ control socket             │◀─ ready {} ─────────────────┤ /proc, /dev, /sys staged   │
       │ run {spec, fds} ──────────▶│ limits                      │                            │
-      │   + step socket, root,     │ order {spec, files, fds} ──▶│ root, pivot_root, binds    │
-      │     stdio, mounts          │                             │ order {spec} + stdio ─────▶│ session, limits,
-      │                            │                             │                            │ seccomp, ids, caps
+      │   + step socket, root,     │ order {spec, files, fds} ──▶│ order {spec} ─────────────▶│
+      │     stdio, mounts          │                             │ root, pivot_root, binds    │
+      │                            │                             │ go {} + stdio ────────────▶│ limits, ids, caps
       │◀──────────── console {} + fd ── (tty only) ──────────────┤                            │
       │                            │◀─ failed {stage} ───────────┴────────────────────────────┤ (only if it fails)
       │ whereabouts ──────────────▶│
@@ -97,7 +97,7 @@ def parse_run(message: Mapping[str, Any], fds: Sequence[int]) -> tuple[SandboxSp
 
 def order_message(order: Order, fds: RunDescriptors) -> dict[str, Any]:
     """The message for `parse_order`, to be sent with ``fds.given()``."""
-    return {**run_message(order.spec, fds), **order._asdict(), "spec": order.spec.to_json()}
+    return {**run_message(order.spec, fds), "files": order.files, "root_attributes": order.root_attributes}
 
 
 def parse_order(message: Mapping[str, Any], fds: Sequence[int]) -> tuple[Order, RunDescriptors]:
