@@ -46,12 +46,21 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
         WireError: the frame or the number of descriptors is above the limit.
         OSError: EPIPE and its like when the peer is gone.
     """
+    send_frame(sock, encode(message), fds)
+
+
+def encode(message: Message) -> bytes:
+    """The frame of ``message``. Raises WireError where it is above the limit."""
     body = json.dumps(message, separators=(",", ":")).encode()
     if len(body) > MAX_FRAME_BYTES:
         raise WireError(f"message of {len(body)} bytes, at most {MAX_FRAME_BYTES} go into a frame")
+    return _LENGTH.pack(len(body)) + body
+
+
+def send_frame(sock: socket.socket, frame: bytes, fds: Sequence[int] = ()) -> None:
+    """As `send`, of a message that is encoded already."""
     if len(fds) > MAX_DESCRIPTORS:
         raise WireError(f"{len(fds)} descriptors, at most {MAX_DESCRIPTORS} go with a frame")
-    frame = _LENGTH.pack(len(body)) + body
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sent = sock.sendmsg([frame], ancillary, socket.MSG_NOSIGNAL)
     if sent < len(frame):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from builder.sandbox import network, protocol
 from builder.sandbox.mounts import plan_own
@@ -25,40 +24,41 @@ _SPEC = SandboxSpec(argv=("/bin/sh", "-c", "true"), env=("PATH=/usr/local/bin:/u
 # no descriptors; they are only told apart by where they stand
 _NUMBERS = (0, 0)
 _FDS = protocol.RunDescriptors(*_NUMBERS, (None, None, None), ())
+_FILES = dict.fromkeys((network.RESOLV_CONF, "/etc/hosts", "/etc/hostname"), "localhost\n")
+# encoded here, in the server: who only decodes shall not touch what encodes
+_REQUEST = wire.encode(protocol.run_message(_SPEC, _FDS))
+_ORDER = wire.encode(protocol.order_message(protocol.Order(_SPEC, _FILES, 0), _FDS))
+_COMMAND = wire.encode(_SPEC.to_json())
 
 
 def rehearse_request(kind_of: Callable[[SandboxSpec], object]) -> None:
     """The server is ready to pass a step on; ``kind_of`` is what it asks about each."""
-    message = _pass_on(protocol.run_message(_SPEC, _FDS))
-    spec, fds = protocol.parse_run(message, _NUMBERS)
+    spec, fds = protocol.parse_run(_pass_on(_REQUEST), _NUMBERS)
     kind_of(spec)
-    protocol.order_message(_order(spec), fds)
+    files = network.etc_files(spec, network.Surroundings(host_network=True))
+    wire.encode(protocol.order_message(protocol.Order(spec, files, 0), fds))
 
 
 def rehearse_order() -> None:
     """The first process of a step is ready to take it."""
-    message = _pass_on(protocol.order_message(_order(_SPEC), _FDS))
-    order, _fds = protocol.parse_order(message, _NUMBERS)
+    order, _fds = protocol.parse_order(_pass_on(_ORDER), _NUMBERS)
     plan_own(order.spec, order.files)
+    wire.encode(order.spec.to_json())
 
 
 def rehearse_command() -> None:
     """The process that becomes the command is ready to be told which."""
-    spec_from_json(_pass_on(_SPEC.to_json()))
+    spec_from_json(_pass_on(_COMMAND))
 
 
-def _order(spec: SandboxSpec) -> protocol.Order:
-    return protocol.Order(spec, network.etc_files(spec, network.Surroundings(host_network=False)), 0)
-
-
-def _pass_on(message: dict[str, Any]) -> dict[str, Any]:
-    """What arrives of ``message``, with a descriptor, at the other end of a socket."""
+def _pass_on(frame: bytes) -> wire.Message:
+    """What arrives of ``frame``, with a descriptor, at the other end of a socket."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wire.send(ours, message, [ours.fileno()])
+        wire.send_frame(ours, frame, [ours.fileno()])
         received = wire.receive(theirs)
     if received is None:
-        return message
+        return {}
     for fd in received.fds:
         os.close(fd)
     return received.message
