@@ -24,7 +24,7 @@ _SPEC = SandboxSpec(argv=("/bin/sh", "-c", "true"), env=("PATH=/usr/local/bin:/u
 # no descriptors; they are only told apart by where they stand
 _NUMBERS = (0, 0)
 _FDS = protocol.RunDescriptors(*_NUMBERS, (None, None, None), ())
-_FILES = dict.fromkeys((network.RESOLV_CONF, "/etc/hosts", "/etc/hostname"), "localhost\n")
+_FILES = network.etc_files(_SPEC, network.Surroundings(host_network=True))
 # encoded here, in the server: who only decodes shall not touch what encodes
 _REQUEST = wire.encode(protocol.run_message(_SPEC, _FDS))
 _ORDER = wire.encode(protocol.order_message(protocol.Order(_SPEC, _FILES, 0), _FDS))
