@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -211,6 +212,11 @@ class Root:
         found = self._files.get(path)
         return None if found is None else found.entry.kind
 
+    def entry(self, path: str) -> Entry | None:
+        """What lies at ``path``, None for nothing."""
+        found = self._files.get(path)
+        return None if found is None else found.entry
+
     def tree(self) -> dict[str, Entry]:
         """Every name and what it is."""
         first: dict[int, str] = {}
@@ -231,7 +237,8 @@ def root_of(image: Image) -> dict[str, Entry]:
 def said(image: Image) -> tuple[frozenset[str], ...]:
     """For each layer what it says: ``+path`` and ``-path``, an opaque directory as ``=path``.
 
-    A mark that hides nothing says nothing and is left out; an opaque directory is told as what it hides.
+    A mark that hides nothing says nothing and is left out, and so does a directory without content that is, its time
+    apart, as it was; an opaque directory is told as what it hides.
     """
     root = Root()
     told = []
@@ -240,9 +247,25 @@ def said(image: Image) -> tuple[frozenset[str], ...]:
         paths |= {f"-{path}" for path in layer.whiteouts if path in root}
         for directory in layer.opaque:
             paths |= {f"-{path}" for path in _children(root.tree(), directory) if f"+{path}" not in paths}
-        told.append(frozenset(paths))
+        told.append(frozenset(paths - _idle_directories(layer, root)))
         root.apply(layer)
     return tuple(told)
+
+
+def _idle_directories(layer: Layer, root: Root) -> set[str]:
+    """The marks of directories that the layer says nothing of."""
+    named = {*layer.entries, *layer.links, *layer.whiteouts}
+    content = Counter(path.rpartition("/")[0] for path in named)
+    content.update(layer.opaque)
+    found: set[str] = set()
+    for path in sorted(layer.entries, reverse=True):
+        before, entry = root.entry(path), layer.entries[path]
+        if not path or before is None or entry.kind != "directory" or content[path]:
+            continue
+        if before._replace(mtime=0, same_file="") == entry._replace(mtime=0, same_file=""):
+            found.add(f"+{path}")
+            content[path.rpartition("/")[0]] -= 1
+    return found
 
 
 def _children(tree: dict[str, Entry], directory: str) -> list[str]:
