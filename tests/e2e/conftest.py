@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,3 +62,12 @@ def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``127.0.0.1:PORT`` of a registry without authentication that serves the whole session."""
     with DockerRegistry(tmp_path_factory.mktemp("registry")) as registry:
         yield registry.host
+
+
+@pytest.fixture
+def buildah(tmp_path: Path) -> Iterator[list[str]]:
+    """The buildah command with its own storage, which is gone at the end."""
+    base = ["buildah", "--root", f"{tmp_path}/buildah", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
+    yield base
+    subprocess.run([*base, "rm", "--all"], capture_output=True, check=False)
+    subprocess.run([*base, "rmi", "--all", "--force"], capture_output=True, check=False)

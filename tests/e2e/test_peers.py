@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,15 +63,6 @@ def test_umoci_unpacks_the_archive(archive: Path, tmp_path: Path) -> None:
         "server.py",
         "store.py",
     }
-
-
-@pytest.fixture
-def buildah(tmp_path: Path) -> Iterator[list[str]]:
-    """The buildah command with its own storage, which is gone at the end."""
-    base = ["buildah", "--root", f"{tmp_path}/buildah", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
-    yield base
-    subprocess.run([*base, "rm", "--all"], capture_output=True, check=False)
-    subprocess.run([*base, "rmi", "--all", "--force"], capture_output=True, check=False)
 
 
 def test_buildah_starts_the_image(archive: Path, buildah: list[str]) -> None:

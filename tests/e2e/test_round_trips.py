@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,15 +32,6 @@ def run(*words: str | Path) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{words}: {done.stderr[-2000:]}"
     return done.stdout
-
-
-@pytest.fixture
-def buildah(tmp_path: Path) -> Iterator[list[str]]:
-    """The buildah command with a storage of its own, which is gone at the end."""
-    base = ["buildah", "--root", f"{tmp_path}/buildah", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
-    yield base
-    subprocess.run([*base, "rm", "--all"], capture_output=True, check=False)
-    subprocess.run([*base, "rmi", "--all", "--force"], capture_output=True, check=False)
 
 
 @pytest.fixture
