@@ -102,7 +102,7 @@ def test_document() -> None:
     limits = Limits(ulimits=(Ulimit("nofile", 10, -1),))
     spec = SandboxSpec(("id",), ("A=1",), "/w", User(5, 6, (7,)), binds=(Bind("/host", "/data"),), limits=limits)
     document = config(spec)
-    assert at(document, "process", "user") == {"uid": 5, "gid": 6, "additionalGids": [7], "umask": 0o022}
+    assert at(document, "process", "user") == {"uid": 5, "gid": 6, "additionalGids": (6, 7), "umask": 0o022}
     assert at(document, "process", "capabilities", "effective") == []
     assert len(at(document, "process", "capabilities", "bounding")) == 14  # type: ignore[arg-type]
     assert at(document, "process", "rlimits") == [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": (1 << 64) - 1}]
