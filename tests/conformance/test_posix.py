@@ -11,11 +11,25 @@ from conformance.posix_cases import ALL, Case
 from conformance.targets import TARGETS, Where, origins, run, seed_lower
 
 pytestmark = pytest.mark.fuse
+LISTS = "FUSE has access control lists in the first user namespace alone (posix_acl in fs/fuse)"
+SUPERUSER = "the kernel leaves setuid to root of the machine alone, on any filesystem"
+RESERVED = {
+    "access_control_list_is_kept": LISTS,
+    "default_access_control_list_is_inherited": LISTS,
+    "write_by_the_superuser_keeps_setuid": SUPERUSER,
+}
+"""Case → why root of a user namespace cannot have it."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     rows = [
-        pytest.param(where, origin, case, id=f"{where.name}-{origin}-{case.name}")
+        pytest.param(
+            where,
+            origin,
+            case,
+            id=f"{where.name}-{origin}-{case.name}",
+            marks=[pytest.mark.root(RESERVED[case.name])] if case.name in RESERVED else [],
+        )
         for where in TARGETS
         for origin in origins(where)
         for case in ALL

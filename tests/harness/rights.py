@@ -2,7 +2,7 @@
 
 Root of a user namespace makes no devices and no attributes in ``trusted`` (user_namespaces(7)), and where one id exists
 gives no file away. A test that needs one of these as a means cannot be run; code of the product that is refused has to
-cope, so only calls from within tests/ count.
+cope, so only calls from within tests/ and layers/testing/ count.
 
 Invariant: root of the machine is refused nothing, so nothing is replaced where tests must not be skipped.
 """
@@ -21,7 +21,8 @@ import pytest
 
 from harness.abilities import is_root_of_the_machine
 
-TESTS = str(Path(__file__).resolve().parents[1])
+PROJECT = Path(__file__).resolve().parents[2]
+TESTS = (str(PROJECT / "tests"), str(PROJECT / "layers" / "testing"))
 REFUSED = {errno.EPERM, errno.EINVAL}
 CALLS = {
     "mknod": "makes a device, which root of the machine may",

@@ -12,7 +12,7 @@ import pytest
 
 from harness import fate
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="devices 0:0 and trusted attributes are root's")
+pytestmark = pytest.mark.root("makes devices 0:0 and trusted attributes")
 
 STEPS = int(os.environ.get("UNION_STEPS", "1500"))
 SEED = int(os.environ.get("UNION_SEED", "1"))

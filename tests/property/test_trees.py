@@ -151,7 +151,7 @@ def plain(name: bytes, kind: str = "file", **fields: object) -> File:
     return File(kind, name, 1, 0o644, 0, 0, 0, {}, [], b"t", (1, 3))._replace(**fields)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="devices and owners need root")
+@pytest.mark.root("makes devices, and files of owners beyond a namespace")
 @settings(
     max_examples=int(os.environ.get("TREE_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
 )

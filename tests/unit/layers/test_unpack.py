@@ -124,7 +124,7 @@ def test_sparse_files_keep_their_holes(tmp_path: Path) -> None:
         assert sparse.read(6) == b"data\0\0"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices need root")
+@pytest.mark.root("makes devices, and files of owners beyond a namespace")
 def test_owners_and_devices(tmp_path: Path) -> None:
     null = encode_header(Entry(b"null", b"3", 0o666, uid=1, gid=2, major=1, minor=3))
     tree = describe(unpack(tmp_path / "t", file(b"f", uid=3_000_000, gid=7, mode=0o6755), null))

@@ -177,7 +177,7 @@ def test_a_handle_opened_for_reading_does_not_write(stand):
     union.release(handle)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a plain user's own writes take privileges away before the union does")
+@pytest.mark.root("a plain user's own writes take privileges away before the union does")
 @pytest.mark.parametrize(("caller", "mode"), [(USER, 0o755), (ROOT, 0o6755)])
 def test_writing_takes_setuid_away_unless_the_superuser_writes(stand, caller, mode):
     stand.put(1, "f", "x").chmod(0o6755)

@@ -17,7 +17,7 @@ import pytest
 from harness.tables import Case, Setting, carry_out, rename_cases, settings, single_cases, spread, wide_cases
 from unionfs.types import CreatePolicy
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="devices 0:0 and trusted attributes are root's")
+pytestmark = pytest.mark.root("makes devices 0:0 and trusted attributes")
 
 WORD = os.environ.get("UNION_TABLES", "1")
 ALL = WORD == "all"

@@ -10,7 +10,7 @@ import pytest
 
 from unionfs.types import WhiteoutForm
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="trusted xattrs are the superuser's")
+needs_root = pytest.mark.root("sets trusted attributes")
 
 
 def hide_by_mark(place):
