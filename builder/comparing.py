@@ -15,10 +15,8 @@ from tempfile import TemporaryDirectory
 
 from unionfs.branch import Branch
 from unionfs.delta import Change, ChangeKind
-from unionfs.difference import Mark, State, compare
+from unionfs.difference import Mark, State, compare, same_content
 from unionfs.namedtuple import NamedTuple
-
-_CHUNK = 1 << 20
 
 
 class FileDifference(NamedTuple):
@@ -86,7 +84,7 @@ def _details(old: Change, new: Change) -> Iterator[tuple[str, str, str]]:
         yield "owner", f"{a.st_uid}:{a.st_gid}", f"{b.st_uid}:{b.st_gid}"
     if old.kind is ChangeKind.FILE:
         yield from _size(old, new)
-        if a.st_size == b.st_size and not _is_same(old, new):
+        if a.st_size == b.st_size and not same_content(old, new):
             yield "content", "", ""
     elif old.kind is ChangeKind.SYMLINK and old.link_target() != new.link_target():
         yield "target", os.fsdecode(old.link_target()), os.fsdecode(new.link_target())
@@ -105,14 +103,6 @@ def _size(old: Change | str, new: Change | str) -> Iterator[tuple[str, str, str]
     ]
     if sizes[0] != sizes[1]:
         yield "size", sizes[0], sizes[1]
-
-
-def _is_same(old: Change, new: Change) -> bool:
-    with open(old.open(), "rb", buffering=0) as one, open(new.open(), "rb", buffering=0) as other:
-        while chunk := one.read(_CHUNK):
-            if other.read(len(chunk)) != chunk:
-                return False
-        return True
 
 
 def _file_bytes(branch: Path) -> int:

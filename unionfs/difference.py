@@ -156,10 +156,11 @@ def differs(old: Change, new: Change) -> bool:
         return True
     if old.kind is ChangeKind.SYMLINK:
         return old.link_target() != new.link_target()
-    return old.kind is ChangeKind.FILE and not _same_content(old, new)
+    return old.kind is ChangeKind.FILE and not same_content(old, new)
 
 
-def _same_content(old: Change, new: Change) -> bool:
+def same_content(old: Change, new: Change) -> bool:
+    """Whether two regular files hold the same bytes. Raises OSError."""
     with open(old.open(), "rb", buffering=0) as one, open(new.open(), "rb", buffering=0) as other:
         while True:
             chunk = one.read(_CHUNK)
