@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from unionfs.namedtuple import NamedTuple
+from unionfs.privileges import is_machine_root, mapped_ids
 
 _NAMES = (
     b"a",
@@ -116,7 +117,7 @@ def _make(chance: random.Random, host: bytes, kind: str, files: list[bytes], *, 
         os.link(chance.choice(files), host)
     elif kind == "fifo":
         os.mkfifo(host)
-    elif kind == "device" and root:
+    elif kind == "device" and is_machine_root():
         os.mknod(host, stat.S_IFCHR | 0o600, os.makedev(1, 3))
     elif kind == "mark" and marks:
         _mark(chance, host)
@@ -135,7 +136,9 @@ def _file(chance: random.Random, host: bytes, *, owned: bool) -> None:
     with open(host, "wb") as file:
         file.write(chance.randbytes(chance.choice((0, 1, 511, 512, 513, 5000, 100_000))))
     if owned:
-        os.chown(host, chance.choice((0, 1000, 2_097_151, 3_000_000)), chance.choice((0, 50)))
+        # those that exist, where this is root of a user namespace
+        most = mapped_ids()
+        os.chown(host, chance.choice((0, 1000, 2_097_151, 3_000_000)) % most, chance.choice((0, 50)) % most)
     os.chmod(host, chance.choice(_MODES) if owned else 0o644)
     if chance.random() < 0.2:  # noqa: PLR2004 - now and then
         note = chance.randbytes(20)
