@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
@@ -29,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[leaks.TOKEN] = uuid.uuid4().hex
     tempfile.tempdir = None
     rights.skip_what_is_refused()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell without job control starts what is in the background so, and commands then leave it alone
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
