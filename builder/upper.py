@@ -232,10 +232,10 @@ class Upper:
         elif not stat.S_ISREG(found.mode):
             self.put_node(path, stat.S_IFMT(found.mode), found.rdev, attributes)
         else:
-            self._bring_up_file(path, view.open_file(path), attributes)
+            self.put_copy(path, view.open_file(path), attributes)
 
-    def _bring_up_file(self, path: bytes, source: int, attributes: Attributes) -> None:
-        """The regular file open as ``source``, which is closed, lies at ``path``."""
+    def put_copy(self, path: bytes, source: int, attributes: Attributes) -> None:
+        """A copy of the regular file open as ``source``, which is closed, lies at ``path``; see ``put_file``."""
         try:
             target = self.put_file(path)
             try:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from builder import paths
-from builder.filecopy import copy_content
 from builder.rootcopies.inventory import Inventory
 from builder.rootentry import RootEntry
 from builder.rootfs import RootFs
@@ -59,7 +58,7 @@ def _lay_out(root: RootFs, entry: RootEntry, target: Upper) -> None:
     elif stat.S_ISLNK(entry.mode):
         target.put_symlink(entry.location, entry.readlink(), attributes)
     elif stat.S_ISREG(entry.mode):
-        _put_file(target, entry.location, entry.open(), attributes)
+        target.put_copy(entry.location, entry.open(), attributes)
     else:
         target.put_node(entry.location, stat.S_IFMT(entry.mode), entry.rdev, attributes)
 
@@ -67,19 +66,6 @@ def _lay_out(root: RootFs, entry: RootEntry, target: Upper) -> None:
 def _attributes(entry: RootEntry, root: RootFs) -> Attributes:
     times_ns = (entry.atime_ns, entry.mtime_ns)
     return Attributes(stat.S_IMODE(entry.mode), entry.uid, entry.gid, times_ns, root.every_xattr(entry.location))
-
-
-def _put_file(target: Upper, path: bytes, source: int, attributes: Attributes) -> None:
-    """The file open as ``source``, which is closed, lies at ``path``."""
-    try:
-        made = target.put_file(path)
-        try:
-            copy_content(source, made, os.fstat(source), lambda: None)
-            target.finish_file(made, attributes)
-        finally:
-            os.close(made)
-    finally:
-        os.close(source)
 
 
 def bring_forward(tree: Path, added: Sequence[Path], root: RootFs) -> None:
@@ -227,7 +213,7 @@ class _Changes:
                 return
         if stat.S_ISREG(mode):
             source = os.open(found.name, _FILE_FLAGS, dir_fd=found.directory_fd)
-            _put_file(target, path, source, found.attributes())
+            target.put_copy(path, source, found.attributes())
         elif stat.S_ISLNK(mode):
             target.put_symlink(path, os.readlink(found.name, dir_fd=found.directory_fd), found.attributes())
         else:

@@ -171,8 +171,9 @@ def test_names_that_would_be_marks_are_refused(tmp_path: Path, name: str) -> Non
             take_changes(tree, before, root, _new(tmp_path / "upper"))
 
 
-def test_names_of_one_file_stay_names_of_one_file(tmp_path: Path) -> None:
-    base, tree, upper = _new(tmp_path / "base"), _new(tmp_path / "tree"), _new(tmp_path / "upper")
+def _changed(place: Path, work: Callable[[Path], None]) -> Path:
+    """The branch of what ``work`` does in a copy of a root in which ``a`` and ``b`` are names of one file."""
+    base, tree, upper = _new(place / "base"), _new(place / "tree"), _new(place / "upper")
     (base / "a").write_text("1")
     os.link(base / "a", base / "b")
     with open_root([base]) as root:
@@ -180,23 +181,19 @@ def test_names_of_one_file_stay_names_of_one_file(tmp_path: Path) -> None:
         lay_out(root, tree)
         assert (tree / "a").samefile(tree / "b")
         before = take_inventory(tree)
-        await_tick(tmp_path / "probe", before.latest_ns)
-        os.link(tree / "a", tree / "c")
+        await_tick(place / "probe", before.latest_ns)
+        work(tree)
         take_changes(tree, before, root, upper)
+    return upper
+
+
+def test_names_of_one_file_stay_names_of_one_file(tmp_path: Path) -> None:
+    upper = _changed(tmp_path, lambda tree: os.link(tree / "a", tree / "c"))
     assert sorted(os.listdir(upper)) == ["a", "b", "c"]
     assert (upper / "a").samefile(upper / "c")
     assert (upper / "b").samefile(upper / "c")
 
 
 def test_what_lost_a_name_alone_is_left_below(tmp_path: Path) -> None:
-    base, tree, upper = _new(tmp_path / "base"), _new(tmp_path / "tree"), _new(tmp_path / "upper")
-    (base / "a").write_text("1")
-    os.link(base / "a", base / "b")
-    with open_root([base]) as root:
-        assert root is not None
-        lay_out(root, tree)
-        before = take_inventory(tree)
-        await_tick(tmp_path / "probe", before.latest_ns)
-        (tree / "a").unlink()
-        take_changes(tree, before, root, upper)
+    upper = _changed(tmp_path, lambda tree: (tree / "a").unlink())
     assert os.listdir(upper) == [".wh.a"]
