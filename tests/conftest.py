@@ -30,9 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[leaks.TOKEN] = uuid.uuid4().hex
     tempfile.tempdir = None
     rights.skip_what_is_refused()
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # a shell without job control starts what is in the background so, and commands then leave it alone
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # a shell without job control has what is in the background ignore both, and commands then leave them alone
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
