@@ -21,7 +21,7 @@ PACKAGES = (
     "sortedcontainers",
     "idna",
 )
-REGISTRY = ("oras", "requests", "urllib3", "certifi", "charset-normalizer", "jsonschema")
+REGISTRY = ("oras", "requests", "urllib3", "certifi", "charset-normalizer", "jsonschema", "zlib-ng")
 """What speaks with registries beside, as distributions; each with what it requires, parts that are compiled among them."""
 _REQUIRED = ("jsonschema-specifications", "referencing", "rpds-py", "typing-extensions")
 _UNCOMPILED = shutil.ignore_patterns("__pycache__")
