@@ -25,7 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = abilities.required_markers() - abilities.PROBES.keys()
     if unknown:
         raise pytest.UsageError(f"REQUIRE names unknown markers: {', '.join(sorted(unknown))}")
-    directory = tempfile.mkdtemp(prefix="pyb-")
+    # no underscore: buildah makes names of images of paths, in which none may end with one
+    directory = os.path.join(tempfile.gettempdir(), f"pyb-{uuid.uuid4().hex[:8]}")
+    os.mkdir(directory, 0o700)
     os.environ["TMPDIR"] = directory
     os.environ[leaks.TOKEN] = uuid.uuid4().hex
     tempfile.tempdir = None

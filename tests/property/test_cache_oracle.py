@@ -33,6 +33,7 @@ from cache import filedigests
 from harness.bases import made
 from harness.projects import EDITS, FileEdit, apply
 from layers.load import load
+from layers.snapshotter import Snapshotter
 
 EXAMPLES = int(os.environ.get("CACHE_ORACLE_EXAMPLES", "12"))
 SECONDS = float(os.environ.get("CACHE_ORACLE_SECONDS", "inf"))
@@ -284,18 +285,26 @@ def _memory() -> str | None:
 @pytest.fixture
 def laboratory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
     monkeypatch.setattr(filedigests, "RACY_NS", TICK_NS)
-    shared = servers.Servers()
-    close = shared.close
-    for name in ("end", "close"):
-        monkeypatch.setattr(shared, name, lambda: None)
-    monkeypatch.setattr(servers, "Servers", lambda _isolation: shared)
+    started: list[servers.Servers] = []
+    made = servers.Servers
+
+    def share(isolation: str, snapshotter: Snapshotter) -> servers.Servers:
+        """Those of the first build serve all, and end with the last."""
+        if not started:
+            started.append(made(isolation, snapshotter))
+            for name in ("end", "close"):
+                monkeypatch.setattr(started[0], name, lambda: None)
+        return started[0]
+
+    monkeypatch.setattr(servers, "Servers", share)
     made_here = Laboratory()
     try:
         yield made_here
         print(f"\n{made_here.told()}")
     finally:
         made_here.close()
-        close()
+        for one in started:
+            made.close(one)
 
 
 @pytest.mark.fuse
