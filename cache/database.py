@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from _thread import RLock  # threading itself takes as long to load as five modules of ours
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from cache.errors import DatabaseUnusableError
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x70794263  # "pyBc"
 BUSY_SECONDS = 10.0
+_PAUSE_SECONDS = 0.005
 _ASIDE = ".unusable-"
 
 Warn = Callable[[str], None]
@@ -142,7 +144,7 @@ def _open(path: str) -> sqlite3.Connection:
 
 def _create(connection: sqlite3.Connection) -> None:
     """The tables exist; another process may have made them at the same moment."""
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("BEGIN EXCLUSIVE")
     if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -153,6 +155,20 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """The file is in WAL mode. Unlike all else the change does not wait for who reads or makes the same one."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _is_damage(error: Exception) -> bool:

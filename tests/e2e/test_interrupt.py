@@ -93,5 +93,6 @@ def test_two_builds_of_one_step_at_once(small: Pybuild, tmp_path: Path) -> None:
     for build in builds:
         _, said = build.communicate(timeout=60)
         assert build.returncode == 0, said.decode()
+        assert b"is not used" not in said
     first, second = (small.run("run", name, "cat", "/once").stdout for name in ("one", "two"))
     assert first == second

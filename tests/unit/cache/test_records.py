@@ -305,6 +305,27 @@ def test_threads_share_a_cache(cache):
     assert len(cache._database.query("SELECT key FROM record")) == 80
 
 
+def test_those_who_come_at_once_make_one_index(tmp_path):
+    """A change of mode does not wait for others by itself; who was refused went on without a cache."""
+    warnings = []
+    for turn in range(40):
+        start_line = threading.Barrier(4)
+
+        def work(number, turn=turn, start_line=start_line):
+            with BuildCache(tmp_path / str(turn), warn=warnings.append) as cache:
+                start_line.wait()
+                cache.add(record(run_key(str(number))))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with BuildCache(tmp_path / str(turn), warn=warnings.append) as cache:
+            assert [number for number in range(4) if cache.find(run_key(str(number))) is None] == []
+    assert warnings == []
+
+
 WRITER = """
     import sys
     sys.path[:0] = [sys.argv[3], sys.argv[4]]
