@@ -32,10 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[leaks.TOKEN] = uuid.uuid4().hex
     tempfile.tempdir = None
     rights.skip_what_is_refused()
-    # a shell without job control has what is in the background ignore both, and commands then leave them alone
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    # a shell without job control has what is in the background ignore two of them, nohup the third, and commands
+    # leave alone what they were started to ignore
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    for number, handler in usual.items():
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, usual)
+            signal.signal(number, handler)
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
