@@ -18,7 +18,7 @@ demo:  ## build, push, pull and run the examples
 bench:  ## every benchmark beside every peer that is installed
 	scripts/bench
 
-docs:  ## the page on the command line, of the program's own options; the manual pages, of docs/unionmount.md
+docs:  ## the page on the command line, of the program's own options; the manual pages, of it and docs/unionmount.md
 	.venv/bin/python -m builder.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 	.venv/bin/python scripts/manual.py
 

@@ -1,6 +1,6 @@
-"""The manual pages in docs/man, made of docs/unionmount.md: ``python scripts/manual.py`` writes them anew.
+"""The manual pages in docs/man, made of docs/unionmount.md and docs/cli.md: ``python scripts/manual.py`` writes them.
 
-Each section of the second level that is a command becomes a page. Of Markdown it knows what the page uses: headings,
+Each section of the second level that is a command becomes a page. Of Markdown it knows what the pages use: headings,
 paragraphs, lists, tables, code between fences, ``code``, *emphasis* and links. Invariant: equal text gives equal pages,
 whenever and wherever they are made.
 """
@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "docs/unionmount.md"
+REFERENCE = ROOT / "docs/cli.md"
 PAGES = ROOT / "docs/man"
+BUILDER_PAGES = PAGES / "man1"
 
 
 class Page(NamedTuple):
@@ -82,6 +84,69 @@ def manual(command: str, text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def builder_pages(text: str) -> dict[str, str]:
+    """The pages of pybuild and of each of its commands, by name, of the text of docs/cli.md."""
+    head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    commands = [_Command.read(section) for section in sections]
+    status = head.partition("| exit status |")[2].partition("\n\n")[0]
+    made = {command.page: _command_page(command, status) for command in commands}
+    return {"pybuild": _overview(head, commands, status), **made}
+
+
+class _Command(NamedTuple):
+    """One section of docs/cli.md."""
+
+    name: str
+    purpose: str
+    more: list[str]
+    usage: str
+    example: str
+    options: list[str]
+
+    @property
+    def page(self) -> str:
+        return self.name.replace(" ", "-")
+
+    @classmethod
+    def read(cls, section: str) -> _Command:
+        """The command; what other programs have and it refuses is no part of its page."""
+        name, purpose, *rest = section.split("\n\n")
+        at = next(number for number, part in enumerate(rest) if part.startswith("    "))
+        usage, example, options = rest[at : at + 3]
+        code = example.partition("`")[2].rpartition("`")[0]
+        return cls(name, purpose, rest[:at], usage.strip(), code, options.splitlines())
+
+
+def _command_page(command: _Command, status: str) -> str:
+    purpose = command.purpose[0].lower() + command.purpose[1:].rstrip(".")
+    lines = [*_title(command.page), rf"{_plain(command.page)} \- {_inline(purpose)}", ".SH SYNOPSIS"]
+    lines += [*_fenced([command.usage]), ".SH DESCRIPTION"]
+    for paragraph in (command.purpose, *command.more):
+        lines += _blocks(paragraph.splitlines())
+    lines += [".SH OPTIONS", *_table(command.options)]
+    lines += [".SH EXAMPLES", *_fenced([command.example]), ".SH EXIT STATUS", *_table(status.splitlines())]
+    return "\n".join([*lines, ".SH SEE ALSO", *_references("pybuild(1)")]) + "\n"
+
+
+def _overview(head: str, commands: list[_Command], status: str) -> str:
+    """The page that names all commands, with what holds for each of them."""
+    description, _, rest = head.partition("\n\n")[2].partition("| exit status |")
+    variables = rest.partition("| variable |")[2].partition("\n\n")[0]
+    lines = [*_title("pybuild"), r"pybuild \- build container images without a daemon, without root", ".SH SYNOPSIS"]
+    lines += [*_fenced(["pybuild [build] [OPTIONS] CONTEXT", "pybuild COMMAND [OPTIONS] [ARGUMENTS]"])]
+    # the first paragraph says how the page that it stands on is made
+    lines += [".SH DESCRIPTION", *_blocks(description.partition("\n\n")[2].splitlines()), ".SH COMMANDS"]
+    for command in commands:
+        lines += [".TP", rf"\fB{_plain(command.name)}\fR", _inline(command.purpose)]
+    lines += [".SH EXIT STATUS", *_table(status.splitlines()), ".SH ENVIRONMENT", *_table(variables.splitlines())]
+    also = ", ".join(f"{name}(1)" for name in sorted(command.page for command in commands))
+    return "\n".join([*lines, ".SH SEE ALSO", *_references(f"{also}, unionmount(8)")]) + "\n"
+
+
+def _title(page: str) -> list[str]:
+    return [f'.TH {page.upper()} 1 "" pybuild "Image builder"', ".nh", ".ad l", ".SH NAME"]
+
+
 def _section(command: str, text: str) -> tuple[list[str], list[str]]:
     """The code at its beginning, and the lines after that."""
     lines = text.splitlines()
@@ -125,9 +190,15 @@ def _paragraph(text: str) -> Iterator[str]:
 
 
 def _table(rows: list[str]) -> Iterator[str]:
-    """Rows as paragraphs under a tag, which is the first cell; without the head and the line below it."""
+    """Rows as paragraphs under a tag, which is the first cell; without the head and the line below it.
+
+    A row whose first cell is empty goes on where the one above ended.
+    """
     for row in rows[2:]:
         tag, *cells = (cell.strip().replace(r"\|", "|") for cell in _CELL.split(row)[1:-1])
+        if not tag:
+            yield from (".br", _inline(". ".join(cells)))
+            continue
         yield from (".TP", _inline(tag.replace("` `", "`, `")), _inline(". ".join(filter(None, cells))) or r"\&")
 
 
@@ -171,6 +242,13 @@ def main() -> None:
     PAGES.mkdir(exist_ok=True)
     for command in COMMANDS:
         path_of(command).write_text(manual(command, text), encoding="utf-8")
+    BUILDER_PAGES.mkdir(exist_ok=True)
+    pages = builder_pages(REFERENCE.read_text(encoding="utf-8"))
+    for name, page in pages.items():
+        (BUILDER_PAGES / f"{name}.1").write_text(page, encoding="utf-8")
+    for path in BUILDER_PAGES.iterdir():
+        if path.stem not in pages:
+            path.unlink()
 
 
 if __name__ == "__main__":

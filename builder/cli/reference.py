@@ -48,6 +48,7 @@ and has options that commands begin with: `[build]` with `progress = "plain"`, `
 | `GIT_AUTH_HEADER.<host>`, `GIT_AUTH_TOKEN.<host>` | a repository of that host is fetched |
 | `GIT_AUTH_HEADER`, `GIT_AUTH_TOKEN` | a repository of any other host is fetched by HTTP |
 """
+_BAR = r"\|"
 
 
 def reference() -> str:
@@ -75,14 +76,19 @@ def _command(name: str, parser: ArgumentParser) -> Iterator[str]:
     yield f"Example: `{parser.example}`\n"
     yield "| argument or option | meaning |"
     yield "|---|---|"
-    yield from (f"| {_form(action)} | {_meaning(action)} |" for action in parser.actions() if action.dest != "help")
+    yield from (_row(_form(action), _meaning(action)) for action in parser.actions() if action.dest != "help")
     yield ""
     if parser.refused:
         yield "Options of other programs that are refused:\n"
         yield "| option | why |"
         yield "|---|---|"
-        yield from (f"| `{option}` | {reason} |" for option, reason in parser.refused.items())
+        yield from (_row(f"`{option}`", reason) for option, reason in parser.refused.items())
         yield ""
+
+
+def _row(*cells: str) -> str:
+    """A row of a table: a bar in a cell would end it."""
+    return f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |"
 
 
 def _form(action: argparse.Action) -> str:
@@ -96,7 +102,6 @@ def _value(action: argparse.Action) -> str:
     if action.metavar is not None:
         return str(action.metavar)
     if action.choices is not None:
-        # a bar would end the cell of the table
         return "/".join(str(choice) for choice in action.choices)
     return action.dest.upper()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from builder.cli.commands import COMMANDS
+from builder.cli.reference import parser_of
 from unionfs.cli import options, snapmerge, unionctl, unionmount
 from unionfs.cli.options import parse_options
 
@@ -95,10 +96,28 @@ def test_the_wheel_has_the_manual(command: str, manual: ModuleType) -> None:
     assert line in (PROJECT / "pyproject.toml").read_text()
 
 
-@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
-@pytest.mark.parametrize("command", MAINS)
-def test_man_finds_nothing_to_say(command: str, manual: ModuleType) -> None:
-    page = manual.path_of(command)
+def test_the_manual_of_the_builder_is_that_of_the_reference(manual: ModuleType) -> None:
+    pages = manual.builder_pages(manual.REFERENCE.read_text(encoding="utf-8"))
+    there = {path.stem: path.read_text(encoding="utf-8") for path in manual.BUILDER_PAGES.iterdir()}
+    assert there == pages, "make docs writes it anew"
+    assert pages.keys() == {"pybuild", *(f"pybuild-{name.replace(' ', '-')}" for name in COMMANDS)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_the_builder_is_in_its_manual(name: str, manual: ModuleType) -> None:
+    shown = show(manual.BUILDER_PAGES / f"pybuild-{name.replace(' ', '-')}.1")
+    for action in parser_of(name).actions():
+        for option in action.option_strings:
+            assert option in shown or action.dest == "help"
+
+
+def test_the_wheel_has_the_manual_of_the_builder(manual: ModuleType) -> None:
+    line = f'"{manual.BUILDER_PAGES.relative_to(PROJECT)}" = "share/man/man1"'
+    assert line in (PROJECT / "pyproject.toml").read_text()
+
+
+def show(page: Path) -> str:
+    """The page as people see it; nothing in it is strange to man."""
     done = subprocess.run(
         ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", page],
         env={"PATH": "/usr/bin:/bin", "MANWIDTH": "100", "LC_ALL": "C.UTF-8"}, capture_output=True, text=True, check=True,
@@ -107,6 +126,12 @@ def test_man_finds_nothing_to_say(command: str, manual: ModuleType) -> None:
     shown = re.sub("\x1b\\[[0-9;]*m|.\b", "", done.stdout)
     for heading in ("NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "SEE ALSO"):
         assert f"\n{heading}\n" in shown
+    assert "`" not in shown
+    return shown
+
+
+@pytest.mark.parametrize("command", MAINS)
+def test_man_finds_nothing_to_say(command: str, manual: ModuleType) -> None:
+    shown = show(manual.path_of(command))
     for form in set.union(*documented(command)):
         assert form in shown
-    assert "`" not in shown
