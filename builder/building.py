@@ -37,7 +37,7 @@ from builder.pushing import push_all
 from builder.results import StepResult
 from builder.runtimes import find_runtime
 from builder.sandbox.client import SandboxError
-from builder.sandbox.isolation import AUTO
+from builder.sandbox.isolation import AUTO, NO_NAMESPACES
 from builder.sandbox.spec import HOSTNAME
 from builder.schedule import Finished, required_steps, run_graph
 from builder.session import Session
@@ -290,6 +290,11 @@ async def _tell_isolation(session: Session, options: BuildOptions, journal: Jour
             raise
     else:
         journal.start(f"[internal] isolation of steps: {level}").finish(Outcome.DONE)
+        if level == NO_NAMESPACES:
+            journal.notice(
+                f"isolation {level} is the weakest: steps have a root of their own and no /proc, and share the "
+                "processes and the network of this container (docs/sandbox.md, Levels)"
+            )
         if lack:
             journal.notice(f"{lack}: each RUN works on a copy of its files, which takes longer")
 

@@ -4,7 +4,7 @@ Layers hold files of many owners, so everything that unpacks, writes, packs or r
 sandboxes; files of other owners than root belong to a plain user's subordinate ids outside (subuid(5)). Root without
 CAP_SYS_ADMIN, as in most containers, keeps its ids there.
 Invariants: entered once and before the first thread; a process that is root and may mount is left alone, unless it asks
-for the isolation ``rootless``.
+for the isolation ``rootless``; one that is root and is to do without namespaces is left alone as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def become_root(isolation: str = "auto") -> bool:
     """
     is_root = os.geteuid() == 0
     asked = isolation == "rootless" and is_machine_root()
-    if is_root and may_mount() and not asked:
+    if is_root and ((may_mount() and not asked) or isolation == "no-namespaces"):
         return False
     from builder.sandbox import idmap
 

@@ -49,8 +49,12 @@ def overlaid(session: Session, spec: SandboxSpec) -> Generator[tuple[SandboxSpec
     with contextlib.ExitStack() as stack:
         binds: list[Bind] = []
         fds: list[int] = []
+        can_mount = bool(spec.binds) and session.servers.can_mount
         for bind in spec.binds:
-            if bind.read_only or bind.kind not in {"bind", "cache"}:
+            if not can_mount and bind.kind in {"bind", "cache"}:
+                # shown as a copy, which is gone afterwards
+                binds.append(bind._replace(read_only=True))
+            elif bind.read_only or bind.kind not in {"bind", "cache"}:
                 binds.append(bind)
             elif not os.path.isdir(bind.source):
                 binds.append(bind._replace(read_only=True))
@@ -134,7 +138,12 @@ def started(
         try:
             try:
                 running = servers.sandbox.run(
-                    spec, root_fd=mount.fd, stdin=stdin, stdout=stdout, stderr=stderr, mount_fds=mount_fds
+                    mount.furnish(spec),
+                    root_fd=mount.fd,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    mount_fds=mount_fds,
                 )
             finally:
                 os.close(mount.fd)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from builder.limits import Limits
 from builder.sandbox.client import SandboxServer
-from builder.sandbox.spec import Network
+from builder.sandbox.isolation import NO_NAMESPACES
+from builder.sandbox.spec import Network, SandboxSpec
 from layers.snapshotter import Snapshotter
 from unionfs.branch import Branch
 from unionfs.client import UnionServer
@@ -47,6 +48,14 @@ class Mounted(NamedTuple):
         """
         if self.copy is not None:
             self.copy.settle(take=take)
+
+    def furnish(self, spec: SandboxSpec) -> SandboxSpec:
+        """What of ``spec`` the sandbox is to be given: where it can't mount, its mounts lie in the root already.
+
+        Raises:
+            BuildError: something can't be shown to a step there.
+        """
+        return spec if self.copy is None else self.copy.furnish(spec)
 
 
 class Servers:
@@ -78,8 +87,7 @@ class Servers:
             UnionError: FUSE can't be used although its device can.
             BuildError: the disk takes no copy.
         """
-        with self._lock:
-            union = self._start_union()
+        union = self._settled_union()
         if isinstance(union, UnionServer):
             made = union.mount(branches, options, passthrough=passthrough)
             return Mounted(made.fd, made.ended)
@@ -87,9 +95,12 @@ class Servers:
         return Mounted(copy.fd, copy.ended, copy)
 
     def lacks_fuse(self) -> str:
-        """Why steps work on copies of their roots, one line; empty where they don't."""
-        with self._lock:
-            union = self._start_union()
+        """Why steps work on copies of their roots, one line; empty where they don't. Waits for the sandbox server.
+
+        Raises:
+            SandboxError: no step can be run here.
+        """
+        union = self._settled_union()
         return "" if isinstance(union, UnionServer) else union.why
 
     def describe_loss(self, report: bytes) -> str:
@@ -98,6 +109,35 @@ class Servers:
             union = self._start_union()
         return union.describe_loss(report)
 
+    @property
+    def can_mount(self) -> bool:
+        """Whether mounts can be made for steps; waits for the sandbox server.
+
+        Raises:
+            SandboxError: no step can be run here.
+        """
+        return self.sandbox.level != NO_NAMESPACES
+
+    def _settled_union(self) -> UnionServer | RootCopies:
+        """As `_start_union`, when it is known whether mounts can be made."""
+        can_mount = self.can_mount
+        with self._lock:
+            union = self._start_union()
+            if can_mount:
+                return union
+            if isinstance(union, UnionServer):
+                union.close()
+                union = self._copies("nothing can be mounted", attachable=False)
+            elif union.attachable:
+                union = self._copies(union.why, attachable=False)
+            self._union = union
+            return union
+
+    def _copies(self, why: str, *, attachable: bool = True) -> RootCopies:
+        from builder.rootcopies.copies import RootCopies
+
+        return RootCopies(self._snapshotter, why, attachable=attachable)
+
     def _start_union(self) -> UnionServer | RootCopies:
         """The union server, or what takes its place; with the lock held."""
         if self._union is None:
@@ -105,9 +145,7 @@ class Servers:
             if refusal is None:
                 self._union = UnionServer.start()
             else:
-                from builder.rootcopies.copies import RootCopies
-
-                self._union = RootCopies(self._snapshotter, str(refusal))
+                self._union = self._copies(str(refusal))
         return self._union
 
     @property

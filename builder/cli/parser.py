@@ -78,7 +78,7 @@ class ArgumentParser(argparse.ArgumentParser):
         """The command runs steps: it takes ``--isolation``."""
         self.add_argument(
             "--isolation",
-            choices=("auto", "full", "rootless", "no-new-proc", "chroot"),
+            choices=("auto", "full", "rootless", "no-new-proc", "chroot", "no-namespaces"),
             default="auto",
             metavar="LEVEL",
             help="how strong steps are shut in; auto is the strongest that works",

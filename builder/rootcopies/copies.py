@@ -6,6 +6,9 @@
               it say; a detached bind mount of it
     settle    the command has ended: its changes are in the branch; the copy waits for the step that goes on from there
 
+Where nothing can be mounted either, the copy is a directory, in which a step's own mounts lie as files while it runs
+(`CopiedMount.furnish`).
+
 Invariants: a copy is used again only for a root that is, branch by branch, what the last step left. Copies lie among
 the layers being made, so that a kill leaves nothing that is not swept; no more than `_MOST_SPARE` wait, and none is
 left when `RootCopies.close` returns.
@@ -22,15 +25,19 @@ from pathlib import Path
 
 from builder.errors import BuildError, describe_os_error, room_hints
 from builder.rootcopies.copying import bring_forward, lay_out, take_changes, take_inventory
-from builder.rootcopies.inventory import Inventory, await_tick
+from builder.rootcopies.furnishing import Furnishing
+from builder.rootcopies.inventory import NOTHING, Inventory, await_tick
 from builder.rootfs import open_root
 from builder.sandbox import _sys
+from builder.sandbox.spec import SandboxSpec
 from builder.trail import ReservedNameError
 from layers.snapshotter import Active, Snapshotter
 from unionfs.namedtuple import NamedTuple
+from unionfs.removal import remove_tree
 
 _MOST_SPARE = 2
 _PROBE_NAME = "probe"
+_ASIDE_NAME = "aside"
 _RESTRICTIONS = _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
 
 
@@ -59,8 +66,32 @@ class CopiedMount:
         self._active = active
         self._inventory = inventory
         self._branches = tuple(branches)
-        self.fd = _detached(active.path)
+        self._furnishing: Furnishing | None = None
+        self.fd = _detached(active.path) if copies.attachable else _directory(active.path)
         self.ended, self._tell = os.pipe2(os.O_CLOEXEC)
+
+    def furnish(self, spec: SandboxSpec) -> SandboxSpec:
+        """What is left of ``spec`` for the sandbox: where nothing can be mounted its mounts lie in the copy now.
+
+        Raises:
+            BuildError: something can't be shown, or the disk takes no more.
+        """
+        if self._copies.attachable:
+            return spec
+        from builder.rootcopies.surroundings import furnish
+
+        aside = self._active.path.with_name(_ASIDE_NAME)
+        try:
+            # what the step before had laid aside is back
+            remove_tree(aside)
+            self._furnishing = Furnishing(self._active.path, aside)
+            furnish(spec, self._furnishing, aside, self._active.path.parent.parent)
+            self._inventory = take_inventory(self._active.path, self._furnishing.left_out())
+            await_tick(self._active.path.with_name(_PROBE_NAME), self._inventory.latest_ns)
+        except OSError as error:
+            message = f"the step can't be furnished: {describe_os_error(error)}"
+            raise BuildError(message, hints=room_hints(error)) from error
+        return spec._replace(binds=(), tmpfs=(), files=())
 
     def settle(self, *, take: bool) -> None:
         """The command has ended, nobody works in the copy any more; ``ended`` says how it went.
@@ -78,28 +109,41 @@ class CopiedMount:
             with open_root(lower) as root:
                 if root is None:
                     raise ValueError("a root has branches")
-                after = take_changes(self._active.path, self._inventory, root, upper)
+                left_out = self._furnishing.left_out() if self._furnishing else NOTHING
+                after = take_changes(self._active.path, self._inventory, root, upper, left_out)
+            is_plain = self._furnishing is None or self._furnishing.take_out()
         except ReservedNameError as error:
             reason = str(error)
         except OSError as error:
             reason = f"what it changed can't be kept: {describe_os_error(error)}"
         else:
-            self._copies.keep(self._active, after, self._branches)
+            if is_plain:
+                self._copies.keep(self._active, after, self._branches)
+            else:
+                self._give_up()
             return {}
-        self._copies.give_up(self._active)
+        if self._furnishing is not None:
+            self._furnishing.take_out()
+        self._give_up()
         return {"aborted": reason}
 
     def _dropped(self) -> dict[str, str]:
-        self._copies.give_up(self._active)
+        self._give_up()
         return {}
+
+    def _give_up(self) -> None:
+        if self._furnishing is not None:
+            self._furnishing.close()
+        self._copies.give_up(self._active)
 
 
 class RootCopies:
     """The copies of one build; calls may come from several threads."""
 
-    def __init__(self, snapshotter: Snapshotter, why: str) -> None:
-        """``why`` FUSE can't be used."""
+    def __init__(self, snapshotter: Snapshotter, why: str, *, attachable: bool = True) -> None:
+        """``why`` FUSE can't be used; ``attachable`` says that something can be mounted."""
         self.why = why
+        self.attachable = attachable
         self._snapshotter = snapshotter
         self._lock = threading.Lock()
         self._spare: list[_Spare] = []
@@ -179,6 +223,20 @@ def _filled(active: Active, branches: Sequence[Path], added: Sequence[Path]) -> 
         elif root is not None:
             bring_forward(active.path, added, root)
     return take_inventory(active.path)
+
+
+def _directory(path: Path) -> int:
+    """The directory ``path``, where programs can be run and devices opened.
+
+    Raises:
+        OSError: EACCES where they can't.
+    """
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    lacking = os.fstatvfs(fd).f_flag & (os.ST_NOEXEC | os.ST_NODEV)
+    if lacking:
+        os.close(fd)
+        raise OSError(errno.EACCES, f"mounted with {'noexec' if lacking & os.ST_NOEXEC else 'nodev'}", os.fspath(path))
+    return fd
 
 
 def _detached(directory: Path) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from builder import paths
-from builder.rootcopies.inventory import Inventory
+from builder.rootcopies.inventory import NOTHING, Inventory, LeftOut
 from builder.rootentry import RootEntry
 from builder.rootfs import RootFs
 from builder.trail import Attributes, attributes_below
@@ -111,10 +111,10 @@ def _bring_forward(branch: _Walk, root: RootFs, target: Upper) -> None:
                 _lay_out(root, RootEntry(root, path, path, shown), target)
 
 
-def take_inventory(tree: Path) -> Inventory:
-    """What ``tree`` holds now."""
+def take_inventory(tree: Path, left_out: LeftOut = NOTHING) -> Inventory:
+    """What ``tree`` holds now, but for what is ``left_out``."""
     inventory = Inventory()
-    walk = _Walk(tree)
+    walk = _Walk(tree, left_out)
     try:
         for found in walk:
             inventory.add(found.path, found.status, directory=found.is_directory)
@@ -123,17 +123,17 @@ def take_inventory(tree: Path) -> Inventory:
     return inventory
 
 
-def take_changes(tree: Path, before: Inventory, root: RootFs, upper: Path) -> Inventory:
+def take_changes(tree: Path, before: Inventory, root: RootFs, upper: Path, left_out: LeftOut = NOTHING) -> Inventory:
     """What was changed in ``tree``, laid out from ``root`` as ``before`` says, is in the empty branch ``upper``.
 
-    Returns what it holds now.
+    Returns what it holds now. What is ``left_out`` was not changed, whatever lies there.
 
     Raises:
         ReservedNameError: a name, or a device, that an image can't hold.
         OSError: the disk takes no more.
     """
     after = Inventory()
-    walk = _Walk(tree)
+    walk = _Walk(tree, left_out)
     try:
         with Upper(upper, root) as target:
             changes = _Changes(before, root, target)
@@ -266,10 +266,18 @@ class _Found:
 
 
 class _Walk:
-    """Everything in a tree, a directory before what is in it, itself the first, by open directories alone."""
+    """Everything in a tree, a directory before what is in it, itself the first, by open directories alone.
 
-    def __init__(self, tree: Path) -> None:
+    What is ``left_out`` is not met; of its name only its directory knows.
+    """
+
+    def __init__(self, tree: Path, left_out: LeftOut = NOTHING) -> None:
         self._tree = tree
+        self._left_out = left_out
+        self._names_left_out: dict[bytes, set[bytes]] = {}
+        for path in left_out.paths:
+            directory, _, name = path.rpartition(b"/")
+            self._names_left_out.setdefault(directory, set()).add(name)
         self._open: list[int] = []
 
     def close(self) -> None:
@@ -294,12 +302,14 @@ class _Walk:
             else:
                 yield found
 
-    @staticmethod
-    def _enter(directory: _Found, fd: int) -> Iterator[_Found]:
-        directory.names = tuple(sorted(map(os.fsencode, os.listdir(fd))))
-        return (
-            _Found(
-                directory, paths.join(directory.path, name), fd, name, os.stat(name, dir_fd=fd, follow_symlinks=False)
-            )
-            for name in directory.names
-        )
+    def _enter(self, directory: _Found, fd: int) -> Iterator[_Found]:
+        names = set(map(os.fsencode, os.listdir(fd)))
+        skipped = self._names_left_out.get(directory.path, set())
+        directory.names = tuple(sorted(names | skipped))
+        return self._look(directory, fd, sorted(names - skipped))
+
+    def _look(self, directory: _Found, fd: int, names: list[bytes]) -> Iterator[_Found]:
+        for name in names:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if status.st_ino not in self._left_out.inodes:
+                yield _Found(directory, paths.join(directory.path, name), fd, name, status)

@@ -14,8 +14,20 @@ import os
 import time
 from pathlib import Path
 
+from unionfs.namedtuple import NamedTuple
+
 _TICK_SECONDS = 0.001
 _MOST_SECONDS = 2.0
+
+
+class LeftOut(NamedTuple):
+    """What lies in a tree and is no part of it: by path, and by inode number wherever it was moved."""
+
+    paths: frozenset[bytes] = frozenset()
+    inodes: frozenset[int] = frozenset()
+
+
+NOTHING = LeftOut()
 
 
 class Inventory:

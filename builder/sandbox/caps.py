@@ -57,6 +57,10 @@ NAMES = (
 )
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 DEFAULT_MASK = 0xA804_25FB
+NEEDED_WITHOUT_NAMESPACES = 0x0804_01EB
+"""What it takes to change a process's root, be any user there and keep files of any: those of the default set but
+FSETID, NET_RAW, NET_BIND_SERVICE, AUDIT_WRITE and SETFCAP."""
+SYS_CHROOT = 1 << 18
 ALL_MASK = (1 << len(NAMES)) - 1
 
 

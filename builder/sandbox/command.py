@@ -54,10 +54,15 @@ class Confinement(NamedTuple):
     sets_groups: bool
 
 
-def run(confinement: Confinement, orders: socket.socket, report: socket.socket) -> NoReturn:
-    """Waits for its order, then is the command; ``report`` leads to the server."""
+def run(confinement: Confinement, orders: socket.socket, report: socket.socket, root: int | None = None) -> NoReturn:
+    """Waits for its order, then is the command; ``report`` leads to the server.
+
+    ``root`` is the directory that becomes its root, None where it is in its root already.
+    """
     status, error = SETUP_FAILED, ""
     try:
+        if root is not None:
+            _enter_root(root)
         _confine(confinement)
         rehearsal.rehearse_command()
         spec = spec_from_json(_receive(orders).message)
@@ -114,6 +119,13 @@ def _own_pipes(uid: int, stdio: Sequence[int]) -> None:
                 # the change of ids will tell
                 if error.errno not in {errno.EPERM, errno.EINVAL}:
                     raise
+
+
+def _enter_root(root: int) -> None:
+    """The directory is the root of this process; that it stays so takes the loss of CAP_SYS_CHROOT (`_confine`)."""
+    with Stage("changing to", "root"):
+        os.fchdir(root)
+        os.chroot(".")
 
 
 def _enter_directory(path: str, user: User) -> None:

@@ -54,7 +54,8 @@ AWAITED = _FORWARDED | {signal.SIGCHLD, _SERVER_GONE}
 class Preparation(NamedTuple):
     """What is known before a step is: ``join_fds`` lead to the groups, ``station`` is in the network.
 
-    ``own_processes``: there is a pid namespace; ``pivots``: pivot_root(2) is allowed.
+    ``own_processes``: there is a pid namespace; ``own_mounts``: there is a mount namespace; ``pivots``: pivot_root(2)
+    is allowed.
     """
 
     mounts: tuple[BaseMount, ...]
@@ -63,6 +64,7 @@ class Preparation(NamedTuple):
     station: Station | None
     confinement: Confinement
     own_processes: bool = True
+    own_mounts: bool = True
     pivots: bool = True
 
     @property
@@ -73,7 +75,8 @@ class Preparation(NamedTuple):
 
 def run(preparation: Preparation, report: socket.socket) -> NoReturn:
     """The life of a step's first process; ``report`` leads to the server."""
-    live(lambda: _run(preparation, report), report, own_processes=preparation.own_processes)
+    work = _run if preparation.own_mounts else _run_in_directory
+    live(lambda: work(preparation, report), report, own_processes=preparation.own_processes)
 
 
 def live(work: Callable[[], None], report: socket.socket, *, own_processes: bool = True) -> NoReturn:
@@ -120,6 +123,30 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     tell_end(report, ended, notes)
 
 
+def _run_in_directory(preparation: Preparation, report: socket.socket) -> None:
+    """As `_run` where nothing can be mounted: the root is a directory in which all lies that the step sees.
+
+    It is the command's root alone: this process finds its descendants in the builder's /proc.
+    """
+    _join_groups(preparation)
+    _watch(preparation)
+    rehearsal.rehearse_order()
+    wire.send(report, {"event": protocol.READY})
+    received = wire.receive(report)
+    if received is None:
+        return
+    order, fds = protocol.parse_order(received.message, received.fds)
+    stdio = _open_console(order.spec, fds.step) if order.spec.tty else _stdio(fds)
+    to_command = _fork_command(preparation, report, root=fds.root)
+    wire.send(to_command[0], order.spec.to_json())
+    wire.send(to_command[0], {}, stdio)
+    for fd in {*stdio, *received.fds}:
+        os.close(fd)
+    ended = reap_until(to_command[1])
+    descendants.end_all()
+    tell_end(report, ended)
+
+
 def tell_end(report: socket.socket, ended: int, notes: Sequence[str] = ()) -> None:
     """The server has told what came of the step, or is gone; only then this process may end, which takes 1 to 3 ms."""
     wire.send(report, protocol.exited_message(ended, notes))
@@ -143,30 +170,41 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
 
     None where the command's process must be forked in the root, as it would not be moved there by pivot_root(2).
     """
-    with Stage("joining", "cgroup"):
-        for fd in preparation.join_fds:
-            os.write(fd, b"0")
-            os.close(fd)
+    _join_groups(preparation)
     with Stage("entering", "cgroup namespace"):
         _sys.unshare(_sys.CLONE_NEWCGROUP)
     join_network(preparation)
-    os.umask(0)
-    _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
-    if not preparation.own_processes:
-        _sys.prctl(_sys.PR_SET_CHILD_SUBREAPER, 1)
+    _watch(preparation)
     forked = _fork_command(preparation, report) if preparation.pivots else None
     root.prepare(preparation.mounts)
     return forked
 
 
-def _fork_command(preparation: Preparation, report: socket.socket) -> tuple[socket.socket, int]:
-    """The command's process waits for its order; returns the way to it, and its id."""
+def _join_groups(preparation: Preparation) -> None:
+    with Stage("joining", "cgroup"):
+        for fd in preparation.join_fds:
+            os.write(fd, b"0")
+            os.close(fd)
+
+
+def _watch(preparation: Preparation) -> None:
+    """This process can be traced by nobody, waits for its signals, and is told of the ends that are its affair."""
+    os.umask(0)
+    _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
+    if not preparation.own_processes:
+        _sys.prctl(_sys.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _fork_command(
+    preparation: Preparation, report: socket.socket, root: int | None = None
+) -> tuple[socket.socket, int]:
+    """The command's process waits for its order, in the directory ``root`` if given; the way to it, and its id."""
     ours, theirs = socket.socketpair()
     pid = os.fork()  # noqa: TID251  (the server and all its forks have one thread)
     if pid == 0:
         ours.close()
-        command.run(preparation.confinement, theirs, report)
+        command.run(preparation.confinement, theirs, report, root)
     theirs.close()
     return ours, pid
 

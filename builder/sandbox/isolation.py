@@ -9,25 +9,31 @@ no-new-proc  as ``rootless`` or ``full``, with a copy of     the same, where no 
            the builder's /proc and /sys                   container that hides parts of its own
 chroot     mount and uts namespaces only; the builder's   mount namespaces
            processes, network and ipc
+no-namespaces  a directory entered by chroot(2), no mounts;    root with CAP_SYS_CHROOT and the others that files of
+           the builder's everything else                  all owners take: a container with docker's defaults
 ========== ============================================== ==============================================
 
-Capabilities, system call filter, masks, devices and limits are the same at all levels.
+Capabilities, system call filter, masks, devices and limits are the same at all levels but the last, which has no
+filter of its own (installing one takes CAP_SYS_ADMIN, or no_new_privs, with which setuid programs are of no use), no
+CAP_SYS_CHROOT, with which a root like this can be left, and no /proc.
 
 Invariants: `plan_isolation` never gives what is stronger than the machine can do, nor weaker than what was asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from unionfs.namedtuple import NamedTuple
 
-Level = Literal["full", "rootless", "no-new-proc", "chroot"]
+Level = Literal["full", "rootless", "no-new-proc", "chroot", "no-namespaces"]
 FULL: Level = "full"
 ROOTLESS: Level = "rootless"
 NO_NEW_PROC: Level = "no-new-proc"
 CHROOT: Level = "chroot"
-LEVELS: tuple[Level, ...] = (FULL, ROOTLESS, NO_NEW_PROC, CHROOT)
+NO_NAMESPACES: Level = "no-namespaces"
+LEVELS: tuple[Level, ...] = (FULL, ROOTLESS, NO_NEW_PROC, CHROOT, NO_NAMESPACES)
 AUTO = "auto"
 CHOICES = (AUTO, *LEVELS)
 _ONE_ID = " with one id"
@@ -49,11 +55,15 @@ class IsolationError(Exception):
 
 
 class Abilities(NamedTuple):
-    """What the sandbox server was found to be able to do: be root of the machine, make pid namespaces, mount /proc."""
+    """What the sandbox server was found to be able to do: be root of the machine, make pid namespaces, mount /proc.
+
+    ``mounts``: it is in a mount namespace of its own.
+    """
 
     machine_root: bool
     new_processes: bool
     new_proc: bool
+    mounts: bool = True
 
 
 class Isolation(NamedTuple):
@@ -69,7 +79,12 @@ class Isolation(NamedTuple):
     @property
     def own_processes(self) -> bool:
         """Whether a step has process ids, ipc and perhaps a network of its own."""
-        return self.level != CHROOT
+        return self.level not in {CHROOT, NO_NAMESPACES}
+
+    @property
+    def own_mounts(self) -> bool:
+        """Whether a step has a mount namespace; else its root is a directory."""
+        return self.level != NO_NAMESPACES
 
     @property
     def new_proc(self) -> bool:
@@ -98,6 +113,11 @@ def plan_isolation(wanted: str, able: Abilities, *, one_id: bool) -> Isolation:
     return Isolation(level, not able.machine_root, one_id and not able.machine_root)
 
 
+def lacks_capabilities(names: Collection[str]) -> IsolationError:
+    """What to tell where this process can't do without namespaces either, for want of capabilities."""
+    return IsolationError(f"isolation {NO_NAMESPACES} can't be had here: it takes {', '.join(sorted(names))}")
+
+
 def explain_refusal(reason: str, *, in_container: bool) -> IsolationError:
     """What to tell where this process can make neither mounts nor a user namespace, for ``reason``."""
     message = f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)"
@@ -111,6 +131,8 @@ def hint_on_namespaces(*, in_container: bool) -> str:
 
 def _possible(able: Abilities) -> tuple[Level, ...]:
     """The levels that work, the strongest first."""
+    if not able.mounts:
+        return (NO_NAMESPACES,)
     if not able.new_processes:
         return (CHROOT,)
     strongest: tuple[Level, ...] = (FULL if able.machine_root else ROOTLESS,) if able.new_proc else ()
@@ -118,6 +140,8 @@ def _possible(able: Abilities) -> tuple[Level, ...]:
 
 
 def _lacking(wanted: str, able: Abilities) -> str:
+    if not able.mounts:
+        return "nothing can be mounted, and user namespaces are refused"
     if not able.new_processes:
         return "no pid namespace can be made"
     if wanted == FULL and not able.machine_root:

@@ -5,6 +5,7 @@ Invariants: a filter is compiled once for what it depends on; the network is mad
 
 from __future__ import annotations
 
+from builder.limits import DEFAULT_SHM_BYTES
 from builder.network.hub import Hub
 from builder.sandbox import _sys, caps, seccomp
 from builder.sandbox.group import Group
@@ -27,12 +28,15 @@ class Kind(NamedTuple):
     cgroup_parent: str | None = None
     controllers: frozenset[str] = frozenset()
     own_processes: bool = True
+    own_mounts: bool = True
     runtime: Runtime | None = None
     ignore_chown: bool = False
 
     @property
     def namespaces(self) -> int:
         """Flags of clone(2); the cgroup namespace is entered later, by init in its groups, or it would show ours."""
+        if not self.own_mounts:
+            return 0
         flags = _sys.CLONE_NEWNS | (_sys.CLONE_NEWPID if self.own_processes else 0)
         # a runtime makes the others
         flags |= 0 if self.runtime else _sys.CLONE_NEWUTS | (_sys.CLONE_NEWIPC if self.own_processes else 0)
@@ -52,6 +56,8 @@ class Machine:
         self.sets_groups = can_set_groups()
         self.hub = Hub(is_root=not isolation.user_namespace)
         self.calls = seccomp.read_table()
+        # who has it can leave a root that is no mount
+        self._kept_back = 0 if isolation.own_mounts else caps.SYS_CHROOT
         self._runtime_groups: Slice | None = None
         self._filters: dict[tuple[int, bool], _sys.SeccompFilter | None] = {}
         self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)
@@ -67,9 +73,10 @@ class Machine:
         """The kind of child that steps need which ask for nothing else."""
         return Kind(
             self._available(network) if self.isolation.own_processes else "host",
-            caps.DEFAULT_MASK & self.held_capabilities,
+            caps.DEFAULT_MASK & self.held_capabilities & ~self._kept_back,
             controllers=controllers,
             own_processes=self.isolation.own_processes,
+            own_mounts=self.isolation.own_mounts,
         )
 
     def kind_of(self, spec: SandboxSpec) -> Kind:
@@ -80,17 +87,22 @@ class Machine:
         """
         if spec.network == "none" and not self.isolation.own_processes:
             raise SpecError(f"network 'none' can't be had with isolation {self.isolation}: only 'host' can")
+        if not self.isolation.own_mounts:
+            _refuse_mounts(spec, self.isolation)
         if spec.runtime is not None and not self.isolation.new_proc:
             raise SpecError(f"a runtime needs a /proc of its own, which isolation {self.isolation} has not")
         if spec.runtime is not None and spec.ignore_chown:
             raise SpecError("a runtime does not ignore chown: leave out --runtime or --ignore-chown-errors")
         return Kind(
             network=self._available(spec.network),
-            capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop) & self.held_capabilities,
+            capabilities=caps.plan_capabilities(spec.security, spec.cap_add, spec.cap_drop)
+            & self.held_capabilities
+            & ~self._kept_back,
             insecure=spec.security == "insecure",
             cgroup_parent=spec.cgroup_parent,
             controllers=needed_controllers(spec.limits),
             own_processes=self.isolation.own_processes,
+            own_mounts=self.isolation.own_mounts,
             runtime=spec.runtime,
             ignore_chown=spec.ignore_chown,
         )
@@ -136,3 +148,21 @@ class Machine:
             program = seccomp.compile_filter(names, _sys.MACHINE, self.calls, ignore_chown=ignore_chown)
             self._filters[wanted] = _sys.SeccompFilter(program) if program else None
         return self._filters[wanted]
+
+
+def _refuse_mounts(spec: SandboxSpec, isolation: Isolation) -> None:
+    """Nothing is asked for that takes mounts, or would let the step out of a root that is none.
+
+    Raises:
+        SpecError: the first that is.
+    """
+    beyond = caps.plan_capabilities("sandbox", spec.cap_add, spec.cap_drop) & ~caps.DEFAULT_MASK
+    for asked, what in (
+        (spec.security == "insecure", "security 'insecure'"),
+        (beyond, f"capability {', '.join(sorted(caps.names_of(beyond)))}"),
+        (spec.read_only_root, "a root that can't be written"),
+        (spec.limits.shm_bytes != DEFAULT_SHM_BYTES, "a size of /dev/shm"),
+        (spec.ignore_chown, "chown that is ignored"),
+    ):
+        if asked:
+            raise SpecError(f"{what} can't be had with isolation {isolation}")

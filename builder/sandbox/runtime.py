@@ -79,12 +79,13 @@ class Child:
             own_network=self.kind.network != "host",
             station=self.station,
             own_processes=isolation.own_processes,
+            own_mounts=isolation.own_mounts,
             pivots=self._machine.pivots,
             confinement=Confinement(
                 self.kind.capabilities,
                 self._machine.last_capability,
                 None
-                if self.kind.insecure
+                if self.kind.insecure or not isolation.own_mounts
                 else self._machine.filter_for(self.kind.capabilities, ignore_chown=self.kind.ignore_chown),
                 self._machine.sets_groups,
             ),

@@ -23,15 +23,17 @@ import socket
 import sys
 from collections.abc import Callable
 
-from builder.sandbox import _sys, descendants, idmap, protocol
+from builder.sandbox import _sys, caps, descendants, idmap, protocol
 from builder.sandbox.cgroup import CgroupError
 from builder.sandbox.command import SETUP_FAILED
 from builder.sandbox.isolation import (
     AUTO,
+    NO_NAMESPACES,
     Abilities,
     Isolation,
     IsolationError,
     explain_refusal,
+    lacks_capabilities,
     plan_isolation,
     wants_user_namespace,
 )
@@ -42,7 +44,7 @@ from builder.sandbox.slice import Slice
 from builder.sandbox.spares import Spares
 from builder.sandbox.spec import SandboxResult, SpecError, parse_network
 from unionfs import wire
-from unionfs.privileges import is_in_container, is_machine_root, mapped_ids, may_mount
+from unionfs.privileges import effective_capabilities, is_in_container, is_machine_root, mapped_ids, may_mount
 
 _RETRY_MS = 5
 # while a step has just started no child is made: joining a group holds up every fork and exec of the machine for a
@@ -273,15 +275,36 @@ def _settle(wanted: str) -> Isolation:
         signal.signal(number, signal.SIG_IGN)
     # a step sees this in its process table, and the command line of an interpreter tells of the host
     _sys.set_title(_TITLE)
-    if may_mount() and not (is_machine_root() and wants_user_namespace(wanted)):
-        _sys.unshare(_sys.CLONE_NEWNS)
-    else:
-        idmap.enter()
-    _sys.mount_propagation(b"/", _sys.MS_REC | _sys.MS_SLAVE)
-    isolation = plan_isolation(wanted, _find_abilities(), one_id=mapped_ids() == 1)
+    abilities = _find_abilities() if _enters_namespaces(wanted) else Abilities(is_machine_root(), False, False, False)
+    isolation = plan_isolation(wanted, abilities, one_id=mapped_ids() == 1)
     if not isolation.own_processes:
         _sys.prctl(_sys.PR_SET_CHILD_SUBREAPER, 1)
     return isolation
+
+
+def _enters_namespaces(wanted: str) -> bool:
+    """Whether this process has a mount namespace now; it can do without where False is returned.
+
+    Raises:
+        OSError: it has none, and may not do what it takes to do without.
+        IsolationError: the same, where it was to do without.
+    """
+    missing = caps.names_of(caps.NEEDED_WITHOUT_NAMESPACES & ~effective_capabilities())
+    if wanted == NO_NAMESPACES:
+        if missing:
+            raise lacks_capabilities(missing)
+        return False
+    try:
+        if may_mount() and not (is_machine_root() and wants_user_namespace(wanted)):
+            _sys.unshare(_sys.CLONE_NEWNS)
+        else:
+            idmap.enter()
+        _sys.mount_propagation(b"/", _sys.MS_REC | _sys.MS_SLAVE)
+    except OSError:
+        if missing:
+            raise
+        return False
+    return True
 
 
 def _find_abilities() -> Abilities:

@@ -205,7 +205,9 @@ def _start(spec: SandboxSpec, root: Root, environment: Environment, stdout: int,
     mount = mount_root(servers, root, environment.scaffold)
     try:
         try:
-            running = servers.sandbox.run(spec, root_fd=mount.fd, stdin=None, stdout=stdout, stderr=stderr)
+            running = servers.sandbox.run(
+                mount.furnish(spec), root_fd=mount.fd, stdin=None, stdout=stdout, stderr=stderr
+            )
         finally:
             os.close(mount.fd)
     except BaseException:

@@ -27,17 +27,21 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
 DOCKERFILE = """\
 FROM busybox
 RUN id -u >/who && touch /file && chown 5:6 /file || echo kept
-RUN test "$(cat /proc/sys/kernel/ostype)" = Linux && ls /sys/class /dev/shm >/dev/null && rm /who
+ARG KERNEL
+RUN test "$(cat /proc/sys/kernel/ostype)" = "$KERNEL" && ls /dev/shm && rm /who && test -z "$KERNEL" -o -d /sys/class
 """
 INSIDE = f"""\
 export HOME=/tmp/home PYTHONPATH=/place/lib
 pybuild() {{ INTERPRETER -c '{ENTRY_POINT}' "$@"; }}
 pybuild load -i /place/busybox.tar >/dev/null
-pybuild build --progress plain -t built /place/context 2>&1 || exit
+pybuild build --progress plain --build-arg KERNEL="$1" -t built /place/context 2>&1 || exit
 pybuild run built stat -c 'owner %u:%g' /file
 """
 REFUSED = "error: steps can't be shut in here: operation not permitted"
-NO_DEVICE = "WARN: /dev/fuse: no such file or directory: each RUN works on a copy of its files"
+ON_COPIES = "each RUN works on a copy of its files"
+NO_DEVICE = f"WARN: /dev/fuse: no such file or directory: {ON_COPIES}"
+NO_MOUNT = f"WARN: nothing can be mounted: {ON_COPIES}"
+WEAKEST = "no-namespaces"
 AS_USER = "error: a plain user cannot build here: user namespaces are refused (operation not permitted)"
 PODMAN = ("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--storage-driver", "vfs")
 BUILDAH = ("buildah", "--storage-driver", "vfs")
@@ -47,7 +51,7 @@ LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 class Row(NamedTuple):
     """``told`` is the level, or the beginning of the error's line; ``always``: in the usual run.
 
-    ``copies``: steps work on copies of their roots, for want of a device.
+    ``copies`` is the warning, where steps work on copies of their roots.
     """
 
     engine: str
@@ -55,27 +59,29 @@ class Row(NamedTuple):
     told: str
     owner: str = "5:6"
     always: bool = False
-    copies: bool = False
+    copies: str = ""
 
 
 FUSE = "--device {fuse}:/dev/fuse"
 ANY_CALL = "--security-opt seccomp=unconfined"
 ROWS = (
-    Row("docker", "", REFUSED),
-    Row("docker", FUSE, REFUSED, always=True),
+    Row("docker", "", WEAKEST, copies=NO_DEVICE, always=True),
+    Row("docker", FUSE, WEAKEST, copies=NO_MOUNT),
+    Row("docker", "--security-opt no-new-privileges", WEAKEST, copies=NO_DEVICE),
+    Row("docker", "--cap-drop SYS_CHROOT", REFUSED),
     Row("docker", "--user 1000", AS_USER),
     Row("docker", f"{FUSE} {ANY_CALL}", "no-new-proc"),
     Row("docker", f"{FUSE} --cap-add SYS_ADMIN", "full", always=True),
     Row("docker", f"{FUSE} --cap-add SYS_ADMIN {ANY_CALL}", "full"),
     Row("docker", f"--user 1000 {FUSE} {ANY_CALL}", "no-new-proc with one id", "0:0"),
-    Row("docker", ANY_CALL, "no-new-proc", copies=True),
-    Row("podman", "", "no-new-proc", copies=True),
-    Row("podman", "--user 1000", "no-new-proc with one id", "0:0", copies=True),
+    Row("docker", ANY_CALL, "no-new-proc", copies=NO_DEVICE),
+    Row("podman", "", "no-new-proc", copies=NO_DEVICE),
+    Row("podman", "--user 1000", "no-new-proc with one id", "0:0", copies=NO_DEVICE),
     Row("podman", FUSE, "no-new-proc", always=True),
     Row("podman", f"{FUSE} --cap-add SYS_ADMIN", "full"),
     Row("podman", "--privileged", "full"),
     Row("podman", f"--user 1000 {FUSE}", "no-new-proc with one id", "0:0", always=True),
-    Row("buildah", "", "no-new-proc", copies=True, always=True),
+    Row("buildah", "", "no-new-proc", copies=NO_DEVICE, always=True),
     Row("buildah", FUSE, "no-new-proc"),
     Row("buildah", f"{FUSE} --cap-add SYS_ADMIN", "full"),
 )
@@ -119,9 +125,9 @@ def run(place: Path, storage: Path, dockerd: Dockerd) -> Run:
     """Builds and runs an image inside a container of busybox, with the interpreter of this machine."""
     shown = [("/usr", "/usr"), ("/lib", "/lib"), ("/lib64", "/lib64"), (str(place), "/place")]
     volumes = [word for source, target in shown for word in ("-v", f"{os.path.realpath(source)}:{target}:ro")]
-    command = ("sh", "/place/inside")
 
     def inside(row: Row) -> subprocess.CompletedProcess[str]:
+        command = ("sh", "/place/inside", "" if row.told == WEAKEST else "Linux")
         options = row.options.format(fuse=place / "fuse").split()
         if row.engine == "docker":
             docker = (DOCKER, "--host", dockerd.host, "run", "--rm", "--network", "none")
@@ -163,4 +169,7 @@ def test_level(run: Run, row: Row) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"[internal] isolation of steps: {row.told}\n" in done.stdout
     assert done.stdout.splitlines()[-1] == f"owner {row.owner}"
-    assert (NO_DEVICE in done.stdout) is row.copies
+    assert [line[: len(row.copies)] for line in done.stdout.splitlines() if ON_COPIES in line] == (
+        [row.copies] if row.copies else []
+    )
+    assert (f"WARN: isolation {WEAKEST} is the weakest" in done.stdout) is (row.told == WEAKEST)

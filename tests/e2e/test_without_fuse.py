@@ -1,4 +1,4 @@
-"""Builds where /dev/fuse can't be used: steps on copies of their roots give what steps on unions give."""
+"""Builds where /dev/fuse, or any mount, can't be used: steps on copies of their roots give what steps on unions give."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,7 +20,22 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
 
 # in a mount namespace of its own, the device is another
 HIDDEN = ("unshare", "-m", "--propagation", "private", "sh", "-c", 'mount --bind /dev/null /dev/fuse; exec "$@"', "sh")
-TOLD = "WARN: /dev/fuse: expected the character device 10:229, got another file: each RUN works on a copy of its files"
+
+
+class Way(NamedTuple):
+    """How FUSE is kept from a build, and what tells that it was."""
+
+    before: tuple[str, ...]
+    options: tuple[str, ...]
+    told: str
+
+
+WAYS = (
+    Way(
+        HIDDEN, (), "WARN: /dev/fuse: expected the character device 10:229, got another file: each RUN works on a copy"
+    ),
+    Way((), ("--isolation", "no-namespaces"), "WARN: nothing can be mounted: each RUN works on a copy"),
+)
 DOCKERFILE = """\
 FROM busybox AS other
 RUN mkdir -p /out/deep/er && echo 1 >/out/deep/er/file && chown -R 5:6 /out && chmod 2750 /out/deep
@@ -33,7 +49,7 @@ RUN rm -r /d/z && mkdir /d/z && echo 1 >/d/z/1 && rm /d/l && mkdir /d/l && rm /b
 COPY Dockerfile /d/z/
 COPY --from=other /out /out
 RUN rm /d/z/Dockerfile && rmdir /d/l && echo file >/d/l && rm -r /out/deep/er && ln /d/l /d/second
-RUN --mount=type=cache,target=/cache test -f /cache/kept && cat /proc/mounts >/dev/null && rm -r /var && mkdir /var
+RUN --mount=type=cache,target=/cache test -f /cache/kept && test -d /proc && rm -r /var && mkdir /var
 RUN echo name:x:7:8::/: >/etc/passwd
 USER name
 RUN test "$(id -u)" = 7 && touch /tmp/mine
@@ -48,16 +64,23 @@ def context(tmp_path: Path) -> Path:
     return directory
 
 
-def attempt(pybuild: Pybuild, *words: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
-    command = [*HIDDEN, *pybuild.command(*words)]  # type: ignore[arg-type]
+@pytest.fixture(params=WAYS, ids=["no device", "no mounts"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return request.param
+
+
+def attempt(
+    pybuild: Pybuild, way: Way, subcommand: str, *words: str | os.PathLike[str]
+) -> subprocess.CompletedProcess[str]:
+    command = [*way.before, *pybuild.command(subcommand, *way.options, *words)]  # type: ignore[arg-type]
     environment = pybuild.environment()
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
 
 
-def run(pybuild: Pybuild, *words: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
-    done = attempt(pybuild, *words)
+def run(pybuild: Pybuild, way: Way, *words: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    done = attempt(pybuild, way, *words)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stderr
     return done
 
@@ -66,11 +89,11 @@ def active(pybuild: Pybuild) -> list[str]:
     return os.listdir(pybuild.root / "layers" / "active")
 
 
-def test_the_image_is_what_it_is_with_fuse(small: Pybuild, context: Path, tmp_path: Path) -> None:
+def test_the_image_is_what_it_is_with_fuse(small: Pybuild, way: Way, context: Path, tmp_path: Path) -> None:
     with_fuse, without = tmp_path / "with.tar", tmp_path / "without.tar"
     small.run("build", "-o", f"type=tar,dest={with_fuse}", context)
-    done = run(small, "build", "--no-cache", "-t", "image", "-o", f"type=tar,dest={without}", context)
-    assert done.stderr.count(TOLD) == 1
+    done = run(small, way, "build", "--no-cache", "-t", "image", "-o", f"type=tar,dest={without}", context)
+    assert done.stderr.count(way.told) == 1
     roots = []
     for archive in (with_fuse, without):
         roots.append(archive.with_suffix(""))
@@ -78,34 +101,34 @@ def test_the_image_is_what_it_is_with_fuse(small: Pybuild, context: Path, tmp_pa
         subprocess.run(["tar", "-x", "-p", "--xattrs", "--numeric-owner", "-f", archive, "-C", roots[-1]], check=True)
     assert differences(read_tree(roots[1]), read_tree(roots[0])) == []
     assert active(small) == []
-    assert run(small, "run", "image", "sh", "-c", "touch /tmp/more; ls /tmp").stdout == "mine\nmore\n"
+    assert run(small, way, "run", "image", "sh", "-c", "touch /tmp/more; ls /tmp").stdout == "mine\nmore\n"
     assert active(small) == []
-    cached = run(small, "build", context)
-    assert TOLD not in cached.stderr
+    cached = run(small, way, "build", context)
+    assert way.told not in cached.stderr
 
 
-def test_what_was_done_in_time_that_nobody_sees_is_taken(small: Pybuild, context: Path) -> None:
+def test_what_was_done_in_time_that_nobody_sees_is_taken(small: Pybuild, way: Way, context: Path) -> None:
     """As long as before, with the time it had before; and the clock tells no step from the next."""
     steps = "".join(
         f"RUN printf {number} >/f && touch -d @1000 /f\nRUN test $(cat /f) = {number}\n" for number in range(4)
     )
     (context / "Dockerfile").write_text(f"FROM busybox\n{steps}")
-    run(small, "build", "-t", "image", context)
-    assert run(small, "run", "image", "cat", "/f").stdout == "3"
+    run(small, way, "build", "-t", "image", context)
+    assert run(small, way, "run", "image", "cat", "/f").stdout == "3"
 
 
-def test_a_failed_step_can_be_walked_into(small: Pybuild, context: Path) -> None:
+def test_a_failed_step_can_be_walked_into(small: Pybuild, way: Way, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM busybox\nRUN echo 1 >/first\nRUN rm /first; echo 2 >/second; false\n")
-    done = attempt(small, "build", context)
+    done = attempt(small, way, "build", context)
     assert done.returncode == 1
     assert "did not complete successfully: exit code: 1" in done.stderr
-    assert run(small, "shell", "@:3", "sh", "-c", "ls / | grep -E 'first|second'").stdout == "second\n"
+    assert run(small, way, "shell", "@:3", "sh", "-c", "ls / | grep -E 'first|second'").stdout == "second\n"
     assert active(small) == []
 
 
-def test_names_that_no_image_can_hold_fail_the_step(small: Pybuild, context: Path) -> None:
+def test_names_that_no_image_can_hold_fail_the_step(small: Pybuild, way: Way, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM busybox\nRUN touch /etc/.wh.passwd\n")
-    done = attempt(small, "build", context)
+    done = attempt(small, way, "build", context)
     assert done.returncode == 1
     assert "the step lost its root: name '/etc/.wh.passwd' is reserved" in done.stderr
     assert active(small) == []
@@ -114,13 +137,13 @@ def test_names_that_no_image_can_hold_fail_the_step(small: Pybuild, context: Pat
 @pytest.mark.parametrize(
     ("megabytes", "told"), [(8, "error: the step lost its root: what it changed"), (30, "exit code: 1")]
 )
-def test_a_full_disk_is_told(pybuild: Pybuild, context: Path, megabytes: int, told: str) -> None:
+def test_a_full_disk_is_told(pybuild: Pybuild, way: Way, context: Path, megabytes: int, told: str) -> None:
     """There is room for the root and a copy of it, and for what the step writes perhaps, but not twice."""
     (context / "Dockerfile").write_text(f"FROM busybox\nRUN head -c {megabytes}000000 /dev/zero >/big\n")
     pybuild.root.mkdir()
     load, build = (
         shlex.join(pybuild.command("load", "-i", made("busybox"))),
-        shlex.join(pybuild.command("build", context)),
+        shlex.join(pybuild.command("build", *way.options, context)),
     )
     script = f"mount -t tmpfs -o size=17m tmpfs {shlex.quote(str(pybuild.root))} && {load} && {build}"
     done = subprocess.run(
@@ -139,10 +162,12 @@ def test_a_full_disk_is_told(pybuild: Pybuild, context: Path, megabytes: int, to
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_of_a_build_that_is_killed(small: Pybuild, context: Path, number: signal.Signals) -> None:
+def test_nothing_is_left_of_a_build_that_is_killed(
+    small: Pybuild, way: Way, context: Path, number: signal.Signals
+) -> None:
     word = "1000000043"  # seconds that no other process sleeps
     (context / "Dockerfile").write_text(f"FROM busybox\nRUN touch /one\nRUN echo begun; sleep {word}\n")
-    command = [*HIDDEN, *small.command("build", "--progress", "plain", context)]
+    command = [*way.before, *small.command("build", *way.options, "--progress", "plain", context)]
     with subprocess.Popen(command, env=small.environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         while "begun" not in process.stderr.readline():
@@ -151,6 +176,6 @@ def test_nothing_is_left_of_a_build_that_is_killed(small: Pybuild, context: Path
         process.stderr.read()
     wait_until(lambda: not processes_with(word), "the processes of the steps to end")
     (context / "Dockerfile").write_text("FROM busybox\nRUN touch /one\nRUN test -e /one\n")
-    run(small, "build", context)
+    run(small, way, "build", context)
     assert active(small) == []
     assert os.listdir(small.root / "tmp") == []

@@ -11,6 +11,7 @@ USER = ROOT._replace(machine_root=False)
 HIDDEN = USER._replace(new_proc=False)
 HIDDEN_ROOT = ROOT._replace(new_proc=False)
 NO_PID = Abilities(machine_root=True, new_processes=False, new_proc=False)
+NO_MOUNTS = NO_PID._replace(mounts=False)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,13 @@ NO_PID = Abilities(machine_root=True, new_processes=False, new_proc=False)
         ("auto", HIDDEN_ROOT, "no-new-proc"),
         ("chroot", HIDDEN, "chroot"),
         ("auto", NO_PID, "chroot"),
+        ("auto", NO_MOUNTS, "no-namespaces"),
+        ("no-namespaces", NO_MOUNTS, "no-namespaces"),
+        (
+            "chroot",
+            NO_MOUNTS,
+            "isolation chroot can't be had here: nothing can be mounted, and user namespaces are refused",
+        ),
         ("rootless", ROOT, "isolation rootless can't be had here: a user namespace was not entered"),
         (
             "full",

@@ -1,0 +1,136 @@
+"""Where nothing can be mounted: what a step sees beside its root lies in the copy while it runs.
+
+::
+
+    put        what lies at a target is laid aside, what the step is to see there takes its place
+    left_out   what is the step's surroundings alone, for who looks for changes
+    take_out   each is taken out again, what was laid aside is back
+
+Everything is moved by rename(2) between directories of one file system, which costs nothing and copies nothing.
+
+Invariants: targets are resolved in the copy alone, by the kernel, while nobody works in it; what comes after the step
+goes by directories that were opened before it, so no link that a step has put anywhere leads out; a directory in which
+something was put has its time back; a kill leaves at most what is swept with the copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from builder.rootcopies.inventory import LeftOut
+from builder.sandbox import _sys
+from builder.sandbox.furnish import Root
+from unionfs._sys import RENAME_EXCHANGE, renameat2
+from unionfs.namedtuple import NamedTuple
+from unionfs.removal import remove_tree
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CONFINED = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
+
+
+class _Placed(NamedTuple):
+    """Something of ours, by its inode number, at ``name`` in the open directory ``parent``, ``path`` in the copy.
+
+    Afterwards it goes back to ``home``, if there is one; where it is ``exchanged`` it takes the place of what is there.
+    """
+
+    parent: int
+    name: bytes
+    path: bytes
+    inode: int
+    home: Path | None
+    exchanged: bool
+
+
+class Furnishing:
+    """What lies in one copy for the time of a step."""
+
+    def __init__(self, tree: Path, aside: Path) -> None:
+        """``aside`` is the directory, not there yet, where what lay at targets of ``tree`` waits."""
+        aside.mkdir(mode=0o700)
+        self._aside = aside
+        self._tree = os.fsencode(os.path.realpath(tree))
+        self._root = os.open(tree, _DIRECTORY)
+        self._points = Root()
+        self._placed: list[_Placed] = []
+
+    def put(self, target: str, ours: Path, *, home: Path | None = None, exchanged: bool = False) -> None:
+        """``ours`` lies at ``target``, which is made where it is missing.
+
+        Raises:
+            StageError: there can be nothing at ``target``.
+            OSError: the disk takes no more.
+        """
+        status = os.lstat(ours)
+        self._points.make_points(self._root, ((target, stat.S_ISDIR(status.st_mode)),))
+        path = self._resolve(target)
+        directory, name = os.path.split(path)
+        parent = os.open(os.path.join(self._tree, directory), _DIRECTORY)
+        before = os.fstat(parent)
+        number = len(self._placed)
+        self._placed.append(_Placed(parent, name, path, status.st_ino, home, exchanged))
+        os.rename(name, self._aside / str(number), src_dir_fd=parent)
+        os.rename(ours, name, dst_dir_fd=parent)
+        os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def left_out(self) -> LeftOut:
+        """What is no part of the root, wherever the step has moved it."""
+        return LeftOut(frozenset(each.path for each in self._placed), frozenset(each.inode for each in self._placed))
+
+    def take_out(self) -> bool:
+        """The copy holds nothing of ours; whether that is sure. To be called once, when nobody works in it any more."""
+        # first of all what others wait for
+        found = [self._take(number) for number in reversed(range(len(self._placed)))]
+        self._points.remove_points()
+        self.close()
+        return all(found)
+
+    def close(self) -> None:
+        """Nothing is open; what is in the copy stays there. Idempotent."""
+        for placed in self._placed:
+            os.close(placed.parent)
+        self._placed.clear()
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+            self._points.remove_points()
+
+    def _resolve(self, target: str) -> bytes:
+        """The path in the copy that ``target`` leads to."""
+        fd = _sys.openat2(self._root, os.fsencode(target), os.O_PATH, _CONFINED)
+        try:
+            path = os.readlink(b"/proc/self/fd/%d" % fd)
+        finally:
+            os.close(fd)
+        if not path.startswith(self._tree + b"/"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), target)
+        return path[len(self._tree) + 1 :]
+
+    def _take(self, number: int) -> bool:
+        """Whether ours was where it was put, and what was laid aside is there again."""
+        placed = self._placed[number]
+        out = self._aside / f"{number}.out"
+        now = os.fstat(placed.parent)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(placed.name, out, src_dir_fd=placed.parent)
+            os.rename(self._aside / str(number), placed.name, dst_dir_fd=placed.parent)
+        except FileNotFoundError:
+            # the directory itself is gone
+            is_back = False
+        else:
+            is_back = True
+            os.utime(placed.parent, ns=(now.st_atime_ns, now.st_mtime_ns))
+        is_ours = os.path.lexists(out) and os.lstat(out).st_ino == placed.inode
+        if is_ours and placed.home is not None:
+            renameat2(_sys.AT_FDCWD, os.fsencode(out), _sys.AT_FDCWD, os.fsencode(placed.home), _flags(placed))
+        remove_tree(out)
+        return is_ours and is_back
+
+
+def _flags(placed: _Placed) -> int:
+    return RENAME_EXCHANGE if placed.exchanged else 0
