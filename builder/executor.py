@@ -35,7 +35,7 @@ from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy, directory, packing, pull, run
 from builder.steps.fetch import RemoteSources
-from builder.steps.keys import StepKeys
+from builder.steps.keys import StepKeys, branches_of
 from builder.steps.mounts import MountSources
 from builder.steps.roots import Root
 from cache.records import CacheRecord
@@ -314,7 +314,7 @@ class Executor:
         snapshotter = self._session.snapshotter
         active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, _chain(parent))
         try:
-            usage = await self._perform(step, Root(active.path, lower), results, journal)
+            usage = await self._perform(step, Root(active.path, lower), results, keys, journal)
             verify = functools.partial(self._check_context, step, results, keys)
             return await trio.to_thread.run_sync(self._pack, active, verify), usage
         except BaseException:
@@ -352,11 +352,11 @@ class Executor:
         )
 
     async def _perform(
-        self, step: Step, root: Root, results: Mapping[StepId, StepResult], journal: StepJournal
+        self, step: Step, root: Root, results: Mapping[StepId, StepResult], keys: StepKeys, journal: StepJournal
     ) -> Usage | None:
         operation = step.operation
         if isinstance(operation, Run):
-            sources = self._mount_sources(results)
+            sources = self._mount_sources(step, results, keys)
 
             def keep(spec: SandboxSpec) -> None:
                 self._keep(step, operation, root, results, spec)
@@ -382,9 +382,12 @@ class Executor:
                 return
             self.failure = Failure(kept, step.id, dict(results))
 
-    def _mount_sources(self, results: Mapping[StepId, StepResult]) -> MountSources:
+    def _mount_sources(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> MountSources:
         def open_source(operation: Copy) -> AbstractContextManager[SourceTree]:
             return self._lookup.open_source(operation, results)
+
+        def branches(other: StepId) -> tuple[Path, ...]:
+            return branches_of(results[other], self._session)
 
         return MountSources(
             session=self._session,
@@ -392,6 +395,8 @@ class Executor:
             secrets=self._options.secrets,
             agents=self._options.agents,
             check=trio.from_thread.check_cancelled,
+            verify=functools.partial(self._check_unchanged, step, results, keys),
+            branches=branches,
             take_cache=self._take_cache,
         )
 
@@ -419,9 +424,12 @@ class Executor:
             copy.apply(operation, tree, root.lower, root.upper, remote=remote, check=check)
 
     def _check_context(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
+        """What COPY took from a context is what its key says, see `_check_unchanged`."""
+        if isinstance(step.operation, Copy) and step.operation.from_step is None:
+            self._check_unchanged(step, results, keys)
+
+    def _check_unchanged(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
         """Raises ContextError when files changed since they were hashed: the key would name what was not copied."""
-        if not isinstance(step.operation, Copy) or step.operation.from_step is not None:
-            return
         if self._lookup.fresh_keys(step, results).definition != keys.definition:
             raise ContextError("the build context changed while it was copied")
 

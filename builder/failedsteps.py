@@ -188,8 +188,10 @@ def with_secrets(failed: FailedStep) -> tuple[SandboxSpec, tuple[str, ...]]:
     gone: list[str] = []
     for id_, source, mount in failed.secrets:
         try:
-            value = source.read()
+            value = None if source.is_stream else source.read()
         except (OSError, KeyError):
+            value = None
+        if value is None:
             gone.append(id_)
             continue
         if mount.env is not None:

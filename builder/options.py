@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 from builder.limits import Limits
@@ -20,11 +22,29 @@ class SecretSource(NamedTuple):
     variable: str | None
 
     def read(self) -> bytes:
-        """The secret. Raises OSError when the file can't be read, KeyError when the variable is gone."""
+        """The secret. Raises OSError when the file can't be read, KeyError when the variable is gone.
+
+        What can be read once alone is read at the first call, which waits for it.
+        """
         if self.path is None:
             return os.environb[os.fsencode(self.variable or "")]
+        if self.is_stream:
+            status = os.stat(self.path)
+            return _read_once(self.path, status.st_dev, status.st_ino)
         with open(self.path, "rb") as file:
             return file.read()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it can be read once alone, as from a pipe: of that it is remembered while the process lives."""
+        return self.path is not None and not stat.S_ISREG(os.stat(self.path).st_mode)
+
+
+@cache
+def _read_once(path: str, _device: int, _inode: int) -> bytes:
+    """The names of pipes are used again for others: ``<(command)`` is /dev/fd/63 each time."""
+    with open(path, "rb") as file:
+        return file.read()
 
 
 HOST_GATEWAY = "host-gateway"

@@ -230,7 +230,7 @@ def _secret_source(fields: dict[str, str]) -> SecretSource:
         path, variable = None, path
     if variable is not None and variable not in os.environ:
         raise argparse.ArgumentTypeError(f"secret {fields['id']!r}: there is no environment variable {variable!r}")
-    if variable is None and not os.path.isfile(path or ""):
+    if variable is None and (not os.path.exists(path or "") or os.path.isdir(path or "")):
         raise argparse.ArgumentTypeError(f"secret {fields['id']!r}: there is no file {path!r}")
     return SecretSource(path if variable is None else None, variable)
 

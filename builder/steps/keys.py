@@ -97,7 +97,18 @@ def step_input(result: StepResult) -> StepInput:
 
 
 def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> StepKeys:
-    """The keys of RUN: mounted files of a step are known by the step or by content, those of the context by content."""
+    """The keys of RUN: mounted files of a step are known by the step or by content, those of the context by content.
+
+    Both keys say what the context held when they were made, not what it holds when the content key is asked for.
+    """
+    held = {
+        mount: _mounted(DEFINITION, mount, results, inputs)
+        for mount in operation.mounts
+        if isinstance(mount, BindMount | CacheMount) and shows_context(mount)
+    }
+
+    def mounted(strength: str, mount: BindMount | CacheMount) -> StepInput | str:
+        return held[mount] if mount in held else _mounted(strength, mount, results, inputs)
 
     def make(strength: str) -> CacheKey:
         return run_key(
@@ -110,7 +121,7 @@ def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult
             platform=str(inputs.platform),
             hostname=operation.hostname or "",
             extra_hosts=[_host(entry) for entry in inputs.extra_hosts],
-            mounts=[_mount(strength, mount, results, inputs) for mount in operation.mounts],
+            mounts=[_mount(strength, mount, mounted) for mount in operation.mounts],
             ulimits=inputs.ulimits,
             network=inputs.network if operation.network == "default" else operation.network,
             security=" ".join((operation.security, *inputs.capabilities)),
@@ -120,21 +131,24 @@ def _run(operation: Run, parent: StepResult, results: Mapping[StepId, StepResult
             ignores_owners=inputs.ignores_owners,
         )
 
-    # without mounts nothing that it is made of changes while the step runs, and it is asked for again afterwards
-    content = functools.partial(make, CONTENT)
-    return StepKeys(make(DEFINITION), content if operation.mounts else functools.lru_cache(maxsize=1)(content))
+    return StepKeys(make(DEFINITION), functools.lru_cache(maxsize=1)(functools.partial(make, CONTENT)))
 
 
-def _mount(strength: str, mount: Mount, results: Mapping[StepId, StepResult], inputs: KeyInputs) -> KeyedMount:
-    """``mount`` as far as it decides the result of its step."""
+def shows_context(mount: BindMount | CacheMount) -> bool:
+    """Whether what ``mount`` shows, or begins with, are files of a context."""
+    return mount.from_step is None and (isinstance(mount, BindMount) or bool(mount.context))
+
+
+def _mount(
+    strength: str, mount: Mount, mounted: Callable[[str, BindMount | CacheMount], StepInput | str]
+) -> KeyedMount:
+    """``mount`` as far as it decides the result of its step; ``mounted`` tells the files of one, by strength."""
     keyed = KeyedMount(type(mount).__name__.removesuffix("Mount").lower(), mount.target or "")
     match mount:
         case BindMount():
-            return keyed._replace(
-                source=mount.source, read_only=mount.read_only, input=_mounted(strength, mount, results, inputs)
-            )
+            return keyed._replace(source=mount.source, read_only=mount.read_only, input=mounted(strength, mount))
         case CacheMount():
-            seed = None if mount.from_step is None and not mount.context else _mounted(strength, mount, results, inputs)
+            seed = None if mount.from_step is None and not mount.context else mounted(strength, mount)
             return keyed._replace(
                 source=mount.source,
                 read_only=mount.read_only,

@@ -23,13 +23,14 @@ from pathlib import Path
 
 from builder import cachemounts
 from builder.errors import BuildError, describe_os_error
-from builder.graph import BindMount, CacheMount, Copy, InlineFile, Run, SecretMount, SshMount, TmpfsMount
+from builder.graph import BindMount, CacheMount, Copy, InlineFile, Run, SecretMount, SshMount, StepId, TmpfsMount
 from builder.options import SecretSource
 from builder.sandbox.spec import Bind, File, Tmpfs
 from builder.selection import SourceTree
 from builder.session import Session
 from builder.steps import copy
 from builder.steps.agents import AgentRelay
+from builder.steps.keys import shows_context
 from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
 
@@ -51,6 +52,8 @@ class MountSources(NamedTuple):
     secrets: Mapping[str, SecretSource]
     agents: Mapping[str, str]
     check: Callable[[], None]
+    verify: Callable[[], None]
+    branches: Callable[[StepId], tuple[Path, ...]]
     take_cache: Callable[[CacheMount, Path], bool]
 
 
@@ -75,6 +78,8 @@ def prepare(operation: Run, sources: MountSources) -> Generator[PreparedMounts]:
         preparation = _Preparation(sources, stack)
         for mount in operation.mounts:
             preparation.add(mount)
+        if any(isinstance(mount, BindMount | CacheMount) and shows_context(mount) for mount in operation.mounts):
+            sources.verify()
         if operation.script is not None:
             preparation.add_script(operation.script)
         yield PreparedMounts(

@@ -29,6 +29,12 @@ def build(store: Pybuild, context: Path, dockerfile: str, *arguments: str) -> st
     return store.run("build", "--progress", "plain", "-t", "mounted", *arguments, context).stderr
 
 
+def started(store: Pybuild, *words: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        store.command(*words), env=store.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )  # type: ignore[arg-type]
+
+
 def names_in_layers(store: Pybuild, tmp_path: Path) -> set[str]:
     """All names in the layers above the base."""
     archive = tmp_path / "image.tar"
@@ -84,6 +90,36 @@ def test_a_changed_file_that_is_bound_misses(store: Pybuild, context: Path) -> N
     (context / "src" / "file").write_text("changed\n")
     assert "DONE" in step_outcomes(build(store, context, dockerfile)).values()
     assert store.run("run", "mounted", "cat", "/copy").stdout == "changed\n"
+
+
+def test_a_context_that_changes_while_the_step_runs_is_known_as_the_step_saw_it(store: Pybuild, context: Path) -> None:
+    dockerfile = "FROM busybox\nRUN --mount=target=/src,source=src cat /src/file > /copy; echo seen; sleep 2\n"
+    (context / "Dockerfile").write_text(dockerfile)
+    with started(store, "build", "--progress", "plain", "-t", "mounted", context) as running:
+        assert running.stderr is not None
+        while not next(running.stderr).rstrip().endswith(" seen"):
+            pass
+        (context / "src" / "file").write_text("of later\n")
+        running.stderr.read()
+    assert running.returncode == 0
+    build(store, context, dockerfile)
+    assert store.run("run", "mounted", "cat", "/copy").stdout == "of later\n"
+
+
+def test_a_context_that_changes_before_it_is_mounted_is_refused(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    """The secret is read when the key of the step is known, and before the context is copied for it."""
+    os.mkfifo(tmp_path / "secret")
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=secret,id=s --mount=target=/src,source=src cat /src/file > /copy\n"
+    )
+    secret = f"id=s,src={tmp_path / 'secret'}"
+    with started(store, "build", "--secret", secret, context) as running:
+        with open(tmp_path / "secret", "w") as told:
+            (context / "src" / "file").write_text("of later\n")
+            told.write("words")
+        assert running.stderr is not None
+        assert "the build context changed while it was copied" in running.stderr.read()
+    assert running.returncode == 1
 
 
 def test_cache_keeps_its_content_and_is_in_no_layer(store: Pybuild, context: Path, tmp_path: Path) -> None:
