@@ -17,13 +17,12 @@ from builder.sandbox.client import Running
 from builder.sandbox.spec import Bind, SandboxSpec
 from builder.servers import Servers
 from builder.session import Session
+from builder.steps import bound
 from builder.steps.roots import Root
 from builder.steps.run import make_scaffold, mount_root
 from layers.digest import ChainId
-from unionfs.branch import Branch
 from unionfs.client import is_whole
 from unionfs.namedtuple import NamedTuple
-from unionfs.types import Access, UnionOptions
 
 
 @contextlib.contextmanager
@@ -60,28 +59,8 @@ def overlaid(session: Session, spec: SandboxSpec) -> Generator[tuple[SandboxSpec
                 binds.append(bind._replace(read_only=True))
             else:
                 binds.append(bind._replace(source="", fd=len(fds)))
-                fds.append(_overlay(session, Path(bind.source), stack))
+                fds.append(bound.mount(session, [Path(bind.source)], stack, writable=True, passthrough="off"))
         yield spec._replace(binds=tuple(binds)), tuple(fds)
-
-
-def _overlay(session: Session, source: Path, stack: contextlib.ExitStack) -> int:
-    """A detached union over ``source``; closed, and its branch gone, with ``stack``."""
-    active = session.snapshotter.prepare("run", None)
-    stack.callback(session.snapshotter.remove, active)
-    status = source.stat()
-    os.chown(active.path, status.st_uid, status.st_gid)
-    active.path.chmod(status.st_mode & 0o7777)
-    branches = [Branch(os.fsencode(active.path)), Branch(os.fsencode(source), Access.RO)]
-    mount = session.servers.mount(branches, UnionOptions(volatile=True), passthrough="off")
-    stack.callback(_await_end, mount.ended)
-    stack.callback(mount.settle, take=False)
-    stack.callback(os.close, mount.fd)
-    return mount.fd
-
-
-def _await_end(ended: int) -> None:
-    with open(ended, "rb") as file:
-        file.read()
 
 
 class RootEnd:

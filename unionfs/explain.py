@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 
 from unionfs.branch import Branch, OpenBranch
-from unionfs.listing import probe_one
+from unionfs.listing import probe, probe_one
 from unionfs.namedtuple import NamedTuple
 from unionfs.policy import plan_copyup
-from unionfs.resolve import Kind, Probe
+from unionfs.resolve import Kind, Probe, resolve
 
 
 class Saying(NamedTuple):
@@ -39,6 +39,22 @@ def explain(branches: Sequence[OpenBranch], path: bytes) -> Explanation:
         prefix += name + b"/"
     sayings = tuple(Saying(one.branch, says.get(one.position, "directory, merged")) for one in branches)
     return Explanation(shown, _change(branches, shown), sayings)
+
+
+def holders(branches: Sequence[OpenBranch], path: bytes) -> tuple[OpenBranch, ...]:
+    """The branches, of ``branches`` (top first), that hold what is shown at ``path``; none where nothing is.
+
+    One of a file, all that it is merged from of a directory. No link is followed.
+    """
+    names = path.split(b"/") if path else []
+    prefix = b""
+    for depth, name in enumerate(names):
+        found = resolve(tuple(probe(branches, prefix, name)), 0)
+        if found.kind is Kind.FILE and depth < len(names) - 1:
+            return ()
+        branches = [branch for branch in branches if branch.position in found.positions]
+        prefix += name + b"/"
+    return tuple(branches)
 
 
 def _level(

@@ -1,6 +1,7 @@
 """The mounts of a RUN step: what ``--mount`` asks for, ready to be attached in its sandbox.
 
-    bind    a copy of what it selects in the context or in another step; writes are thrown away with it
+    bind    layers of another step (`builder.steps.bound`), or a copy of what it selects in the context; writes are
+            thrown away
     cache   a directory that stays, by id (`builder.cachemounts`); a spare one while another has it (private), or
             waited for (locked)
     tmpfs   made in the sandbox
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -28,10 +30,11 @@ from builder.options import SecretSource
 from builder.sandbox.spec import Bind, File, Tmpfs
 from builder.selection import SourceTree
 from builder.session import Session
-from builder.steps import copy
+from builder.steps import bound, copy
 from builder.steps.agents import AgentRelay
 from builder.steps.keys import shows_context
 from unionfs.namedtuple import NamedTuple
+from unionfs.privileges import is_machine_root
 from unionfs.removal import remove_tree
 
 _SCRIPT_DIRECTORY = "/dev/pipes"
@@ -58,12 +61,24 @@ class MountSources(NamedTuple):
 
 
 class PreparedMounts(NamedTuple):
-    """Mounts of a step; ``env`` are variables that come with them."""
+    """Mounts of a step; ``env`` are variables that come with them.
+
+    ``fds`` are the detached mounts that binds name by index. ``copiers`` make, of the bind with this number, one that
+    shows a copy.
+    """
 
     binds: tuple[Bind, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     files: tuple[File, ...] = ()
     env: tuple[str, ...] = ()
+    fds: tuple[int, ...] = ()
+    copiers: Mapping[int, Callable[[], Bind]] = {}
+
+    def copied(self) -> tuple[Bind, ...]:
+        """The binds as they can be kept after the step: none shows layers. Blocks its thread, and may take long."""
+        return tuple(
+            self.copiers[number]() if number in self.copiers else bind for number, bind in enumerate(self.binds)
+        )
 
 
 @contextmanager
@@ -82,9 +97,7 @@ def prepare(operation: Run, sources: MountSources) -> Generator[PreparedMounts]:
             sources.verify()
         if operation.script is not None:
             preparation.add_script(operation.script)
-        yield PreparedMounts(
-            tuple(preparation.binds), tuple(preparation.tmpfs), tuple(preparation.files), tuple(preparation.env)
-        )
+        yield preparation.done()
 
 
 def source_of(mount: BindMount | CacheMount) -> Copy:
@@ -102,6 +115,14 @@ class _Preparation:
         self.tmpfs: list[Tmpfs] = []
         self.files: list[File] = []
         self.env: list[str] = []
+        self.fds: list[int] = []
+        self.copiers: dict[int, Callable[[], Bind]] = {}
+
+    def done(self) -> PreparedMounts:
+        """What has been made."""
+        return PreparedMounts(
+            tuple(self.binds), tuple(self.tmpfs), tuple(self.files), tuple(self.env), tuple(self.fds), self.copiers
+        )
 
     def add(self, mount: object) -> None:
         """``mount`` is among the mounts."""
@@ -109,8 +130,7 @@ class _Preparation:
             case TmpfsMount():
                 self.tmpfs.append(Tmpfs(mount.target, mount.size_bytes or None))
             case BindMount():
-                place = self._copied(mount)
-                self.binds.append(Bind(str(place), mount.target, mount.read_only, "bind"))
+                self._bind(mount)
             case CacheMount():
                 place = self._cache(mount)
                 self.binds.append(Bind(str(place), mount.target, mount.read_only, "cache"))
@@ -124,6 +144,29 @@ class _Preparation:
     def add_script(self, script: InlineFile) -> None:
         """The script is an executable file where the command looks for it."""
         self.files.append(File(f"{_SCRIPT_DIRECTORY}/{script.name}", script.content, 0o755))
+
+    def _bind(self, mount: BindMount) -> None:
+        """Files of another step are shown where they lie; where there is no FUSE, and of a context, a copy is."""
+
+        def copied() -> Bind:
+            return Bind(str(self._copied(mount)), mount.target, mount.read_only, "bind")
+
+        session = self._sources.session
+        held: tuple[Path, ...] = ()
+        if mount.from_step is not None and not session.servers.lacks_fuse():
+            held = bound.locate(self._sources.branches(mount.from_step), mount.source)
+        if held and stat.S_ISDIR(held[0].lstat().st_mode):
+            passthrough = "fast" if is_machine_root() else "off"
+            fd = bound.mount(session, held, self._stack, writable=not mount.read_only, passthrough=passthrough)
+            shown = Bind("", mount.target, mount.read_only, "bind", len(self.fds))
+            self.fds.append(fd)
+        elif held and mount.read_only and stat.S_ISREG(held[0].lstat().st_mode):
+            shown = Bind(str(held[0]), mount.target, mount.read_only, "layer")
+        else:
+            self.binds.append(copied())
+            return
+        self.copiers[len(self.binds)] = copied
+        self.binds.append(shown)
 
     def _copied(self, mount: BindMount | CacheMount) -> Path:
         """A copy of what ``mount`` selects; gone with the stack."""

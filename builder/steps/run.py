@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -120,7 +120,7 @@ async def run(
             made.append(_spec(operation, user, home, environment, prepared))
             return made[0]
 
-        result, lost = await _run_in_sandbox(make_spec, root, environment, tail)
+        result, lost = await _run_in_sandbox(make_spec, root, environment, tail, prepared.fds)
         for warning in result.warnings:
             if warning not in environment.noticed:
                 environment.noticed.add(warning)
@@ -132,7 +132,7 @@ async def run(
                 result = result._replace(error=result.error + more)
             full = _is_full(root.upper)
             if not full and not lost:
-                await trio.to_thread.run_sync(keep, made[0])
+                await trio.to_thread.run_sync(lambda: keep(made[0]._replace(binds=prepared.copied())))
             failure = describe_failure(step, operation, result, tail.lines(), environment.limits, disk_is_full=full)
             failure.hints = (*failure.hints, *about, *((lost,) if lost else ()))
             raise failure
@@ -160,7 +160,11 @@ async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[Pre
 
 
 async def _run_in_sandbox(
-    make_spec: Callable[[], SandboxSpec], root: Root, environment: Environment, output: Output
+    make_spec: Callable[[], SandboxSpec],
+    root: Root,
+    environment: Environment,
+    output: Output,
+    mount_fds: Sequence[int],
 ) -> tuple[SandboxResult, str]:
     """The result of the sandbox; its mount is gone, and ``root.upper`` is still. ``make_spec`` may block.
 
@@ -171,7 +175,7 @@ async def _run_in_sandbox(
             stdout = _pipe(ends, reading)
             stderr = _pipe(ends, reading)
             started = await trio.to_thread.run_sync(
-                lambda: _start(make_spec(), root, environment, stdout.write_fd, stderr.write_fd)
+                lambda: _start(make_spec(), root, environment, (stdout.write_fd, stderr.write_fd), mount_fds)
             )
         mount = MountEnd(started.mount.ended)
         is_over = False
@@ -199,14 +203,17 @@ class _Started(NamedTuple):
     mount: Mounted
 
 
-def _start(spec: SandboxSpec, root: Root, environment: Environment, stdout: int, stderr: int) -> _Started:
+def _start(
+    spec: SandboxSpec, root: Root, environment: Environment, outputs: tuple[int, int], mount_fds: Sequence[int]
+) -> _Started:
     """The step runs over its mount, which nobody else has any more; the descriptors stay the caller's."""
     servers = environment.servers
     mount = mount_root(servers, root, environment.scaffold)
     try:
         try:
+            stdout, stderr = outputs
             running = servers.sandbox.run(
-                mount.furnish(spec), root_fd=mount.fd, stdin=None, stdout=stdout, stderr=stderr
+                mount.furnish(spec), root_fd=mount.fd, stdin=None, stdout=stdout, stderr=stderr, mount_fds=mount_fds
             )
         finally:
             os.close(mount.fd)

@@ -83,6 +83,64 @@ def test_bind_of_another_stage_is_known_by_content(store: Pybuild, context: Path
     assert [end for title, end in step_outcomes(other).items() if "--mount" in title] == ["DONE"]
 
 
+MERGED = """\
+FROM busybox AS other
+RUN mkdir -p /srv/app/deep /srv/gone /srv/again && echo 1 >/srv/app/one && echo 1 >/srv/app/hidden && echo 1 >/srv/again/old \\
+    && echo file >/srv/file && ln -s app /srv/link && ln /srv/app/one /srv/app/same && chown -R 5:6 /srv/app && chmod 2750 /srv/app
+RUN echo 2 >/srv/app/two && rm /srv/app/hidden && rm -r /srv/gone && rm -r /srv/again && mkdir /srv/again \\
+    && touch -d @1000000000 /srv/app/deep && mknod /srv/app/pipe p
+RUN echo 3 >/srv/again/new && echo more >>/srv/app/one && touch -d @1234567890 /srv/app
+FROM busybox
+"""
+LOOK = "(cd /seen && find . | sort | xargs stat -c '%n %a %u %g %h %F %s %Y' && find . -type f | sort | xargs cat)"
+
+
+@pytest.mark.parametrize("source", ["/srv", "/srv/app", "/srv/link", "/srv/again", "srv/app/deep/"])
+def test_bind_of_another_stage_shows_it_as_it_is(store: Pybuild, context: Path, source: str) -> None:
+    """Of each file all that stat tells, but for the sizes and links of directories."""
+    look = LOOK.replace("find .", "find . ! -type d")
+    directories = "stat -c '%a %u %g %Y' /seen/ /seen/*/ 2>/dev/null || true"
+    build(
+        store,
+        context,
+        MERGED.replace(
+            "FROM busybox\n", f"RUN ln -s {source} /seen; {look} >/inside; ({directories}) >>/inside\nFROM busybox\n", 2
+        )
+        + f"RUN --mount=from=other,source={source},target=/seen {look} >/outside; ({directories}) >>/outside\n"
+        + "COPY --from=other /inside /\n"
+        + "RUN cmp /inside /outside && test -s /inside\n"
+        "RUN --mount=from=other,target=/all test -f /all/srv/app/two && test -x /all/bin/sh && ! test -e /all/srv/gone\n",
+    )
+
+
+def test_bind_of_another_stage_that_may_be_written(store: Pybuild, context: Path, tmp_path: Path) -> None:
+    build(
+        store,
+        context,
+        MERGED + "RUN --mount=from=other,source=/srv,target=/s,rw stat -c '%a %u %g %Y' /s /s/app >/before;"
+        " echo x >/s/app/new && rm /s/file && echo y >>/s/app/one && mv /s/app/two /s/again/ && ls /s/again >/listed"
+        " && touch -d @1 /s/app/deep\n"
+        "RUN --mount=from=other,source=/srv,target=/s stat -c '%a %u %g %Y' /s /s/app | cmp - /before"
+        " && test -f /s/file && test ! -e /s/app/new && ! touch /s/x && ! touch /s/app/one\n"
+        "RUN --mount=from=other,source=/srv/file,target=/f grep file /f && ! touch /f\n"
+        "RUN --mount=from=other,source=/srv/file,target=/f,rw echo x >>/f && grep x /f\n"
+        "RUN --mount=from=other,source=/srv/file,target=/f ! grep x /f\n"
+        "RUN printf 'new\\ntwo\\n' | cmp - /listed\n",
+    )
+    assert not [name for name in names_in_layers(store, tmp_path) if name.startswith(("s/", "f"))]
+
+
+def test_a_failed_step_keeps_what_it_had_bound(store: Pybuild, context: Path) -> None:
+    line = "RUN --mount=from=other,source=/srv,target=/s,rw --mount=from=other,source=/srv/file,target=/f echo x >/s/new; false"
+    (context / "Dockerfile").write_text(f"{MERGED}{line}\n")
+    assert store.attempt("build", "-t", "mounted", context).returncode == 1
+    shown = subprocess.run(
+        store.command("shell"), env=store.environment(), input="cat /s/app/one /f; touch /s/app/x && echo can\n",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout == "1\nmore\nfile\ncan\n"
+
+
 def test_a_changed_file_that_is_bound_misses(store: Pybuild, context: Path) -> None:
     dockerfile = "FROM busybox\nRUN --mount=type=bind,source=src,target=/src cat /src/file > /copy\n"
     build(store, context, dockerfile)
