@@ -76,6 +76,9 @@ def keep(root: str, upper: Path, spec: SandboxSpec, operation: Run, secrets: Map
     upper.rename(path / "fs")
     binds: list[Bind] = []
     for number, bind in enumerate(spec.binds):
+        if bind.kind == "bind" and bind.source and not os.path.lexists(bind.source):
+            # without mounts a step may have removed it
+            continue
         if bind.kind == "bind" and bind.source:
             os.rename(bind.source, path / "mounts" / str(number))
             binds.append(bind._replace(source=str(path / "mounts" / str(number))))

@@ -49,13 +49,15 @@ class Mounted(NamedTuple):
         if self.copy is not None:
             self.copy.settle(take=take)
 
-    def furnish(self, spec: SandboxSpec) -> SandboxSpec:
+    def furnish(self, spec: SandboxSpec, stderr: Path | None = None) -> SandboxSpec:
         """What of ``spec`` the sandbox is to be given: where it can't mount, its mounts lie in the root already.
+
+        The pipe at ``stderr``, beside the topmost branch, is moved to /dev/stderr there.
 
         Raises:
             BuildError: something can't be shown to a step there.
         """
-        return spec if self.copy is None else self.copy.furnish(spec)
+        return spec if self.copy is None else self.copy.furnish(spec, stderr)
 
 
 class Servers:

@@ -70,22 +70,24 @@ class CopiedMount:
         self.fd = _detached(active.path) if copies.attachable else _directory(active.path)
         self.ended, self._tell = os.pipe2(os.O_CLOEXEC)
 
-    def furnish(self, spec: SandboxSpec) -> SandboxSpec:
+    def furnish(self, spec: SandboxSpec, stderr: Path | None = None) -> SandboxSpec:
         """What is left of ``spec`` for the sandbox: where nothing can be mounted its mounts lie in the copy now.
+
+        The pipe at ``stderr`` is moved to /dev/stderr there: no /proc leads there.
 
         Raises:
             BuildError: something can't be shown, or the disk takes no more.
         """
         if self._copies.attachable:
             return spec
-        from builder.rootcopies.surroundings import furnish
+        from builder.rootcopies.surroundings import Makers, furnish
 
         aside = self._active.path.with_name(_ASIDE_NAME)
         try:
             # what the step before had laid aside is back
             remove_tree(aside)
             self._furnishing = Furnishing(self._active.path, aside)
-            furnish(spec, self._furnishing, aside, self._active.path.parent.parent)
+            furnish(spec, self._furnishing, Makers(aside, self._active.path.parent.parent, stderr))
             self._inventory = take_inventory(self._active.path, self._furnishing.left_out())
             await_tick(self._active.path.with_name(_PROBE_NAME), self._inventory.latest_ns)
         except OSError as error:

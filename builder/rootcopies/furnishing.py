@@ -33,15 +33,16 @@ _CONFINED = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
 
 
 class _Placed(NamedTuple):
-    """Something of ours, by its inode number, at ``name`` in the open directory ``parent``, ``path`` in the copy.
+    """Something of ours at ``name`` in the open directory ``parent``, ``path`` in the copy.
 
-    Afterwards it goes back to ``home``, if there is one; where it is ``exchanged`` it takes the place of what is there.
+    ``ours`` is open on it, so that nothing else gets its inode number when the step removes it. Afterwards it goes back
+    to ``home``, if there is one; where it is ``exchanged`` it takes the place of what is there.
     """
 
     parent: int
     name: bytes
     path: bytes
-    inode: int
+    ours: int
     home: Path | None
     exchanged: bool
 
@@ -65,21 +66,28 @@ class Furnishing:
             StageError: there can be nothing at ``target``.
             OSError: the disk takes no more.
         """
-        status = os.lstat(ours)
-        self._points.make_points(self._root, ((target, stat.S_ISDIR(status.st_mode)),))
+        self._points.make_points(self._root, ((target, stat.S_ISDIR(os.lstat(ours).st_mode)),))
         path = self._resolve(target)
         directory, name = os.path.split(path)
-        parent = os.open(os.path.join(self._tree, directory), _DIRECTORY)
-        before = os.fstat(parent)
         number = len(self._placed)
-        self._placed.append(_Placed(parent, name, path, status.st_ino, home, exchanged))
+        with contextlib.ExitStack() as opened:
+            parent = os.open(os.path.join(self._tree, directory), _DIRECTORY)
+            opened.callback(os.close, parent)
+            own = os.open(ours, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            opened.callback(os.close, own)
+            before = os.fstat(parent)
+            self._placed.append(_Placed(parent, name, path, own, home, exchanged))
+            opened.pop_all()
         os.rename(name, self._aside / str(number), src_dir_fd=parent)
         os.rename(ours, name, dst_dir_fd=parent)
         os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def left_out(self) -> LeftOut:
         """What is no part of the root, wherever the step has moved it."""
-        return LeftOut(frozenset(each.path for each in self._placed), frozenset(each.inode for each in self._placed))
+        return LeftOut(
+            frozenset(each.path for each in self._placed),
+            frozenset(os.fstat(each.ours).st_ino for each in self._placed),
+        )
 
     def take_out(self) -> bool:
         """The copy holds nothing of ours; whether that is sure. To be called once, when nobody works in it any more."""
@@ -93,6 +101,7 @@ class Furnishing:
         """Nothing is open; what is in the copy stays there. Idempotent."""
         for placed in self._placed:
             os.close(placed.parent)
+            os.close(placed.ours)
         self._placed.clear()
         if self._root >= 0:
             os.close(self._root)
@@ -125,7 +134,7 @@ class Furnishing:
         else:
             is_back = True
             os.utime(placed.parent, ns=(now.st_atime_ns, now.st_mtime_ns))
-        is_ours = os.path.lexists(out) and os.lstat(out).st_ino == placed.inode
+        is_ours = os.path.lexists(out) and os.path.samestat(os.lstat(out), os.fstat(placed.ours))
         if is_ours and placed.home is not None:
             renameat2(_sys.AT_FDCWD, os.fsencode(out), _sys.AT_FDCWD, os.fsencode(placed.home), _flags(placed))
         remove_tree(out)

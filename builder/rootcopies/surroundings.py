@@ -1,8 +1,10 @@
 """What a step sees beside its root where nothing can be mounted, as files: of /dev what can be made, its own mounts.
 
 ============ ===========================================================================================
-/dev         nodes and links as ever; no terminals, and /dev/shm on the disk
-/proc, /sys  empty
+/dev         nodes and links as ever, but those into /proc lead nowhere, except that /dev/stderr is the pipe that the
+             step writes to (most who name /dev/stdout have led stdout elsewhere); no terminals; /dev/shm on the disk
+/proc        texts about the machine, as they were when the step began (`_TEXTS`); nothing about processes
+/sys         empty
 files        of the step alone, secrets among them: on the disk as long as it runs, and writable for root
 bind         the copy that it is anyway; what lies elsewhere (``pybuild run -v``) is copied, read-only or not at all
 cache        a tree of links to the files of the cache, which takes its place after the step
@@ -15,6 +17,7 @@ Invariants: a cache is whole at any time; nothing of the builder but these is be
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -30,24 +33,36 @@ from builder.sandbox.isolation import NO_NAMESPACES
 from builder.sandbox.mounts import DEVICE_DIRECTORIES, DEVICE_LINKS, DEVICES
 from builder.sandbox.spec import Bind, File, SandboxSpec, Tmpfs
 
-_EMPTY = ("/proc", "/sys")
 _DEV = "/dev"
+_PROC = Path("/proc")
+_TEXTS = (
+    "cpuinfo",
+    "filesystems",
+    "loadavg",
+    "meminfo",
+    "stat",
+    "uptime",
+    "version",
+    "sys/kernel/cap_last_cap",
+    "sys/kernel/ngroups_max",
+    "sys/kernel/osrelease",
+    "sys/kernel/ostype",
+    "sys/kernel/pid_max",
+    "sys/kernel/version",
+    "sys/vm/overcommit_memory",
+)
 
 
-def furnish(spec: SandboxSpec, furnishing: Furnishing, place: Path, active: Path) -> None:
+def furnish(spec: SandboxSpec, furnishing: Furnishing, makers: Makers) -> None:
     """All that ``spec`` shows beside the root lies in the copy.
-
-    ``place`` is an empty directory on the file system of the copy, where things are made; what lies below ``active``
-    was made for this step, and is moved.
 
     Raises:
         BuildError: something can't be shown here.
         OSError: the disk takes no more.
     """
-    makers = _Makers(place, active)
     try:
-        for target in _EMPTY:
-            furnishing.put(target, makers.directory(0o555))
+        furnishing.put("/proc", makers.texts_of_machine())
+        furnishing.put("/sys", makers.directory(0o555))
         furnishing.put(_DEV, makers.devices())
         texts = network.etc_files(spec, network.Surroundings(host_network=True))
         for file in (*(File(target, text, 0o644) for target, text in texts.items()), *spec.files):
@@ -66,7 +81,7 @@ def _depth(mount: Bind | Tmpfs) -> int:
     return mount.target.rstrip("/").count("/")
 
 
-def _put_bind(bind: Bind, furnishing: Furnishing, makers: _Makers) -> None:
+def _put_bind(bind: Bind, furnishing: Furnishing, makers: Makers) -> None:
     source = Path(bind.source)
     if bind.kind == "cache":
         links = makers.links(source)
@@ -82,12 +97,17 @@ def _put_bind(bind: Bind, furnishing: Furnishing, makers: _Makers) -> None:
         )
 
 
-class _Makers:
+class Makers:
     """Makes what is put into a copy, each under a name of its own."""
 
-    def __init__(self, place: Path, active: Path) -> None:
+    def __init__(self, place: Path, active: Path, stderr: Path | None = None) -> None:
+        """Things are made in ``place``, on the file system of the copy; what lies below ``active`` is the step's own.
+
+        ``stderr`` is a pipe that becomes a file of /dev.
+        """
         self._place = place
         self._active = active
+        self._stderr = stderr
         self._number = 0
 
     def owns(self, path: Path) -> bool:
@@ -115,6 +135,18 @@ class _Makers:
             os.fchmod(fd, file.mode)
         return path
 
+    def texts_of_machine(self) -> Path:
+        """/proc."""
+        path = self.directory(0o555)
+        for name in _TEXTS:
+            # what a container hides is missing here too
+            with contextlib.suppress(OSError):
+                text = (_PROC / name).read_bytes()
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(text)
+                (path / name).chmod(0o444)
+        return path
+
     def devices(self) -> Path:
         """/dev."""
         path = self.directory(0o755)
@@ -123,6 +155,8 @@ class _Makers:
             (path / name).chmod(0o666)
         for link, target in DEVICE_LINKS.items():
             (path / link).symlink_to(target)
+        if self._stderr is not None:
+            self._stderr.rename(path / "stderr")
         for name in DEVICE_DIRECTORIES:
             (path / name).mkdir()
             (path / name).chmod(0o1777 if name == "shm" else 0o755)

@@ -156,7 +156,8 @@ def _refuse_mounts(spec: SandboxSpec, isolation: Isolation) -> None:
     Raises:
         SpecError: the first that is.
     """
-    beyond = caps.plan_capabilities("sandbox", spec.cap_add, spec.cap_drop) & ~caps.DEFAULT_MASK
+    beyond = caps.plan_capabilities("sandbox", spec.cap_add, ("ALL", *spec.cap_drop))
+    beyond &= ~caps.DEFAULT_MASK | caps.SYS_CHROOT
     for asked, what in (
         (spec.security == "insecure", "security 'insecure'"),
         (beyond, f"capability {', '.join(sorted(caps.names_of(beyond)))}"),

@@ -52,6 +52,7 @@ _INSECURE = "security.insecure"
 _HOST_NETWORK = "network.host"
 _READ_BYTES = 64 << 10
 _TAIL_LINES = 20
+_STDERR_NAME = "stderr"
 _LITTLE_ROOM_BYTES = 4 << 20
 _MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
 """The layer is made durable when it is packed; until then nothing of the branch is promised to anybody."""
@@ -171,16 +172,15 @@ async def _run_in_sandbox(
     With it comes why what a command changed that failed is not in ``root.upper``, empty where it is.
     """
     async with AsyncExitStack() as reading:
-        with ExitStack() as ends:
-            stdout = _pipe(ends, reading)
-            stderr = _pipe(ends, reading)
-            started = await trio.to_thread.run_sync(
-                lambda: _start(make_spec(), root, environment, (stdout.write_fd, stderr.write_fd), mount_fds)
-            )
+        started = await trio.to_thread.run_sync(lambda: _start(make_spec(), root, environment, mount_fds))
+        readers: dict[int, trio.lowlevel.FdStream] = {}
+        for number, fd in started.outputs.items():
+            readers[number] = trio.lowlevel.FdStream(fd)
+            reading.push_async_callback(readers[number].aclose)
         mount = MountEnd(started.mount.ended)
         is_over = False
         try:
-            result = await _follow(started.running, {1: stdout.reader, 2: stderr.reader}, mount, output)
+            result = await _follow(started.running, readers, mount, output)
             is_over = True
         finally:
             with trio.CancelScope(shield=True):
@@ -197,32 +197,43 @@ async def _run_in_sandbox(
 
 
 class _Started(NamedTuple):
-    """A step that runs, and its mount, of which only the end is of use any more."""
+    """A step that runs, and its mount, of which only the end is of use any more.
+
+    ``outputs`` are read ends of its stdout and stderr, by number; the caller closes them.
+    """
 
     running: Running
     mount: Mounted
+    outputs: dict[int, int]
 
 
-def _start(
-    spec: SandboxSpec, root: Root, environment: Environment, outputs: tuple[int, int], mount_fds: Sequence[int]
-) -> _Started:
-    """The step runs over its mount, which nobody else has any more; the descriptors stay the caller's."""
+def _start(spec: SandboxSpec, root: Root, environment: Environment, mount_fds: Sequence[int]) -> _Started:
+    """The step runs over its mount, which nobody else has any more."""
     servers = environment.servers
-    mount = mount_root(servers, root, environment.scaffold)
-    try:
+    with ExitStack() as ends, ExitStack() as failing:
+        named = None if servers.can_mount else root.upper.with_name(_STDERR_NAME)
+        stdout, stderr = _pipe(ends, failing), _pipe(ends, failing, named)
+        mount = mount_root(servers, root, environment.scaffold)
         try:
-            stdout, stderr = outputs
-            running = servers.sandbox.run(
-                mount.furnish(spec), root_fd=mount.fd, stdin=None, stdout=stdout, stderr=stderr, mount_fds=mount_fds
-            )
-        finally:
-            os.close(mount.fd)
-    except BaseException:
-        mount.settle(take=False)
-        with open(mount.ended, "rb") as ended:
-            ended.read()
-        raise
-    return _Started(running, mount)
+            try:
+                shown = mount.furnish(spec, named)
+                running = servers.sandbox.run(
+                    shown,
+                    root_fd=mount.fd,
+                    stdin=None,
+                    stdout=stdout.write_fd,
+                    stderr=stderr.write_fd,
+                    mount_fds=mount_fds,
+                )
+            finally:
+                os.close(mount.fd)
+        except BaseException:
+            mount.settle(take=False)
+            with open(mount.ended, "rb") as ended:
+                ended.read()
+            raise
+        failing.pop_all()
+        return _Started(running, mount, {1: stdout.read_fd, 2: stderr.read_fd})
 
 
 def mount_root(servers: Servers, root: Root, scaffold: Path) -> Mounted:
@@ -243,17 +254,23 @@ def mount_root(servers: Servers, root: Root, scaffold: Path) -> Mounted:
 class _Pipe(NamedTuple):
     """A pipe the step writes to."""
 
-    reader: trio.lowlevel.FdStream
+    read_fd: int
     write_fd: int
 
 
-def _pipe(ends: ExitStack, reading: AsyncExitStack) -> _Pipe:
-    """A pipe whose write end is closed with ``ends`` and whose read end with ``reading``."""
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+def _pipe(ends: ExitStack, failing: ExitStack, named: Path | None = None) -> _Pipe:
+    """A pipe, at the path ``named`` if given; its write end is closed with ``ends``, both with ``failing``."""
+    if named is None:
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        failing.callback(os.close, read_fd)
+    else:
+        os.mkfifo(named)
+        named.chmod(0o666)
+        read_fd = os.open(named, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        failing.callback(os.close, read_fd)
+        write_fd = os.open(named, os.O_WRONLY | os.O_CLOEXEC)
     ends.callback(os.close, write_fd)
-    reader = trio.lowlevel.FdStream(read_fd)
-    reading.push_async_callback(reader.aclose)
-    return _Pipe(reader, write_fd)
+    return _Pipe(read_fd, write_fd)
 
 
 async def _follow(
