@@ -118,6 +118,14 @@ def lacks_capabilities(names: Collection[str]) -> IsolationError:
     return IsolationError(f"isolation {NO_NAMESPACES} can't be had here: it takes {', '.join(sorted(names))}")
 
 
+def lacks_device_control() -> IsolationError:
+    """What to tell where nothing would keep a step that is root from the disks of the machine."""
+    return IsolationError(
+        f"isolation {NO_NAMESPACES} can't be had here: steps could open every device",
+        "a container's control group, or one that can be made, has to confine devices",
+    )
+
+
 def explain_refusal(reason: str, *, in_container: bool) -> IsolationError:
     """What to tell where this process can make neither mounts nor a user namespace, for ``reason``."""
     message = f"steps can't be shut in here: {reason} (it takes root with CAP_SYS_ADMIN, or user namespaces)"

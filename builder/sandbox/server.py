@@ -23,7 +23,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from builder.sandbox import _sys, caps, descendants, idmap, protocol
+from builder.sandbox import _sys, caps, descendants, devices, idmap, protocol
 from builder.sandbox.cgroup import CgroupError
 from builder.sandbox.command import SETUP_FAILED
 from builder.sandbox.isolation import (
@@ -34,6 +34,7 @@ from builder.sandbox.isolation import (
     IsolationError,
     explain_refusal,
     lacks_capabilities,
+    lacks_device_control,
     plan_isolation,
     wants_user_namespace,
 )
@@ -351,7 +352,10 @@ def main(control_fd: int, wanted: str = AUTO) -> int:
             isolation = _settle(wanted)
         except OSError as error:
             raise explain_refusal((error.strerror or "").lower(), in_container=is_in_container()) from error
-        machine = Machine(Slice.of_this_process(), isolation, pivots=_sys.may_pivot())
+        groups = Slice.of_this_process()
+        if not isolation.own_mounts and not groups.controls_devices and not devices.are_confined():
+            raise lacks_device_control()
+        machine = Machine(groups, isolation, pivots=_sys.may_pivot())
     except IsolationError as error:
         with contextlib.suppress(ConnectionError):
             wire.send(control, {"event": protocol.FAILED, "error": str(error), "hint": error.hint})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from builder.sandbox import _sys
 from builder.sandbox.client import Running, SandboxServer
+from builder.sandbox.isolation import NO_NAMESPACES
 from builder.sandbox.spec import SandboxResult, SandboxSpec
 
 ENV = ("PATH=/bin",)
@@ -39,9 +40,12 @@ def start(
     mount_fds: Sequence[int] = (),
     **fields: Any,
 ) -> Running:
-    """The step runs over a detached copy of ``root``; the caller closes it."""
+    """The step runs over a detached copy of ``root``, or in it where it can't mount; the caller closes it."""
     spec = SandboxSpec(argv=tuple(argv), **{"env": ENV, **fields})
-    root_fd = _sys.open_tree(os.fsencode(root), recursive=False)
+    if server.level == NO_NAMESPACES:
+        root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    else:
+        root_fd = _sys.open_tree(os.fsencode(root), recursive=False)
     try:
         return server.run(spec, root_fd=root_fd, stdin=stdin, stdout=stdout, stderr=stderr, mount_fds=mount_fds)
     finally:
