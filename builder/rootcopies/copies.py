@@ -26,7 +26,7 @@ from pathlib import Path
 from builder.errors import BuildError, describe_os_error, room_hints
 from builder.rootcopies.copying import bring_forward, lay_out, take_changes, take_inventory
 from builder.rootcopies.furnishing import Furnishing
-from builder.rootcopies.inventory import NOTHING, Inventory, await_tick
+from builder.rootcopies.inventory import Inventory, await_tick
 from builder.rootfs import open_root
 from builder.sandbox import _sys
 from builder.sandbox.spec import SandboxSpec
@@ -88,7 +88,7 @@ class CopiedMount:
             remove_tree(aside)
             self._furnishing = Furnishing(self._active.path, aside)
             furnish(spec, self._furnishing, Makers(aside, self._active.path.parent.parent, stderr))
-            self._inventory = take_inventory(self._active.path, self._furnishing.left_out())
+            self._furnishing.begin(self._inventory)
             await_tick(self._active.path.with_name(_PROBE_NAME), self._inventory.latest_ns)
         except OSError as error:
             message = f"the step can't be furnished: {describe_os_error(error)}"
@@ -107,13 +107,14 @@ class CopiedMount:
 
     def _taken(self) -> dict[str, str]:
         upper, *lower = self._branches
+        furnishing = self._furnishing
         try:
+            is_plain = furnishing is None or furnishing.take_out(self._inventory)
             with open_root(lower) as root:
                 if root is None:
                     raise ValueError("a root has branches")
-                left_out = self._furnishing.left_out() if self._furnishing else NOTHING
+                left_out: frozenset[int] = frozenset() if furnishing is None else furnishing.inodes()
                 after = take_changes(self._active.path, self._inventory, root, upper, left_out)
-            is_plain = self._furnishing is None or self._furnishing.take_out()
         except ReservedNameError as error:
             reason = str(error)
         except OSError as error:
@@ -121,11 +122,10 @@ class CopiedMount:
         else:
             if is_plain:
                 self._copies.keep(self._active, after, self._branches)
+                self._close()
             else:
                 self._give_up()
             return {}
-        if self._furnishing is not None:
-            self._furnishing.take_out()
         self._give_up()
         return {"aborted": reason}
 
@@ -133,9 +133,12 @@ class CopiedMount:
         self._give_up()
         return {}
 
-    def _give_up(self) -> None:
+    def _close(self) -> None:
         if self._furnishing is not None:
             self._furnishing.close()
+
+    def _give_up(self) -> None:
+        self._close()
         self._copies.give_up(self._active)
 
 

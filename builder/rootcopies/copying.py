@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from builder import paths
-from builder.rootcopies.inventory import NOTHING, Inventory, LeftOut
+from builder.rootcopies.inventory import Inventory
 from builder.rootentry import RootEntry
 from builder.rootfs import RootFs
 from builder.trail import Attributes, attributes_below
@@ -111,10 +111,10 @@ def _bring_forward(branch: _Walk, root: RootFs, target: Upper) -> None:
                 _lay_out(root, RootEntry(root, path, path, shown), target)
 
 
-def take_inventory(tree: Path, left_out: LeftOut = NOTHING) -> Inventory:
-    """What ``tree`` holds now, but for what is ``left_out``."""
+def take_inventory(tree: Path) -> Inventory:
+    """What ``tree`` holds now."""
     inventory = Inventory()
-    walk = _Walk(tree, left_out)
+    walk = _Walk(tree)
     try:
         for found in walk:
             inventory.add(found.path, found.status, directory=found.is_directory)
@@ -123,10 +123,10 @@ def take_inventory(tree: Path, left_out: LeftOut = NOTHING) -> Inventory:
     return inventory
 
 
-def take_changes(tree: Path, before: Inventory, root: RootFs, upper: Path, left_out: LeftOut = NOTHING) -> Inventory:
+def take_changes(tree: Path, before: Inventory, root: RootFs, upper: Path, left_out: Collection[int] = ()) -> Inventory:
     """What was changed in ``tree``, laid out from ``root`` as ``before`` says, is in the empty branch ``upper``.
 
-    Returns what it holds now. What is ``left_out`` was not changed, whatever lies there.
+    Returns what it holds now. What is ``left_out``, by inode number, is no part of it.
 
     Raises:
         ReservedNameError: a name, or a device, that an image can't hold.
@@ -268,16 +268,12 @@ class _Found:
 class _Walk:
     """Everything in a tree, a directory before what is in it, itself the first, by open directories alone.
 
-    What is ``left_out`` is not met; of its name only its directory knows.
+    What is ``left_out``, by inode number, is not met.
     """
 
-    def __init__(self, tree: Path, left_out: LeftOut = NOTHING) -> None:
+    def __init__(self, tree: Path, left_out: Collection[int] = ()) -> None:
         self._tree = tree
         self._left_out = left_out
-        self._names_left_out: dict[bytes, set[bytes]] = {}
-        for path in left_out.paths:
-            directory, _, name = path.rpartition(b"/")
-            self._names_left_out.setdefault(directory, set()).add(name)
         self._open: list[int] = []
 
     def close(self) -> None:
@@ -303,13 +299,11 @@ class _Walk:
                 yield found
 
     def _enter(self, directory: _Found, fd: int) -> Iterator[_Found]:
-        names = set(map(os.fsencode, os.listdir(fd)))
-        skipped = self._names_left_out.get(directory.path, set())
-        directory.names = tuple(sorted(names | skipped))
-        return self._look(directory, fd, sorted(names - skipped))
+        directory.names = tuple(sorted(map(os.fsencode, os.listdir(fd))))
+        return self._look(directory, fd)
 
-    def _look(self, directory: _Found, fd: int, names: list[bytes]) -> Iterator[_Found]:
-        for name in names:
+    def _look(self, directory: _Found, fd: int) -> Iterator[_Found]:
+        for name in directory.names:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if status.st_ino not in self._left_out.inodes:
+            if status.st_ino not in self._left_out:
                 yield _Found(directory, paths.join(directory.path, name), fd, name, status)

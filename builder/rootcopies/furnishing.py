@@ -3,14 +3,15 @@
 ::
 
     put        what lies at a target is laid aside, what the step is to see there takes its place
-    left_out   what is the step's surroundings alone, for who looks for changes
-    take_out   each is taken out again, what was laid aside is back
+    begin      the inventory of the copy knows which directories were touched by that
+    take_out   each is taken out again, what was laid aside is back; the inventory knows that too
 
 Everything is moved by rename(2) between directories of one file system, which costs nothing and copies nothing.
 
 Invariants: targets are resolved in the copy alone, by the kernel, while nobody works in it; what comes after the step
 goes by directories that were opened before it, so no link that a step has put anywhere leads out; a directory in which
-something was put has its time back; a kill leaves at most what is swept with the copy.
+something was put has its time back, and counts as changed only if the step has changed it; a kill leaves at most what
+is swept with the copy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import stat
 from pathlib import Path
 
-from builder.rootcopies.inventory import LeftOut
+from builder.rootcopies.inventory import Inventory
 from builder.sandbox import _sys
 from builder.sandbox.furnish import Root
 from unionfs._sys import RENAME_EXCHANGE, renameat2
@@ -58,6 +59,10 @@ class Furnishing:
         self._root = os.open(tree, _DIRECTORY)
         self._points = Root()
         self._placed: list[_Placed] = []
+        self._known: dict[bytes, tuple[int, int]] = {}
+        """By path, directories in which something was put: open, and when they were changed last before the step."""
+        self._laid_ns: dict[int, int] = {}
+        """When what was laid aside was changed last, by its being laid aside."""
 
     def put(self, target: str, ours: Path, *, home: Path | None = None, exchanged: bool = False) -> None:
         """``ours`` lies at ``target``, which is made where it is missing.
@@ -79,23 +84,39 @@ class Furnishing:
             self._placed.append(_Placed(parent, name, path, own, home, exchanged))
             opened.pop_all()
         os.rename(name, self._aside / str(number), src_dir_fd=parent)
+        self._laid_ns[number] = os.lstat(self._aside / str(number)).st_ctime_ns
         os.rename(ours, name, dst_dir_fd=parent)
         os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    def left_out(self) -> LeftOut:
-        """What is no part of the root, wherever the step has moved it."""
-        return LeftOut(
-            frozenset(each.path for each in self._placed),
-            frozenset(os.fstat(each.ours).st_ino for each in self._placed),
-        )
+    def begin(self, inventory: Inventory) -> None:
+        """Everything is in place: ``inventory``, made before the first was put, knows the copy as the step finds it."""
+        for fd in self._parents():
+            path = self._path_of(fd)
+            status = os.fstat(fd)
+            if inventory.is_same(path, status):
+                self._known[path] = (fd, status.st_ctime_ns)
+                inventory.add(path, status, directory=True)
 
-    def take_out(self) -> bool:
-        """The copy holds nothing of ours; whether that is sure. To be called once, when nobody works in it any more."""
-        # first of all what others wait for
-        found = [self._take(number) for number in reversed(range(len(self._placed)))]
+    def inodes(self) -> frozenset[int]:
+        """What is no part of the root, wherever the step has moved it; nothing else has these numbers until `close`."""
+        return frozenset(os.fstat(each.ours).st_ino for each in self._placed)
+
+    def take_out(self, inventory: Inventory) -> bool:
+        """All is taken out, by way of ``inventory`` unnoticed; whether the copy is sure to hold nothing of ours.
+
+        To be called once, when nobody works in the copy any more.
+        """
+        untouched = [(path, fd) for path, (fd, ctime_ns) in self._known.items() if os.fstat(fd).st_ctime_ns == ctime_ns]
+        found = [self._take(number, inventory) for number in reversed(range(len(self._placed)))]
+        parents = [(path, os.dup(fd)) for path, fd in untouched]
         self._points.remove_points()
-        self.close()
+        for path, fd in parents:
+            inventory.add(path, os.fstat(fd), directory=True)
+            os.close(fd)
         return all(found)
+
+    def _parents(self) -> list[int]:
+        return [*(each.parent for each in self._placed), *self._points.parents()]
 
     def close(self) -> None:
         """Nothing is open; what is in the copy stays there. Idempotent."""
@@ -112,18 +133,24 @@ class Furnishing:
         """The path in the copy that ``target`` leads to."""
         fd = _sys.openat2(self._root, os.fsencode(target), os.O_PATH, _CONFINED)
         try:
-            path = os.readlink(b"/proc/self/fd/%d" % fd)
+            path = self._path_of(fd)
         finally:
             os.close(fd)
-        if not path.startswith(self._tree + b"/"):
+        if not path:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), target)
-        return path[len(self._tree) + 1 :]
+        return path
 
-    def _take(self, number: int) -> bool:
+    def _path_of(self, fd: int) -> bytes:
+        """Where the open file lies in the copy; empty for the copy itself."""
+        return os.readlink(b"/proc/self/fd/%d" % fd)[len(self._tree) + 1 :]
+
+    def _take(self, number: int, inventory: Inventory) -> bool:
         """Whether ours was where it was put, and what was laid aside is there again."""
         placed = self._placed[number]
         out = self._aside / f"{number}.out"
         now = os.fstat(placed.parent)
+        # a file may have another name, by which the step has reached it
+        is_untouched = os.lstat(self._aside / str(number)).st_ctime_ns == self._laid_ns[number]
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(placed.name, out, src_dir_fd=placed.parent)
@@ -134,6 +161,8 @@ class Furnishing:
         else:
             is_back = True
             os.utime(placed.parent, ns=(now.st_atime_ns, now.st_mtime_ns))
+            if is_untouched:
+                inventory.add_moved(placed.path, os.stat(placed.name, dir_fd=placed.parent, follow_symlinks=False))
         is_ours = os.path.lexists(out) and os.path.samestat(os.lstat(out), os.fstat(placed.ours))
         if is_ours and placed.home is not None:
             renameat2(_sys.AT_FDCWD, os.fsencode(out), _sys.AT_FDCWD, os.fsencode(placed.home), _flags(placed))

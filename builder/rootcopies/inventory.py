@@ -14,20 +14,8 @@ import os
 import time
 from pathlib import Path
 
-from unionfs.namedtuple import NamedTuple
-
 _TICK_SECONDS = 0.001
 _MOST_SECONDS = 2.0
-
-
-class LeftOut(NamedTuple):
-    """What lies in a tree and is no part of it: by path, and by inode number wherever it was moved."""
-
-    paths: frozenset[bytes] = frozenset()
-    inodes: frozenset[int] = frozenset()
-
-
-NOTHING = LeftOut()
 
 
 class Inventory:
@@ -48,6 +36,13 @@ class Inventory:
         else:
             self.files[status.st_ino] = status.st_ctime_ns
         self.latest_ns = max(self.latest_ns, status.st_ctime_ns)
+
+    def add_moved(self, path: bytes, status: os.stat_result) -> None:
+        """What was moved away from ``path`` and back, and is now ``status``, is what it was, if it was known."""
+        if self.is_same(path, status):
+            self.add(path, status, directory=True)
+        elif status.st_ino in self.files:
+            self.add(path, status, directory=False)
 
     def has_file(self, status: os.stat_result) -> bool:
         """Whether what ``status`` is of, no directory, was not touched."""

@@ -206,6 +206,10 @@ class Root:
             with Stage("mounting at", target):
                 os.close(self._resolve(target, is_directory=is_directory))
 
+    def parents(self) -> list[int]:
+        """The directories, open as long as the points are there, in which points were made."""
+        return [point.parent for point in self._made]
+
     def make_directory(self, path: str, uid: int, gid: int) -> None:
         """A directory is at ``path`` in the root; new ones belong to the user, and stay."""
         try:

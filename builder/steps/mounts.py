@@ -189,8 +189,10 @@ class _Preparation:
     def _enter(self, mount: CacheMount, place: Path) -> bool:
         """Whether the directory is there and locked for the step; one that is to be locked is waited for.
 
-        It is made under the exclusive lock alone, also where it is shared then.
+        It is made under the exclusive lock alone, also where it is shared then. Where nothing can be mounted each step
+        sees a directory of its own that takes the place of the other: nobody can share it.
         """
+        is_shared = mount.sharing == "shared" and self._sources.session.servers.can_mount
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(f"{place}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._stack.callback(os.close, fd)
@@ -201,7 +203,7 @@ class _Preparation:
                 self._fill(mount, place)
             elif mount.sharing == "private":
                 return False
-            if mount.sharing == "shared":
+            if is_shared:
                 # flock(2) converts in two steps: somebody may have removed it in between
                 entered = cachemounts.try_lock(fd, fcntl.LOCK_SH) and place.is_dir()
             if entered:
