@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -28,7 +29,7 @@ from builder.exchanging import export_caches, open_caches
 from builder.executor import Executor, Failure
 from builder.exporting import Exports, plan_exports
 from builder.finished import BuildResult, Work
-from builder.graph import BaseRef, Pull, Run, Step, StepId
+from builder.graph import BaseRef, Graph, Pull, Run, Step, StepId
 from builder.merging import merge
 from builder.options import BuildOptions
 from builder.owners import has_one_owner
@@ -48,6 +49,9 @@ from builder.steps.run import Environment, make_scaffold
 from builder.stopping import until_signal
 from layers.image import Image
 from unionfs.namedtuple import NamedTuple
+
+if TYPE_CHECKING:
+    from layers.registry.compress import Compressor
 
 _LEAST_JOBS = 4
 """Steps mostly wait for programs and disks, so a few run at a time on a small machine as well."""
@@ -151,8 +155,19 @@ async def _run(
         elsewhere = RemoteCaches(own, job.session, absent, job.journal)
         one.lookup.elsewhere = elsewhere.has if own else None
         leaves = frozenset[StepId]() if job.exports.need_root else one.graph.leaves
+        compressors = _compressors(job.exports, one.graph)
         executors.append(
-            Executor(job.session, one.lookup, job.journal, environment, job.options, one.graph.anew, elsewhere, leaves)
+            Executor(
+                job.session,
+                one.lookup,
+                job.journal,
+                environment,
+                job.options,
+                one.graph.anew,
+                elsewhere,
+                leaves,
+                compressors,
+            )
         )
 
     def place_of(step: Step) -> tuple[Executor, Step, int]:
@@ -182,6 +197,18 @@ async def _run(
         tuple(material for one in executors for material in one.materials),
     )
     return [whole.own(graph, results) for graph in range(len(preparations))], work
+
+
+def _compressors(exports: Exports, graph: Graph) -> dict[StepId, Compressor]:
+    """For each step whose layer is known to leave compressed, how: it is then read once (docs/adr/0034)."""
+    form = exports.leaving
+    if form is None:
+        return {}
+    # most images stay here
+    from layers.registry.compress import choose
+
+    compressor = choose(form.compression, form.level)
+    return {} if compressor is None else {step.id: compressor for step in graph.final_chain}
 
 
 async def _finish(

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -47,6 +49,9 @@ from unionfs.errors import UnionError
 from unionfs.mounting import MountError
 from unionfs.namedtuple import NamedTuple
 
+if TYPE_CHECKING:
+    from layers.registry.compress import Compressor
+
 
 class StepReport(NamedTuple):
     """What a step cost, for the metadata file."""
@@ -77,7 +82,8 @@ class Failure(NamedTuple):
 class Executor:
     """Executes the steps of one build; its tasks run on one trio thread.
 
-    ``anew`` are not taken from the cache; of ``leaves`` nobody needs a directory.
+    ``anew`` are not taken from the cache; of ``leaves`` nobody needs a directory. ``compressors`` are those of steps
+    whose layers are known to leave compressed.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class Executor:
         anew: frozenset[StepId] = frozenset(),
         elsewhere: RemoteCaches | None = None,
         leaves: frozenset[StepId] = frozenset(),
+        compressors: Mapping[StepId, Compressor] = MappingProxyType({}),
     ) -> None:
         self._session = session
         self._lookup = lookup
@@ -99,6 +106,7 @@ class Executor:
         self._anew = anew
         self._elsewhere = elsewhere
         self._leaves = leaves
+        self._compressors = compressors
         self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
         self.failure: Failure | None = None
@@ -316,7 +324,8 @@ class Executor:
         try:
             usage = await self._perform(step, Root(active.path, lower), results, keys, journal)
             verify = functools.partial(self._check_context, step, results, keys)
-            return await trio.to_thread.run_sync(self._pack, active, verify), usage
+            compressor = self._compressors.get(step.id)
+            return await trio.to_thread.run_sync(self._pack, active, verify, compressor), usage
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(snapshotter.remove, active)
@@ -346,7 +355,8 @@ class Executor:
     ) -> PackedLayer | None:
         """The layer without a directory of its own, packed from where its files lie; None where it is too large."""
         lower = await self._lower(parent) if operation.looks_below else ()
-        drafted = packing.Drafted(operation, _chain(parent), lower, lambda: self._check_context(step, results, keys))
+        verify = functools.partial(self._check_context, step, results, keys)
+        drafted = packing.Drafted(operation, _chain(parent), lower, verify, self._compressors.get(step.id))
         return await trio.to_thread.run_sync(
             lambda: packing.pack(drafted, self._session, self._lookup, results, trio.from_thread.check_cancelled)
         )
@@ -433,9 +443,9 @@ class Executor:
         if self._lookup.fresh_keys(step, results).definition != keys.definition:
             raise ContextError("the build context changed while it was copied")
 
-    def _pack(self, active: Active, verify: Callable[[], None]) -> PackedLayer:
+    def _pack(self, active: Active, verify: Callable[[], None], compressor: Compressor | None) -> PackedLayer:
         verify()
-        return pack_layer(self._session.snapshotter, active, active.parent, self._lookup.epoch)
+        return pack_layer(self._session.snapshotter, active, active.parent, self._lookup.epoch, compressor)
 
     def _record(
         self, step: Step, keys: StepKeys, layer: CommittedLayer, parent: StepResult, started_ns: int

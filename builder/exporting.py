@@ -92,6 +92,13 @@ class Exports(NamedTuple):
         )
 
     @property
+    def leaving(self) -> Form | None:
+        """The first form in which layers leave compressed; None when none do, or not as what a compressor makes."""
+        images = (output.form for output in self.outputs if output.kind in {"oci", "docker"})
+        forms = (self.stored.form, *images, *(push.form for push in self.pushes))
+        return next((form for form in forms if form.compression in {GZIP, ZSTD}), None)
+
+    @property
     def need_network(self) -> bool:
         """Whether a registry takes part."""
         return bool(self.pushes)

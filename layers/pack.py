@@ -1,16 +1,18 @@
 """A branch becomes the tar of a layer (image-spec, layer.md): that of ``unionfs.tar.stream``, hashed while it streams.
 
+A large one is hashed in a thread of its own, so that reading, writing and hashing take half the time on two processors.
+
 Entries come in the order of ``unionfs.delta`` (parents first, whiteouts before their siblings, names in byte order).
 Times after ``epoch`` become ``epoch``. Invariants: those of the stream; what cannot be read is a ``PackError``.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Protocol
 
+from layers.aside import HashAside
 from layers.digest import Digest, from_hex
 from layers.errors import PackError
 from unionfs.delta import iter_changes
@@ -83,7 +85,7 @@ class _Hashed:
 
     def __init__(self, out: Sink | None) -> None:
         self._out = out
-        self.hash = hashlib.sha256()
+        self.hash = HashAside()
         self.size = 0
 
     def write(self, data: bytes) -> None:
@@ -99,7 +101,10 @@ def _pack(
     hashed = _Hashed(out)
     latest_ns = None if epoch is None else epoch * _SECOND_NS
     stream = TarStream(hashed.write, latest_ns=latest_ns, root_before=root_before)
-    for change in changes:
-        stream.add(change)
-    stream.finish()
-    return PackResult(from_hex(hashed.hash.hexdigest()), hashed.size, stream.entries, tuple(stream.notes))
+    try:
+        for change in changes:
+            stream.add(change)
+        stream.finish()
+        return PackResult(from_hex(hashed.hash.hexdigest()), hashed.size, stream.entries, tuple(stream.notes))
+    finally:
+        hashed.hash.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.draft import TooManyEntriesError
 from builder.errors import ContextError
@@ -22,6 +23,9 @@ from layers.packing import PackedLayer, pack_changes
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root
 
+if TYPE_CHECKING:
+    from layers.registry.compress import Compressor
+
 
 def is_packable(operation: Copy) -> bool:
     """Whether `pack` can do it."""
@@ -29,12 +33,16 @@ def is_packable(operation: Copy) -> bool:
 
 
 class Drafted(NamedTuple):
-    """The operation on ``parent``, whose directories are ``branches``; ``verify`` raises when its sources changed."""
+    """The operation on ``parent``, whose directories are ``branches``; ``verify`` raises when its sources changed.
+
+    ``compressor``: the layer is compressed at once.
+    """
 
     operation: Copy
     parent: ChainId | None
     branches: Sequence[Path]
     verify: Callable[[], None]
+    compressor: Compressor | None = None
 
 
 def pack(
@@ -51,7 +59,8 @@ def pack(
     with lookup.open_source(drafted.operation, results) as tree:
         try:
             with copy.draft(drafted.operation, tree, drafted.branches, check=check) as layer:
-                packed = pack_changes(session.store, layer.changes(check), drafted.parent, lookup.epoch)
+                changes = layer.changes(check)
+                packed = pack_changes(session.store, changes, drafted.parent, lookup.epoch, drafted.compressor)
         except TooManyEntriesError:
             return None
         except PackError as error:

@@ -80,11 +80,11 @@ def test_gzip_is_the_same_on_every_machine() -> None:
     # a change of these bytes changes the digests of what is pushed: it needs another name of the compressor
     found = choose("gzip")
     assert found is not None
-    assert found.name == "gzip zlib-ng-3 2.3.3"
+    assert found.name == "gzip zlib-ng-2 2.3.3"
     data = content(BLOCK_BYTES + 12345) + random.Random(2).randbytes(3 * BLOCK_BYTES) + content(BLOCK_BYTES)
     made = compress("gzip", io.BytesIO(data), 2)
     assert gzip.decompress(made) == data
-    assert hashlib.sha256(made).hexdigest() == "8135ef3d110f0d59d7839f13aca3441fac78f1e8d5f0d37555b00ce6858234af"
+    assert hashlib.sha256(made).hexdigest() == "9e2a430d0f6b84910f014a5bb12ba6606af69e6bd3d56dc4d1b8895c86aa54c9"
 
 
 def test_noise_is_stored_and_hardly_grows() -> None:
