@@ -1,8 +1,8 @@
 """B4: a tree of 1 GiB becomes a compressed layer, beside buildah: with gzip, also by ISA-L, and with zstd.
 
 Ours packs the tree as a COPY packs its layer, puts its archive into a store and its compressed form beside it: what a
-build and a push do before anything is sent. Where the build knows of the push it is one pass; "in two passes" is a push
-that comes later. buildah's is ``commit`` of a container that holds the tree, into its storage, and ``push`` of that to a
+build and a push do before anything is sent. Where the build knows of the push it is one pass; "in two passes" is what a
+later push does. buildah's is ``commit`` of a container that holds the tree, into its storage, and ``push`` of that to a
 layout; and its ``commit --disable-compression=false`` to a layout at once, which has gzip alone and is in one pass too.
 Pages are warm. Ours syncs both archives to disk, buildah what it writes into the layout. What came out is printed for
 each: compressors are compared by what they make, too.

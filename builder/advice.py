@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from builder.errors import room_hints
-from layers.errors import ImageNotFoundError, StoreError
+from layers.errors import DamagedBlobError, ImageNotFoundError, StoreError
 from layers.registry.errors import DeniedError, UnauthorizedError
 
 _ELSEWHERE = frozenset((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR))
@@ -15,6 +15,8 @@ def hints_for(error: BaseException) -> tuple[str, ...]:
     """Hints for whoever sees ``error``; none where nothing is known."""
     if isinstance(error, ImageNotFoundError):
         return ("pybuild images lists what is there",)
+    if isinstance(error, DamagedBlobError):
+        return ("pull, load or build it again: what comes takes the place of what is damaged",)
     if isinstance(error, UnauthorizedError | DeniedError):
         registry, slash, _ = error.subject.partition("/")
         # without an image it was the registry itself that was asked, by login

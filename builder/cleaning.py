@@ -57,7 +57,10 @@ def _collect(
     # a result need not be unpacked itself, but what it stands on may be
     chains = {chain for result in kept for chain in (result.chain_id, result.parent_chain_id) if chain} | pinned
     if only is None and not dry_run:
-        buildrecord.drop_orphans(session.root, frozenset(image.id.hex for image in session.store.images()))
+        unreadable: list[str] = []
+        images = frozenset(image.id.hex for image in session.store.images(lambda name, _error: unreadable.append(name)))
+        if not unreadable:
+            buildrecord.drop_orphans(session.root, images)
     return collect(
         session.store,
         live_chains=[ChainId(Digest(chain)) for chain in chains],

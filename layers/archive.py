@@ -107,12 +107,13 @@ def closure(store: Store, descriptor: Descriptor) -> Iterator[Descriptor]:
 
     Raises:
         BlobNotFoundError: the manifest, a configuration or a layer is not in the store.
+        DamagedBlobError: a manifest is damaged.
     """
     yield descriptor
     found = store.read_manifest(descriptor)
     if isinstance(found, Index):
         for entry in found.manifests:
-            if entry.digest in store.blobs:
+            if store.blobs.lies_here(entry.digest):
                 yield from closure(store, entry)
         return
     yield from parts_of(found)

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from layers.descriptor import Descriptor
 from layers.digest import Digest, from_hex, sha256
-from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError
+from layers.errors import BlobNotFoundError, ContentMismatchError, DamagedBlobError, FormatError
 from layers.ownership import Owner, temporary_name
 from layers.storage import make_durable, store_error
+from layers.verifying import VerifyingReader, is_set_aside, known_damage, new_hash, read_verified
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from layers.smallhash import RunningHash
-
 CHUNK_BYTES = 1 << 20
 _WRITTEN_AT_ONCE = 8 << 20
+_SMALL_BYTES = 256 << 10
 _ANY = "application/octet-stream"
 
 
@@ -42,46 +42,13 @@ class BlobSource(Protocol):
         ...
 
 
-class VerifyingReader(io.RawIOBase):
-    """Reads through to a file and compares the digest when its end is reached.
-
-    Raises ContentMismatchError from the read that finds the end, so that whoever reads to the end has seen only
-    content that is right or an exception.
-    """
-
-    def __init__(self, raw: io.FileIO, digest: Digest) -> None:
-        super().__init__()
-        self._raw = raw
-        self._expected = digest
-        self._hash = _new_hash()
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is what io passes
-        """As ``io.RawIOBase.readinto``."""
-        count = self._raw.readinto(buffer)
-        if count:
-            self._hash.update(memoryview(buffer)[:count])
-        elif len(buffer) and self._hash.hexdigest() != self._expected.hex:
-            got = self._hash.hexdigest()
-            raise ContentMismatchError(f'blob "{self._raw.name}" is damaged: its content has the digest sha256:{got}')
-        return count or 0
-
-    def close(self) -> None:
-        """The file is closed."""
-        self._raw.close()
-        super().close()
-
-
 class BlobWriter:
     """Content on its way into the store; what is not committed is gone when the block ends."""
 
     def __init__(self, directory: str, temporary: str, *, hashing: bool) -> None:
         self._directory = directory
         self._path = temporary
-        self._hash = _new_hash() if hashing else None
+        self._hash = new_hash() if hashing else None
         self._file: io.FileIO | None = None
         self._begun = 0
         self.size = 0
@@ -175,14 +142,23 @@ class BlobWriter:
 
 
 class BlobStore:
-    """The blobs of one store. ``owner`` is asked before anything is written."""
+    """The blobs of one store. ``owner`` is asked before anything is written.
+
+    ``mark``: what is found damaged is set aside (`layers.verifying`), and is then not there for who asks.
+    """
 
     def __init__(
-        self, directory: str | os.PathLike[str], temporary: str | os.PathLike[str], owner: Callable[[], Owner]
+        self,
+        directory: str | os.PathLike[str],
+        temporary: str | os.PathLike[str],
+        owner: Callable[[], Owner],
+        *,
+        mark: bool = False,
     ) -> None:
         self._directory = os.fspath(directory)
         self._temporary = os.fspath(temporary)
         self._owner = owner
+        self._mark = mark
 
     def path(self, digest: Digest) -> Path:
         """Where the content of that digest lies, or would lie."""
@@ -194,11 +170,16 @@ class BlobStore:
     def size(self, digest: Digest) -> int | None:
         """Bytes of the content, None when it is not there."""
         try:
-            return os.stat(f"{self._directory}/{digest.hex}").st_size
+            status = os.stat(f"{self._directory}/{digest.hex}")
+            return None if self._mark and is_set_aside(status) else status.st_size
         except FileNotFoundError:
             return None
         except OSError as error:
             raise store_error(self.path(digest), error) from error
+
+    def lies_here(self, digest: Digest) -> bool:
+        """Whether there is a file of that digest, be it found damaged: what was brought here once."""
+        return os.path.lexists(f"{self._directory}/{digest.hex}")
 
     def __contains__(self, digest: Digest) -> bool:
         return self.size(digest) is not None
@@ -260,30 +241,46 @@ class BlobStore:
 
         Raises:
             BlobNotFoundError: there is no such blob.
-            ContentMismatchError: from the read that finds the end, when the blob is damaged.
+            DamagedBlobError: from the read that finds the end, when the blob is damaged; at once when that was known.
         """
-        try:
-            raw = io.FileIO(f"{self._directory}/{digest.hex}", "rb")
-        except FileNotFoundError as error:
-            raise BlobNotFoundError(f'blob {digest} is not in the store "{self._directory}"') from error
-        except OSError as error:
-            raise store_error(self.path(digest), error) from error
-        return io.BufferedReader(VerifyingReader(raw, digest), CHUNK_BYTES)
+        return io.BufferedReader(VerifyingReader(self._open(digest), digest, mark=self._mark), CHUNK_BYTES)
 
     def read(self, digest: Digest, limit_bytes: int = 64 << 20) -> bytes:
-        """The whole content, verified. For manifests and configurations, not for layers."""
+        """The whole content, verified. For manifests and configurations, not for layers. Raises as `open`."""
+        with self._open(digest) as raw:
+            try:
+                if os.fstat(raw.fileno()).st_size <= limit_bytes:
+                    return read_verified(raw, digest, mark=self._mark)
+            except OSError as error:
+                raise store_error(self.path(digest), error) from error
+        raise ContentMismatchError(f'blob "{self.path(digest)}" has more than {limit_bytes} bytes')
+
+    def require(self, descriptor: Descriptor) -> None:
+        """Nothing, when the blob is there in full length. Raises BlobNotFoundError, DamagedBlobError."""
+        size = self.size(descriptor.digest)
+        if size == descriptor.size:
+            return
+        self._open(descriptor.digest).close()
+        path = self.path(descriptor.digest)
+        raise DamagedBlobError(f'blob "{path}" is damaged: it has {size} bytes, expected {descriptor.size}')
+
+    def verify(self, digest: Digest) -> None:
+        """Nothing, when the content is what the digest says. Raises as `open`."""
+        with self.open(digest) as content:
+            while content.read(CHUNK_BYTES):
+                pass
+
+    def _open(self, digest: Digest) -> io.FileIO:
+        """The file of a blob that is not known to be damaged."""
+        path = f"{self._directory}/{digest.hex}"
         try:
-            with io.FileIO(f"{self._directory}/{digest.hex}", "rb") as raw:
-                content = raw.readall() if os.fstat(raw.fileno()).st_size <= limit_bytes else None
+            if self._mark and is_set_aside(os.stat(path)):
+                raise known_damage(path)
+            return io.FileIO(path, "rb")
         except FileNotFoundError as error:
             raise BlobNotFoundError(f'blob {digest} is not in the store "{self._directory}"') from error
         except OSError as error:
-            raise store_error(self.path(digest), error) from error
-        if content is None:
-            raise ContentMismatchError(f'blob "{self.path(digest)}" has more than {limit_bytes} bytes')
-        if sha256(content) != digest:
-            raise ContentMismatchError(f'blob "{self.path(digest)}" is damaged: its digest is {sha256(content)}')
-        return content
+            raise store_error(path, error) from error
 
     def remove(self, digest: Digest) -> None:
         """No blob of that digest is there."""
@@ -293,24 +290,24 @@ class BlobStore:
             raise store_error(self.path(digest), error) from error
 
     def refresh(self, digest: Digest, size_bytes: int) -> bool:
-        """Whether the blob is there in full length; if so, it counts as new for a collection."""
+        """Whether the blob is there in full length; if so, it counts as new for a collection.
+
+        A small one is read: a damaged manifest or configuration is not there for who brings it again.
+        """
         path = f"{self._directory}/{digest.hex}"
         try:
-            if os.stat(path).st_size != size_bytes:
+            if self.size(digest) != size_bytes:
                 return False
+            if size_bytes <= _SMALL_BYTES:
+                self.read(digest)
             os.utime(path)
+        except (BlobNotFoundError, DamagedBlobError):
+            return False
         except FileNotFoundError:
             return False
         except OSError as error:
             raise store_error(path, error) from error
         return True
-
-
-def _new_hash() -> RunningHash:
-    # a cached build hashes nothing large (layers.smallhash)
-    import hashlib
-
-    return hashlib.sha256()
 
 
 def _compare(expected: Descriptor, digest: Digest, size_bytes: int) -> None:

@@ -8,6 +8,7 @@
     │   ├── NotAnImageError        a manifest of something else
     │   └── ArchiveError           a tar stream that is broken, hostile or beyond the limits
     ├── ContentMismatchError   bytes that are not what their descriptor says (digest, size)
+    │   └── DamagedBlobError       those of a blob that lies here
     ├── PackError              a tree that cannot become a layer
     └── StoreError             the store cannot do what was asked: full, read-only, newer, damaged
         ├── BlobNotFoundError
@@ -41,6 +42,10 @@ class ArchiveError(FormatError):
 
 class ContentMismatchError(LayersError):
     """Bytes whose digest or size differs from what their descriptor says."""
+
+
+class DamagedBlobError(ContentMismatchError):
+    """A blob of a store or layout whose content is no longer what its name says."""
 
 
 class PackError(LayersError):

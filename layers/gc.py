@@ -20,9 +20,9 @@ from pathlib import Path
 from layers import media
 from layers.archive import closure
 from layers.config import ImageConfig
-from layers.descriptor import Descriptor
+from layers.descriptor import REF_NAME, Descriptor
 from layers.digest import ChainId, Digest
-from layers.errors import BlobNotFoundError, FormatError, StoreError
+from layers.errors import BlobNotFoundError, DamagedBlobError, FormatError, StoreError
 from layers.registry import compressed
 from layers.snapshotter import Snapshotter
 from layers.storage import store_error
@@ -106,8 +106,10 @@ def _live(
         digests.add(entry.digest)
         try:
             _mark(store, entry, digests, chains)
-        except (FormatError, BlobNotFoundError) as error:
-            raise StoreError(f"store: nothing is removed, since an image cannot be read: {error}") from error
+        except (FormatError, BlobNotFoundError, DamagedBlobError) as error:
+            name = entry.annotations.get(REF_NAME, entry.digest)
+            problem = f'store: nothing is removed, since the image "{name}" cannot be read: {error}'
+            raise StoreError(problem) from error
     for chain in {*live_chains, *chains}:
         stack = snapshots.layer(chain)
         for each in () if stack is None else stack.chain:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from _thread import allocate_lock  # threading itself takes as long to load as five modules of ours
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,7 +19,15 @@ from layers.blobs import BlobStore
 from layers.config import ImageConfig
 from layers.descriptor import REF_NAME, Descriptor
 from layers.digest import Digest
-from layers.errors import BlobNotFoundError, FormatError, ImageNotFoundError, NotAnImageError, StoreError
+from layers.errors import (
+    BlobNotFoundError,
+    DamagedBlobError,
+    FormatError,
+    ImageNotFoundError,
+    LayersError,
+    NotAnImageError,
+    StoreError,
+)
 from layers.layout import locked, open_layout, read_index, write_index
 from layers.manifest import Index, Manifest, parse
 from layers.ownership import Owner, is_abandoned, this_process
@@ -63,7 +71,7 @@ class Store:
         self._owner: Owner | None = None
         open_layout(self.directory)
         temporary = os.path.join(self.directory, "tmp")
-        self.blobs = BlobStore(os.path.join(self.directory, "blobs", "sha256"), temporary, self.claim)
+        self.blobs = BlobStore(os.path.join(self.directory, "blobs", "sha256"), temporary, self.claim, mark=True)
 
     @property
     def root(self) -> Path:
@@ -230,10 +238,11 @@ class Store:
                 manifest = self.blobs.put(index.raw, media_type=index.media_type)
             self._tag(reference.name, manifest)
 
-    def images(self) -> Iterator[StoredImage]:
+    def images(self, unreadable: Callable[[str, LayersError], None] | None = None) -> Iterator[StoredImage]:
         """All images, each once with all its names; a multi-platform image as the one for this machine.
 
-        What is no image, such as an artifact, is left out.
+        What is no image, such as an artifact, is left out. ``unreadable`` gets the name or digest of an image whose
+        manifest or configuration is damaged or gone, and why; without it the error is raised.
         """
         names: dict[Digest, list[str]] = {}
         first: dict[Digest, Descriptor] = {}
@@ -243,7 +252,13 @@ class Store:
             if REF_NAME in entry.annotations:
                 own.append(entry.annotations[REF_NAME])
         for digest, entry in first.items():
-            image = self._load_if_image(entry, None)
+            try:
+                image = self._load_if_image(entry, None)
+            except (DamagedBlobError, BlobNotFoundError) as error:
+                if unreadable is None:
+                    raise
+                unreadable(next(iter(sorted(names[digest])), digest), error)
+                continue
             if image is not None:
                 yield image._replace(names=tuple(sorted(names[digest])))
 
@@ -320,18 +335,22 @@ class Store:
 
     def _select(self, index: Index, platform: Platform | None) -> Descriptor | None:
         """Of what is here the manifest for ``platform``; without one this machine's, else the first."""
-        here = index._replace(manifests=tuple(entry for entry in index.manifests if entry.digest in self.blobs))
+        here = index._replace(manifests=tuple(entry for entry in index.manifests if self.blobs.lies_here(entry.digest)))
         if platform is not None:
             return here.select(platform)
         return here.select(host()) or next(iter(here.images), None)
 
     def _platforms(self, entry: Descriptor) -> tuple[Descriptor, ...]:
         """The images of an entry that are here, each with its platform."""
-        found = self.read_manifest(entry)
+        try:
+            found = self.read_manifest(entry)
+            image = None if isinstance(found, Index) else self._load_if_image(entry, None)
+        except DamagedBlobError:
+            # what replaces it need not wait for what it said
+            return ()
         if isinstance(found, Index):
-            here = (one for one in found.images if one.digest in self.blobs and one.platform is not None)
+            here = (one for one in found.images if self.blobs.lies_here(one.digest) and one.platform is not None)
             return tuple(one._replace(platform=one.platform and one.platform.normalised()) for one in here)
-        image = self._load_if_image(entry, None)
         if image is None:
             return ()
         return (entry._replace(annotations={}, platform=image.config.platform.normalised()),)

@@ -1,7 +1,7 @@
 """Every claim of an image and of the store, compared with the bytes.
 
-Invariants: nothing is changed; a claim that does not hold is a problem, one line each, never an exception; only a store
-that cannot be read at all raises.
+Invariants: nothing is changed, but that damaged blobs are set aside (`layers.verifying`); a claim that does not hold is
+a problem, one line each, never an exception; only a store that cannot be read at all raises.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def image_problems(store: Store, descriptor: Descriptor) -> Iterator[str]:
         yield f"manifest {descriptor.digest} is {found.media_type}, its descriptor says {descriptor.media_type}"
     if isinstance(found, Index):
         for entry in found.manifests:
-            if entry.digest in store.blobs:
+            if store.blobs.lies_here(entry.digest):
                 yield from image_problems(store, entry)
     else:
         yield from _manifest_problems(store, found, descriptor)
@@ -152,9 +152,7 @@ class _Hashed:
 def _blob_problems(store: Store) -> Iterator[str]:
     for digest in store.blobs:
         try:
-            with store.blobs.open(digest) as blob:
-                while blob.read(CHUNK_BYTES):
-                    pass
+            store.blobs.verify(digest)
         except LayersError as error:
             yield str(error)
 

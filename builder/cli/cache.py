@@ -1,4 +1,4 @@
-"""``pybuild cache ls|du|prune``: what builds have stored."""
+"""``pybuild cache ls|du|verify|prune``: what builds have stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from builder.cli.arguments import parse_bytes, parse_duration
 from builder.cli.images import create_parser
 from builder.cli.parser import ArgumentParser
 from builder.cli.tables import format_duration, print_table
-from builder.errors import UsageError
+from builder.errors import BuildError, UsageError, render
 from builder.keptmounts import list_kept
 from builder.progress.plain import format_bytes
 from builder.rootless import become_root
@@ -128,6 +128,39 @@ def command_cache_du(words: Sequence[str]) -> int:
         ("WHAT", "SIZE"), [(name.replace("_", " "), format_bytes(size)) for name, size in use._asdict().items()]
     )
     return 0
+
+
+def parser_cache_verify() -> ArgumentParser:
+    """The options of ``pybuild cache verify``."""
+    return create_parser(
+        "cache verify",
+        "Read every blob of the root directory and compare it with its digest. What is damaged counts as missing from "
+        "then on, so that the next pull, load or build brings it again.",
+        "pybuild cache verify",
+    )
+
+
+def command_cache_verify(words: Sequence[str]) -> int:
+    """What is damaged and which images that concerns are on stdout; 1 when there is any."""
+    arguments = parser_cache_verify().read(words)
+    from layers.checkup import check_up
+    from layers.store import Store
+
+    with Store(arguments.root) as store:
+        found = check_up(store)
+        for digest in found.damaged:
+            sys.stdout.write(f"damaged: {store.blobs.path(digest)}\n")
+    for name, problem in found.images.items():
+        sys.stdout.write(f"not whole: {name}: {problem}\n")
+    sys.stdout.write(f"{found.blobs} blobs read, {format_bytes(found.read_bytes)}\n")
+    if found.is_sound:
+        return 0
+    damaged, images = len(found.damaged), len(found.images)
+    problem = f"{damaged} {'blob is' if damaged == 1 else 'blobs are'} damaged, "
+    problem += f"{images} {'image is' if images == 1 else 'images are'} not whole"
+    hint = "pull, load or build them again: what comes takes the place of what is damaged"
+    sys.stderr.write(render(BuildError(problem, hints=(hint,)), {}) + "\n")
+    return 1
 
 
 def parser_cache_prune() -> ArgumentParser:

@@ -33,6 +33,7 @@ COMMANDS = {
     "completion": ("builder.cli.completion", "write what a shell needs to complete words"),
     "cache ls": ("builder.cli.cache", "list the results of steps"),
     "cache du": ("builder.cli.cache", "show what images and cache take on disk"),
+    "cache verify": ("builder.cli.cache", "read everything, and tell what is damaged"),
     "cache prune": ("builder.cli.cache", "remove results that were not used"),
     "cache explain": ("builder.cli.explain", "show which steps of a build are in the cache, and why not the others"),
     "cache export": ("builder.cli.exchange", "write the results of steps elsewhere"),
@@ -62,6 +63,7 @@ SYNONYMS = {
     "image rm": "rmi",
     "image save": "save",
     "image tag": "tag",
+    "system check": "cache verify",
     "system df": "cache du",
     "system prune": "cache prune",
 }

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 
+from builder.advice import hints_for
 from builder.cli.arguments import parse_switch
 from builder.cli.parser import ArgumentParser
 from builder.cli.tables import format_age, print_table
@@ -16,7 +17,7 @@ from builder.rootless import become_root
 from builder.session import Session
 from layers.config import History, ImageConfig
 from layers.descriptor import Descriptor
-from layers.errors import ImageNotFoundError
+from layers.errors import ImageNotFoundError, LayersError
 from layers.reference import Reference
 from layers.store import Store, StoredImage
 
@@ -75,8 +76,10 @@ def _fits(name: str, arguments: argparse.Namespace) -> bool:
 def command_images(words: Sequence[str]) -> int:
     """The images of the store are on stdout, one line a name."""
     arguments = parser_images().read(words)
+    unreadable: list[tuple[str, LayersError]] = []
     with Store(arguments.root) as store:
-        images = sorted(store.images(), key=lambda image: image.names)
+        found = store.images(lambda name, error: unreadable.append((name, error)))
+        images = sorted(found, key=lambda image: image.names)
     named = [(image, name) for image, name in _named(images) if _fits(name, arguments)]
     if arguments.quiet:
         sys.stdout.writelines(f"{id_}\n" for id_ in dict.fromkeys(image.id for image, _ in named))
@@ -93,7 +96,10 @@ def command_images(words: Sequence[str]) -> int:
             for image, name in named
         ]
         print_table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows)
-    return 0
+    # the others are listed all the same
+    for name, error in unreadable:
+        sys.stderr.write(render(BuildError(f"image {name}: {error}", hints=hints_for(error)), {}) + "\n")
+    return int(bool(unreadable))
 
 
 def parser_inspect() -> ArgumentParser:
@@ -179,7 +185,7 @@ def command_rmi(words: Sequence[str]) -> int:
     become_root()
     errors: list[BuildError] = []
     with Session(arguments.root) as session:
-        for image in list(session.store.images()) if arguments.prune or arguments.all else ():
+        for image in list(session.store.images(_skip)) if arguments.prune or arguments.all else ():
             if arguments.all or not image.names:
                 _forget(session.store, image)
         for wanted in arguments.image:
@@ -195,18 +201,23 @@ def command_rmi(words: Sequence[str]) -> int:
     return int(bool(errors))
 
 
+def _skip(_name: str, _error: LayersError) -> None:
+    """An image that cannot be read stays, until it is removed by its name."""
+
+
 def _forget(store: Store, image: StoredImage) -> None:
     store.forget(image.descriptor.digest)
     sys.stdout.write(f"Deleted: {image.id}\n")
 
 
 def _remove(store: Store, wanted: str, *, force: bool) -> None:
-    image = store.image(wanted)
-    if image.names and Reference.parse(image.names[0]) == _parse(wanted):
-        store.untag(wanted)
-        sys.stdout.write(f"Untagged: {image.names[0]}\n")
+    reference = _parse(wanted)
+    if reference is not None and store.untag(reference) is not None:
+        # a name can be taken from what is damaged, too
+        sys.stdout.write(f"Untagged: {reference.name}\n")
         return
-    names = next((stored.names for stored in store.images() if stored.id == image.id), ())
+    image = store.image(wanted)
+    names = next((stored.names for stored in store.images(_skip) if stored.id == image.id), ())
     if len(names) > 1 and not force:
         raise BuildError(
             f"image {wanted!r} has {len(names)} names: {', '.join(names)}",

@@ -158,10 +158,18 @@ class _Sender:
         if outgoing != ready and client.has_blob(ready):
             reporter.state(blob, "exists", ready)
             return ready
-        if self._store.blobs.size(ready.digest) != ready.size:
-            raise BlobNotFoundError(f"{self._transfer.subject}: blob {ready.digest} is not in the store")
+        blobs = self._store.blobs
+        try:
+            blobs.require(ready)
+        except BlobNotFoundError as error:
+            raise BlobNotFoundError(f"{self._transfer.subject}: blob {ready.digest} is not in the store") from error
         report = reporter.state(blob, "transferring", ready)
-        client.send_blob(ready, file_opener(self._store.blobs.path(ready.digest)), report)
+        try:
+            client.send_blob(ready, file_opener(blobs.path(ready.digest)), report)
+        except ContentError:
+            # was it damaged here, or on its way?
+            blobs.verify(ready.digest)
+            raise
         reporter.state(blob, "done", ready)
         return ready
 

@@ -54,7 +54,7 @@ def test_a_directory_may_be_called_anything_but_a_command(tmp_path: Path, monkey
         (
             ["cache", "everything"],
             "cache has no command 'everything'",
-            "there are ls, du, prune, explain, export, import",
+            "there are ls, du, verify, prune, explain, export, import",
         ),
     ],
 )
@@ -102,10 +102,10 @@ def test_every_option_says_what_it_is_for() -> None:
         (["help"], 0, "usage: pybuild [build]", ""),
         (["help", "tag"], 0, "usage: pybuild tag [OPTIONS] IMAGE NAME", ""),
         (["tag", "--help"], 0, "usage: pybuild tag [OPTIONS] IMAGE NAME", ""),
-        (["cache", "--help"], 0, "usage: pybuild cache ls|du|prune", ""),
-        (["help", "cache"], 0, "usage: pybuild cache ls|du|prune", ""),
+        (["cache", "--help"], 0, "usage: pybuild cache ls|du|verify|prune", ""),
+        (["help", "cache"], 0, "usage: pybuild cache ls|du|verify|prune", ""),
         ([], 2, "", "usage: pybuild [build]"),
-        (["cache"], 2, "", "usage: pybuild cache ls|du|prune"),
+        (["cache"], 2, "", "usage: pybuild cache ls|du|verify|prune"),
         (["biuld"], 2, "", "error: 'biuld' is neither"),
         (["tag", "--wibble", "a", "b"], 2, "", "error: unknown option --wibble"),
         (["./nowhere"], 1, "", "error: context './nowhere' does not exist"),

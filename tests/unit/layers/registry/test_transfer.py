@@ -18,7 +18,7 @@ from layers import media
 from layers.config import ImageConfig
 from layers.descriptor import Descriptor
 from layers.digest import sha256
-from layers.errors import ImageNotFoundError
+from layers.errors import DamagedBlobError, ImageNotFoundError
 from layers.manifest import Index, Manifest
 from layers.platform import Platform
 from layers.registry import errors, transfer
@@ -512,7 +512,7 @@ def test_a_damaged_layer_is_not_accepted(
     content = bytearray(path.read_bytes())
     content[MIDDLE] ^= 1
     path.write_bytes(content)
-    with pytest.raises(errors.ContentError, match="received other bytes than blob"):
+    with pytest.raises(DamagedBlobError, match=f'blob "{path}" is damaged'):
         transfer.push(store, image, f"{registry.host}/t:1", settings=settings, compression="none")
     assert not registry.memory.tags
 
