@@ -2,7 +2,7 @@
 
 Invariants: every function is one system call, prepared at import so that a forked child does no more than make it; a
 failure is an ``OSError`` with the errno and nothing else. The library is entered with the interpreter lock held
-(``PyDLL``), which is right in a process of one thread and saves the release.
+(``PyDLL``), which is right where no other thread has anything to do, and saves the release.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno as errno_names
 import os
 import signal
 import struct
+from collections.abc import Sequence
 
 from unionfs._sys import (
     MOUNT_ATTR_NODEV,
@@ -73,8 +74,28 @@ _MOVE_MOUNT = 429
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "keyctl": 250, "seccomp": 317, "bpf": 321},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "keyctl": 219, "seccomp": 277, "bpf": 280},
+    "x86_64": {
+        "clone": 56,
+        "setgroups": 116,
+        "setresuid": 117,
+        "setresgid": 119,
+        "capset": 126,
+        "pivot_root": 155,
+        "keyctl": 250,
+        "seccomp": 317,
+        "bpf": 321,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "capset": 91,
+        "setresuid": 147,
+        "setresgid": 149,
+        "setgroups": 159,
+        "keyctl": 219,
+        "clone": 220,
+        "seccomp": 277,
+        "bpf": 280,
+    },
 }
 
 MACHINE = os.uname().machine
@@ -253,8 +274,32 @@ def prctl(option: int, argument: int) -> None:
         raise OSError(errno, os.strerror(errno))
 
 
+def setgroups(groups: Sequence[int]) -> None:
+    """The supplementary groups of this thread are ``groups``; those of other threads stay as they are.
+
+    setgroups(2), which the C library, and so Python, does to all threads (nptl(7)).
+    """
+    _call(_own("setgroups"), len(groups), struct.pack(f"{len(groups)}I", *groups))
+
+
+def setresgid(gid: int) -> None:
+    """All group ids of this thread are ``gid``; those of other threads stay as they are.
+
+    setresgid(2).
+    """
+    _call(_own("setresgid"), gid, gid, gid)
+
+
+def setresuid(uid: int) -> None:
+    """All user ids of this thread are ``uid``; those of other threads stay as they are.
+
+    setresuid(2).
+    """
+    _call(_own("setresuid"), uid, uid, uid)
+
+
 def capset(effective: int, permitted: int, inheritable: int) -> None:
-    """The capability sets of this process are the three masks.
+    """The capability sets of this thread are the three masks.
 
     capset(2).
     """
@@ -266,7 +311,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 
 
 def join_new_session_keyring() -> None:
-    """This process has a session keyring that nobody else holds.
+    """This thread has a session keyring that nobody else holds.
 
     keyctl_join_session_keyring(3).
     """
@@ -284,7 +329,7 @@ class SeccompFilter:
         self._header = struct.pack("HxxxxxxQ", len(instructions) // 8, ctypes.addressof(self._program))
 
     def install(self) -> None:
-        """The filter holds for this process and all it starts.
+        """The filter holds for this thread and all it starts.
 
         seccomp(2); needs CAP_SYS_ADMIN or no_new_privs.
         """

@@ -41,8 +41,18 @@ class Usage(NamedTuple):
 class Group:
     """The groups of one step, one per hierarchy; `close` removes them."""
 
-    def __init__(self, directories: Directories, shared: Sequence[str], notes: tuple[str, ...]) -> None:
-        """``directories``: controller → version and path; ``shared``: groups to be joined that belong to others."""
+    def __init__(
+        self,
+        directories: Directories,
+        shared: Sequence[str],
+        notes: tuple[str, ...],
+        own_pids: int = INIT_PIDS,
+    ) -> None:
+        """``directories``: controller → version and path; ``shared``: groups to be joined that belong to others.
+
+        ``own_pids`` of the members, threads among them, are the sandbox's.
+        """
+        self._own_pids = own_pids
         self._directories = dict(directories)
         self.notes = notes
         joined = (*self.paths, *shared)
@@ -74,7 +84,7 @@ class Group:
         for path in self.paths:
             version = next(version for version, known in self._directories.values() if known == path)
             controllers = frozenset(name for name, (_v, known) in self._directories.items() if known == path)
-            for name, value in plan_limits(version, limits, controllers):
+            for name, value in plan_limits(version, limits, controllers, own_pids=self._own_pids):
                 _set(path, name, value, optional="sw" in name and limits.memory_swap_bytes is None)
 
     def usage(self) -> Usage:
@@ -86,7 +96,7 @@ class Group:
             cpu_user_ns=user_ns,
             cpu_system_ns=system_ns,
             memory_peak_bytes=self._number("memory", "memory.max_usage_in_bytes", "memory.peak"),
-            pids_peak=None if pids_peak is None else max(0, pids_peak - INIT_PIDS),
+            pids_peak=None if pids_peak is None else max(0, pids_peak - self._own_pids),
             read_bytes=read_bytes,
             written_bytes=written_bytes,
             oom=self._oom(),

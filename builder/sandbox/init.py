@@ -2,8 +2,8 @@
 
 It is process 1 of the step's pid namespace, so whatever the step leaves behind dies with it; without such a namespace
 (`builder.sandbox.isolation`) it reaps for its descendants, and ends them. The command is its child:
-the program of a step is not process 1, signals do to it what they do elsewhere. It is made ready, with its child,
-before a step is known, and waits for its order.
+the program of a step is not process 1, signals do to it what they do elsewhere. It is made ready
+before a step is known, and waits for its order. What starts the command is a second thread (`command.Starter`).
 
 Invariants: runs in a clone of the server and returns never; a failure is reported once, with its stage, over
 ``report``; nothing in the step can trace this process or look at what it holds, since it is not dumpable and holds more
@@ -19,7 +19,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
 from builder.network.hub import Station, attach
@@ -94,7 +94,7 @@ def live(work: Callable[[], None], report: socket.socket, *, own_processes: bool
 
 def _run(preparation: Preparation, report: socket.socket) -> None:
     root = Root(pivots=preparation.pivots)
-    to_command = _prepare(preparation, report, root)
+    starter = _prepare(preparation, report, root)
     rehearsal.rehearse_order()
     wire.send(report, {"event": protocol.READY})
     received = wire.receive(report)
@@ -102,21 +102,12 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
         return
     order, fds = protocol.parse_order(received.message, received.fds)
     spec = order.spec
-    if to_command is not None:
-        # it reads while the root is being furnished
-        wire.send(to_command[0], spec.to_json())
     notes = _set_hostname(spec.hostname)
     own = plan_own(spec, order.files)
     sources = root.enter(fds.root, own, fds.mounts)
     root.furnish(own, sources, order.root_attributes)
     stdio = _open_console(spec, fds.step) if spec.tty else _stdio(fds)
-    if to_command is None:
-        to_command = _fork_command(preparation, report)
-        wire.send(to_command[0], spec.to_json())
-    wire.send(to_command[0], {}, stdio)
-    for fd in {*stdio, *received.fds} - {fds.root}:
-        os.close(fd)
-    ended = reap_until(to_command[1])
+    ended = _run_command(starter, spec, stdio, {*stdio, *received.fds} - {fds.root}, report)
     end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
@@ -137,12 +128,10 @@ def _run_in_directory(preparation: Preparation, report: socket.socket) -> None:
         return
     order, fds = protocol.parse_order(received.message, received.fds)
     stdio = _open_console(order.spec, fds.step) if order.spec.tty else _stdio(fds)
-    to_command = _fork_command(preparation, report, root=fds.root)
-    wire.send(to_command[0], order.spec.to_json())
-    wire.send(to_command[0], {}, stdio)
+    pid = command.fork_in(fds.root, order.spec, stdio, preparation.confinement, report)
     for fd in {*stdio, *received.fds}:
         os.close(fd)
-    ended = reap_until(to_command[1])
+    ended = reap_until(pid)
     descendants.end_all()
     tell_end(report, ended)
 
@@ -165,19 +154,16 @@ def join_network(preparation: Preparation) -> None:
             os.close(preparation.station.hub)
 
 
-def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[socket.socket, int] | None:
-    """Everything that doesn't depend on the step is done; returns what `_fork_command` did.
-
-    None where the command's process must be forked in the root, as it would not be moved there by pivot_root(2).
-    """
+def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> command.Starter:
+    """Everything that doesn't depend on the step is done; returns what starts the command."""
     _join_groups(preparation)
     with Stage("entering", "cgroup namespace"):
         _sys.unshare(_sys.CLONE_NEWCGROUP)
     join_network(preparation)
     _watch(preparation)
-    forked = _fork_command(preparation, report) if preparation.pivots else None
+    starter = command.Starter(preparation.confinement, report)
     root.prepare(preparation.mounts)
-    return forked
+    return starter
 
 
 def _join_groups(preparation: Preparation) -> None:
@@ -196,17 +182,18 @@ def _watch(preparation: Preparation) -> None:
         _sys.prctl(_sys.PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _fork_command(
-    preparation: Preparation, report: socket.socket, root: int | None = None
-) -> tuple[socket.socket, int]:
-    """The command's process waits for its order, in the directory ``root`` if given; the way to it, and its id."""
-    ours, theirs = socket.socketpair()
-    pid = os.fork()  # noqa: TID251  (the server and all its forks have one thread)
-    if pid == 0:
-        ours.close()
-        command.run(preparation.confinement, theirs, report, root)
-    theirs.close()
-    return ours, pid
+def _run_command(
+    starter: command.Starter, spec: SandboxSpec, stdio: Sequence[int], fds: Collection[int], report: socket.socket
+) -> int:
+    """The wait status of the command; ``fds`` are not needed any more once it has started."""
+    try:
+        pid = starter.launch(spec, stdio)
+    except command.CommandError as failure:
+        command.tell_failure(report, failure)
+        return 0
+    for fd in fds:
+        os.close(fd)
+    return reap_until(pid)
 
 
 def _die_with_server(report: socket.socket, number: int) -> None:

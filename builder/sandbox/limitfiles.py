@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from builder.limits import LEAST_QUOTA_US, UNLIMITED, DeviceRate, Limits
 
-# the step's first process belongs to the sandbox, not to the limit
-INIT_PIDS = 1
+# a step's first process and its thread (`builder.sandbox.command`) belong to the sandbox, not to the limit; where a
+# runtime
+# runs the command, or there are no namespaces, the first process alone
+INIT_PIDS = 2
+FORKING_PIDS = 1
 _PERIOD_US = 100_000
 
 Files = tuple[tuple[str, str], ...]
@@ -27,14 +30,17 @@ def needed_controllers(limits: Limits) -> frozenset[str]:
     return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
 
 
-def plan_limits(version: int, limits: Limits, controllers: frozenset[str]) -> Files:
-    """What is written into which file of a group whose hierarchy has ``controllers``, in this order."""
+def plan_limits(version: int, limits: Limits, controllers: frozenset[str], *, own_pids: int = INIT_PIDS) -> Files:
+    """What is written into which file of a group whose hierarchy has ``controllers``, in this order.
+
+    ``own_pids`` of its processes and threads are the sandbox's.
+    """
     first = version == 1
     files: list[tuple[str, str]] = []
     if "memory" in controllers and limits.memory_bytes is not None:
         files += _memory(limits.memory_bytes, limits.memory_swap_bytes, first=first)
     if "pids" in controllers and limits.pids is not None:
-        files.append(("pids.max", str(limits.pids + INIT_PIDS)))
+        files.append(("pids.max", str(limits.pids + own_pids)))
     if "cpu" in controllers:
         files += _cpu_v1(limits) if first else _cpu_v2(limits)
     if "cpuset" in controllers:

@@ -50,6 +50,7 @@ _MASKED = (
     # of the step's first process, which nobody may trace: a walk of all files goes through, as where there is none
     "/proc/1/fdinfo",
     "/proc/1/task/1/fdinfo",
+    "/proc/1/task/2/fdinfo",
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 

@@ -2,16 +2,15 @@
 
 ::
 
-    pybuild                      server                       init (pid 1 of a step)        command
+    pybuild                      server                       init (pid 1 of a step)        its thread, command
       │                            │ clone ─────────────────────▶│ joins its groups           │  ready before
-      │                            │                             │ fork ─────────────────────▶│  a step is known
+      │                            │                             │ start ────────────────────▶│  a step is known
       │ control socket             │◀─ ready {} ─────────────────┤ /proc, /dev, /sys staged   │
       │ run {spec, fds} ──────────▶│ limits                      │                            │
-      │   + step socket, root,     │ order {spec, files, fds} ──▶│ order {spec} ─────────────▶│
-      │     stdio, mounts          │                             │ root, pivot_root, binds    │
-      │                            │                             │ go {} + stdio ────────────▶│ limits, ids, caps
-      │◀──────────── console {} + fd ── (tty only) ──────────────┤                            │
-      │                            │◀─ failed {stage} ───────────┴────────────────────────────┤ (only if it fails)
+      │   + step socket, root,     │ order {spec, files, fds} ──▶│ root, pivot_root, binds    │
+      │     stdio, mounts          │                             │ launch ───────────────────▶│ ids, caps
+      │◀──────────── console {} + fd ── (tty only) ──────────────┤                            │ spawn
+      │                            │◀─ failed {stage} ───────────┤ (only if it fails)         │
       │ whereabouts ──────────────▶│
       │◀─── whereabouts {} + fd ───┤ address, and the hub's namespace (private network only)
       │ signal ───────────────────▶│ ── pidfd ──────────────────▶│ ── kill ──────────────────▶│ exec

@@ -2,7 +2,7 @@
 
 Processes that were forked share their memory until one of them writes, and Python writes where it only reads (counts of
 references): each page is copied at its first use, which takes 2 to 3 µs. Taking an order touches some 150 pages in a
-step's first process, as many in the command's, and in the server, which both were forked from.
+step's first process, and as many in the server, which it was forked from.
 
 Invariants: nothing is left of a rehearsal but memory that is a process's own; what is rehearsed is the code that a step
 goes through, with a step that nobody runs.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from builder.sandbox import network, protocol
 from builder.sandbox.mounts import plan_own
-from builder.sandbox.spec import SandboxSpec, spec_from_json
+from builder.sandbox.spec import SandboxSpec
 from unionfs import wire
 
 # a network that is to be had everywhere
@@ -28,7 +28,6 @@ _FILES = network.etc_files(_SPEC, network.Surroundings(host_network=True))
 # encoded here, in the server: who only decodes shall not touch what encodes
 _REQUEST = wire.encode(protocol.run_message(_SPEC, _FDS))
 _ORDER = wire.encode(protocol.order_message(protocol.Order(_SPEC, _FILES, 0), _FDS))
-_COMMAND = wire.encode(_SPEC.to_json())
 
 
 def rehearse_request(kind_of: Callable[[SandboxSpec], object]) -> None:
@@ -43,12 +42,6 @@ def rehearse_order() -> None:
     """The first process of a step is ready to take it."""
     order, _fds = protocol.parse_order(_pass_on(_ORDER), _NUMBERS)
     plan_own(order.spec, order.files)
-    wire.encode(order.spec.to_json())
-
-
-def rehearse_command() -> None:
-    """The process that becomes the command is ready to be told which."""
-    spec_from_json(_pass_on(_COMMAND))
 
 
 def _pass_on(frame: bytes) -> wire.Message:

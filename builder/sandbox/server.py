@@ -38,6 +38,7 @@ from builder.sandbox.isolation import (
     plan_isolation,
     wants_user_namespace,
 )
+from builder.sandbox.limitfiles import FORKING_PIDS, INIT_PIDS
 from builder.sandbox.machine import Kind, Machine
 from builder.sandbox.rehearsal import rehearse_request
 from builder.sandbox.runtime import Child
@@ -352,7 +353,7 @@ def main(control_fd: int, wanted: str = AUTO) -> int:
             isolation = _settle(wanted)
         except OSError as error:
             raise explain_refusal((error.strerror or "").lower(), in_container=is_in_container()) from error
-        groups = Slice.of_this_process()
+        groups = Slice.of_this_process(INIT_PIDS if isolation.own_mounts else FORKING_PIDS)
         if not isolation.own_mounts and not groups.controls_devices and not devices.are_confined():
             raise lacks_device_control()
         machine = Machine(groups, isolation, pivots=_sys.may_pivot())

@@ -14,6 +14,7 @@ from builder.sandbox.cgroup import CgroupError, Hierarchy
 from builder.sandbox.controlfiles import make, read, write
 from builder.sandbox.delegation import give_back, vacate
 from builder.sandbox.group import Group
+from builder.sandbox.limitfiles import FORKING_PIDS, INIT_PIDS
 
 # joined by every step, for what they count; the others only where a limit asks for them, since joining costs
 _ALWAYS = frozenset(("memory", "pids", "cpuacct", "blkio", "io"))
@@ -25,8 +26,18 @@ _V2 = 2
 class Slice:
     """The groups of one server."""
 
-    def __init__(self, hierarchies: Sequence[Hierarchy], name: str, swept: Sequence[Hierarchy] = ()) -> None:
-        """``swept`` are those in which others make groups of that name, which `close` removes."""
+    def __init__(
+        self,
+        hierarchies: Sequence[Hierarchy],
+        name: str,
+        swept: Sequence[Hierarchy] = (),
+        own_pids: int = INIT_PIDS,
+    ) -> None:
+        """``swept`` are those in which others make groups of that name, which `close` removes.
+
+        ``own_pids`` members of each group are the sandbox's.
+        """
+        self._own_pids = own_pids
         self._swept = swept
         self._hierarchies = hierarchies
         self._name = name
@@ -39,16 +50,16 @@ class Slice:
         self._device_program: int | None = None
 
     @classmethod
-    def of_this_process(cls) -> Slice:
+    def of_this_process(cls, own_pids: int = INIT_PIDS) -> Slice:
         """The slice of this process, over all hierarchies that are mounted; what dead ones left is removed."""
         cgroup.sweep_abandoned()
-        return cls(cgroup.own_hierarchies(), cgroup.owner_name())
+        return cls(cgroup.own_hierarchies(), cgroup.owner_name(), own_pids=own_pids)
 
     @classmethod
     def for_runtimes(cls) -> Slice:
         """The slice of this process for steps that a runtime puts into groups: apart from others', whose rules bind."""
         name = cgroup.owner_name() + cgroup.RUNTIME_SUFFIX
-        return cls(cgroup.own_hierarchies(), name, cgroup.own_hierarchies(every=True))
+        return cls(cgroup.own_hierarchies(), name, cgroup.own_hierarchies(every=True), FORKING_PIDS)
 
     @property
     def controls_devices(self) -> bool:
@@ -71,7 +82,7 @@ class Slice:
         device_group = self._device_group() if confine_devices else None
         if confine_devices and device_group is None:
             self._attach_device_program(directories)
-        return Group(directories, (device_group,) if device_group else (), notes)
+        return Group(directories, (device_group,) if device_group else (), notes, self._own_pids)
 
     def close(self) -> None:
         """Every group of this server is gone, with what lives in it."""

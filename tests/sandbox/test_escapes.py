@@ -82,19 +82,54 @@ def test_probe_notices_what_is_in_reach(run: Run, rootfs: Path, probe: Probe, wo
     assert reached(outside.stdout.splitlines()) >= WITHIN_REACH | OF_THE_HOST
 
 
-def test_tracing_and_killing_init(run: Run, rootfs: Path, probe: Probe) -> None:
+@pytest.fixture(params=["0", "1"])
+def suid_dumpable(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the kernel makes of a process whose ids change; with 1 others of its new user could trace it. proc(5)."""
+    setting = Path("/proc/sys/fs/suid_dumpable")
+    before = setting.read_text()
+    setting.write_text(request.param)
+    try:
+        yield
+    finally:
+        setting.write_text(before)
+
+
+@pytest.mark.usefixtures("suid_dumpable")
+@pytest.mark.parametrize("user", [User(), User(1000, 1000)])
+def test_tracing_and_killing_init(run: Run, rootfs: Path, probe: Probe, user: User) -> None:
+    """One of its threads has the privileges of the step, and shares its memory with the other, which has all."""
     shutil.copy(probe("ptrace"), rootfs / "bin/tracer")
-    ran = run("tracer")
+    ran = run("tracer", user=user)
     got = {name: int(number) for name, number in map(str.split, ran.lines())}
     # SIGKILL of process 1 from its own namespace is accepted and does nothing (pid_namespaces(7))
-    assert {name: got[name] for name in ("attach", "seize", "read", "write", "kill")} == {
+    assert got == {
         "attach": errno.EPERM,
         "seize": errno.EPERM,
         "read": errno.EPERM,
         "write": errno.EPERM,
-        "kill": 0,
+        "kill": errno.EPERM if user.uid else 0,
+        "all": errno.ESRCH,
+        "threads": 2,
     }
     assert ran.status == 0
+
+
+@pytest.mark.parametrize("user", [User(), User(1000, 1000)])
+def test_init_keeps_its_privileges_to_itself(run: Run, user: User) -> None:
+    """Its first thread has more than any step, the second one what the step has."""
+    ran = run(
+        "sh",
+        "-c",
+        "cat /proc/1/task/1/status; echo --; cat /proc/1/task/2/status; echo --; cat /proc/self/status",
+        user=user,
+    )
+    first, second, own = (
+        dict(line.split(":", 1) for line in text.strip().splitlines()) for text in ran.out.split("--\n")
+    )
+    names = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp")
+    assert {name: second[name].split() for name in names} == {name: own[name].split() for name in names}
+    assert first["Seccomp"].strip() == "0"
+    assert int(first["CapEff"], 16) > int(second["CapEff"], 16)
 
 
 @pytest.mark.parametrize("link", ["root", "cwd", "exe", "fd/0", "fd/2", "fd/3", "fd/4", "fd/5", "ns/mnt", "ns/net"])

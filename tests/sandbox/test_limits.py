@@ -97,7 +97,7 @@ def test_pids_limit_of_one_lets_the_command_run(run: Run) -> None:
         (Limits(cpu_period_us=50_000), ("cpu.cfs_period_us", "cpu.max"), {"50000", "max 50000"}),
         (Limits(cpuset_cpus="0"), ("cpuset.cpus",), {"0"}),
         (Limits(cpuset_mems="0"), ("cpuset.mems",), {"0"}),
-        (Limits(pids=40), ("pids.max",), {"41"}),
+        (Limits(pids=40), ("pids.max",), {"42"}),
         (Limits(memory_bytes=64 * MIB), ("memory.limit_in_bytes", "memory.max"), {str(64 * MIB)}),
         (
             Limits(memory_bytes=64 * MIB, memory_swap_bytes=96 * MIB),

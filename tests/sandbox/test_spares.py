@@ -16,8 +16,15 @@ pytestmark = pytest.mark.sandbox
 
 
 def ready(server: SandboxServer) -> int:
-    """The children of the server that wait for a step: those with a command's process of their own."""
-    return sum(bool(_children(child)) for child in _children(server.pid))
+    """The children of the server that wait for a step: those with the thread that will start its command."""
+    return sum(_threads(child) > 1 for child in _children(server.pid))
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def _children(pid: int) -> list[int]:

@@ -205,7 +205,7 @@ def test_umask_signals_and_descriptors(run: Run) -> None:
 
 
 def test_processes_show_nothing_of_the_host(run: Run) -> None:
-    assert run("ps", "-o", "pid,args").lines()[1:] == ["    1 pybuild-sandbox", "    2 ps -o pid,args"]
+    assert run("ps", "-o", "pid,args").lines()[1:] == ["    1 pybuild-sandbox", "    3 ps -o pid,args"]
     assert run("sh", "-c", "cat /proc/1/environ /proc/1/maps 2>&1 | grep -v denied").out == ""
 
 

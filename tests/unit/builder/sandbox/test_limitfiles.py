@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.limits import DeviceRate, Limits
-from builder.sandbox.limitfiles import needed_controllers, plan_limits
+from builder.sandbox.limitfiles import FORKING_PIDS, needed_controllers, plan_limits
 
 ALL = frozenset(("memory", "pids", "cpu", "cpuset", "blkio", "io"))
 
@@ -29,7 +29,7 @@ ALL = frozenset(("memory", "pids", "cpu", "cpuset", "blkio", "io"))
             [("memory.limit_in_bytes", "100")],
             [("memory.max", "100")],
         ),
-        (Limits(pids=7), [("pids.max", "8")], [("pids.max", "8")]),
+        (Limits(pids=7), [("pids.max", "9")], [("pids.max", "9")]),
         (
             Limits(cpus=1.5),
             [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "150000")],
@@ -63,6 +63,10 @@ def test_what_is_written(limits: Limits, v1: list[tuple[str, str]], v2: list[tup
     assert list(plan_limits(1, limits, ALL)) == v1
     assert list(plan_limits(2, limits, ALL)) == v2
     assert plan_limits(1, limits, frozenset()) == ()
+
+
+def test_of_a_runtimes_step_one_process_is_ours() -> None:
+    assert plan_limits(2, Limits(pids=7), ALL, own_pids=FORKING_PIDS) == (("pids.max", "8"),)
 
 
 @pytest.mark.parametrize(
