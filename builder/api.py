@@ -101,6 +101,9 @@ def build_or_reuse(
                     return _finish_cached(preparations, session, journal)
                 pin_all(preparations, session)
             _start_servers(preparations, session)
+        from builder.eventloop import import_trio
+
+        import_trio()
         import trio
 
         from builder import building

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from builder import buildrecord, failedsteps
 from builder.diskuse import BLOCK_BYTES, tree_bytes
@@ -19,9 +20,11 @@ from cache.errors import LockCancelledError
 from cache.pins import pruning
 from cache.prune import EVERY, Filter
 from layers.digest import ChainId, Digest
-from layers.gc import Collected, collect
 from unionfs.namedtuple import NamedTuple
 from unionfs.removal import remove_tree
+
+if TYPE_CHECKING:
+    from layers.gc import Collected
 
 _SECOND_NS = 1_000_000_000
 
@@ -61,6 +64,9 @@ def _collect(
         images = frozenset(image.id.hex for image in session.store.images(lambda name, _error: unreadable.append(name)))
         if not unreadable:
             buildrecord.drop_orphans(session.root, images)
+    # reads what compresses, which a build that keeps its layers here does not need
+    from layers.gc import collect
+
     return collect(
         session.store,
         live_chains=[ChainId(Digest(chain)) for chain in chains],

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from builder import cachemounts, exchange
-from builder.cleaning import discard_archives
 from builder.errors import BuildError
 from builder.events import Journal, Outcome
 from builder.exchange import RemoteCache
@@ -75,6 +74,8 @@ async def export_caches(
                     _unique(records), mounts, exchange.place_of(fields, session), session, cancel
                 )
             finally:
+                from builder.cleaning import discard_archives
+
                 discard_archives(session, [mount.blob.digest for mount in mounts])
 
         try:

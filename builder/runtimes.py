@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 
 from builder.dockerfile.suggest import did_you_mean
@@ -29,6 +28,8 @@ def find_runtime(name: str) -> Runtime:
     Raises:
         BuildError: there is none, it is none, or it is too old.
     """
+    import shutil
+
     program = shutil.which(name)
     if program is None:
         if "/" in name:

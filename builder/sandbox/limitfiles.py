@@ -9,8 +9,7 @@ from __future__ import annotations
 from builder.limits import LEAST_QUOTA_US, UNLIMITED, DeviceRate, Limits
 
 # a step's first process and its thread (`builder.sandbox.command`) belong to the sandbox, not to the limit; where a
-# runtime
-# runs the command, or there are no namespaces, the first process alone
+# runtime runs the command, or there are no namespaces, the first process alone
 INIT_PIDS = 2
 FORKING_PIDS = 1
 _PERIOD_US = 100_000

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, Literal
 
 from layers import deflate
@@ -63,6 +62,9 @@ def choose(compression: str, level: int | None = None) -> Compressor | None:
         return None
     check_level(compression, level)
     if compression == "zstd":
+        # loads what reads mails and archives; where gzip is wanted it is done without
+        from importlib.metadata import version
+
         level = level or _ZSTD_LEVEL
         return Compressor("zstd", f"zstd-{level} jobs of 2 MiB zstandard {version('zstandard')}", partial(_zstd, level))
     if compression == "gzip":
@@ -92,6 +94,8 @@ def _zlib_ng(level: int) -> Compressor:
 
 
 def _isal() -> Compressor:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         name = f"gzip isal-{_ISAL_LEVEL} {version('isal')}"
     except PackageNotFoundError:

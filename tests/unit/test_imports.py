@@ -113,6 +113,32 @@ def test_cached_build_without_files_to_read_needs_no_openssl(tmp_path: Path) -> 
     assert modules & {"hashlib", "_hashlib"} == set()
 
 
+def test_cold_build_reads_nothing_that_only_registries_and_pruning_need() -> None:
+    code = "from builder.eventloop import import_trio; import_trio(); import builder.building"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    kept_away = {
+        "ssl",
+        "idna",
+        "ctypes.util",
+        "shutil",
+        "tempfile",
+        "email",
+        "importlib.metadata",
+        "zipfile",
+        "layers.gc",
+    }
+    assert modules & kept_away == set()
+    assert {"trio._core", "builder.building"} <= modules
+
+
 @pytest.mark.parametrize("server", ["unionfs.server", "builder.sandbox.server"])
 def test_servers_stay_light(server: str) -> None:
     """A build waits for both at its first step; what they call, they call by ctypes."""

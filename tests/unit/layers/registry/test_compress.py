@@ -100,13 +100,11 @@ def test_noise_is_stored_and_hardly_grows() -> None:
 def test_without_isal(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
-    from layers.registry import compress as module
-
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     before = compress("gzip", io.BytesIO(b"data"), 1)
-    monkeypatch.setattr(module, "version", absent)
+    monkeypatch.setattr(importlib.metadata, "version", absent)
     monkeypatch.setitem(sys.modules, "isal", None)
     assert compress("gzip", io.BytesIO(b"data"), 1) == before
     with pytest.raises(ValueError, match="needs the Python package isal"):

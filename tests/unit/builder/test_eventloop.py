@@ -1,0 +1,46 @@
+"""The import of trio, with what it never uses here kept away: nobody else misses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROLOGUE = "import sys; sys.path.insert(0, sys.argv[1]); from builder.eventloop import import_trio; "
+
+
+def run(code: str) -> str:
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", PROLOGUE + code, root], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_what_is_never_used_is_not_imported() -> None:
+    said = run("import_trio(); print(*sys.modules)").split()
+    assert {"ssl", "_ssl", "idna", "ctypes.util", "shutil"} & set(said) == set()
+    assert "trio" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import ssl; print(ssl.SSLContext.__name__)", "SSLContext"),
+        ("import idna; print(idna.encode('bücher.example').decode())", "xn--bcher-kva.example"),
+        ("import ctypes.util; print(ctypes.util.find_library('c'))", "libc.so.6"),
+        ("import trio, ssl; print(trio._ssl._stdlib_ssl.SSLContext is ssl.SSLContext)", "True"),
+    ],
+)
+def test_who_uses_it_has_it(code: str, expected: str) -> None:
+    assert run(f"import_trio(); {code}") == expected
+    assert (
+        run(f"{code.replace('import trio, ', 'import trio; import ')}; import_trio(); {code}").splitlines()[-1]
+        == expected
+    )
+
+
+def test_event_loop_works() -> None:
+    code = "import_trio(); import trio; print(trio.run(trio.to_thread.run_sync, lambda: 'done in a thread'))"
+    assert run(code) == "done in a thread"
