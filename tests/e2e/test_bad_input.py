@@ -129,7 +129,7 @@ ROWS = [
     pytest.param(
         case,
         id=case.name.replace(" ", "-"),
-        marks=[pytest.mark.root("a group limits memory")] if "--memory" in case.arguments else [],
+        marks=[pytest.mark.limits("a group limits memory")] if "--memory" in case.arguments else [],
     )
     for case in CASES
 ]

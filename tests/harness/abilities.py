@@ -5,6 +5,7 @@ A probe answers None, or the reason why tests with the marker cannot run here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -37,6 +38,22 @@ def is_root_of_the_machine() -> bool:
 def missing_for_root() -> str | None:
     """Whether what only root of the machine may do can be done; in a user namespace of its own a plain user is no such."""
     return None if is_root_of_the_machine() else "needs root of the machine"
+
+
+def missing_for_limits() -> str | None:
+    """Whether the memory of a step can be limited: by root of the machine, or in a group of version 2 that is delegated."""
+    of_version_2 = [
+        line.removeprefix("0::/")
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        if line.startswith("0::/")
+    ]
+    for name in of_version_2:
+        group = Path("/sys/fs/cgroup", name)
+        with contextlib.suppress(FileNotFoundError):
+            controllers = (group / "cgroup.controllers").read_text(encoding="ascii").split()
+            if "memory" in controllers and os.access(group / "cgroup.subtree_control", os.W_OK):
+                return None
+    return None if is_root_of_the_machine() else "needs root of the machine, or a control group that is delegated"
 
 
 def missing_for_owners() -> str | None:
@@ -109,7 +126,11 @@ PROBES: dict[str, Callable[[], str | None]] = {
 }
 
 # what a plain user's namespace may not, as markers with the reason of the test; never required, so never forgotten as root
-RIGHTS: dict[str, Callable[[], str | None]] = {"root": missing_for_root, "owners": missing_for_owners}
+RIGHTS: dict[str, Callable[[], str | None]] = {
+    "root": missing_for_root,
+    "owners": missing_for_owners,
+    "limits": missing_for_limits,
+}
 
 
 def required_markers() -> frozenset[str]:
