@@ -22,7 +22,7 @@ __all__ = ["base_archive", "busybox_root", "debian_archive", "debian_root", "doc
 
 def pytest_configure(config: pytest.Config) -> None:
     """Temporary files of the whole session are in one short-named directory (socket paths have 108 bytes)."""
-    unknown = abilities.required_markers() - abilities.PROBES.keys()
+    unknown = abilities.required_markers() - {*abilities.PROBES, "kernel"}
     if unknown:
         raise pytest.UsageError(f"REQUIRE names unknown markers: {', '.join(sorted(unknown))}")
     # no underscore: buildah makes names of images of paths, in which none may end with one
@@ -45,7 +45,16 @@ def _markers(item: pytest.Item) -> set[str]:
     return {marker.name for marker in item.iter_markers()} & abilities.PROBES.keys()
 
 
+def _missing_in_kernel(item: pytest.Item) -> list[str]:
+    reasons = (abilities.KERNEL[part]() for mark in item.iter_markers("kernel") for part in mark.args)
+    return [reason for reason in reasons if reason is not None]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    for missing in _missing_in_kernel(item):
+        if "kernel" in abilities.required_markers():
+            pytest.fail(f"REQUIRE=kernel, but {missing}", pytrace=False)
+        pytest.skip(missing)
     for mark in item.iter_markers():
         reason = abilities.RIGHTS[mark.name]() if mark.name in abilities.RIGHTS else None
         if reason is not None:
@@ -65,7 +74,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that skips itself although REQUIRE names its marker has failed."""
     report = yield
-    must = _markers(item) & abilities.required_markers()
+    must = set() if _missing_in_kernel(item) else _markers(item) & abilities.required_markers()
     if report.skipped and must and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped although REQUIRE names {', '.join(sorted(must))}: {call.excinfo}"

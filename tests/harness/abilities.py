@@ -133,6 +133,27 @@ RIGHTS: dict[str, Callable[[], str | None]] = {
 }
 
 
+def _missing_cpuset() -> str | None:
+    groups = Path("/proc/cgroups").read_text(encoding="ascii").splitlines()
+    return None if any(line.startswith("cpuset\t") for line in groups) else "the kernel has no cpuset"
+
+
+@functools.cache
+def _missing_nat() -> str | None:
+    made = (
+        "unshare",
+        "--net",
+        "nft",
+        "add table ip probe; add chain ip probe out { type nat hook postrouting priority 0; }",
+    )
+    done = subprocess.run(made, capture_output=True, check=False)
+    return None if done.returncode == 0 else "nf_tables of the kernel can't translate addresses of IPv4"
+
+
+# what a kernel may be built without, as the argument of the marker "kernel"
+KERNEL: dict[str, Callable[[], str | None]] = {"cpuset": _missing_cpuset, "nat": _missing_nat}
+
+
 def required_markers() -> frozenset[str]:
     """The markers whose tests must not be skipped, from the environment's REQUIRE."""
     return frozenset(word for word in os.environ.get("REQUIRE", "").split(",") if word)

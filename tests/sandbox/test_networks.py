@@ -30,7 +30,8 @@ from harness.machine import (
 from harness.sandbox import Ran, Reader, run_in, start
 from harness.waiting import wait_until
 
-pytestmark = pytest.mark.sandbox
+# the way outside of root of the machine, which is what all of these go
+pytestmark = [pytest.mark.sandbox, pytest.mark.kernel("nat")]
 
 ASK_OUTSIDE = f"nc -w 3 {OUTSIDE} {PORT}"
 Run = Callable[[SandboxServer, str], Ran]
