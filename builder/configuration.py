@@ -79,15 +79,18 @@ def read_defaults(environment: Mapping[str, str], command: str) -> list[str]:
 
 def _read_tables(path: str) -> dict[str, Any]:
     """What the file says, nothing where it is not there; every table is known."""
-    import tomllib
-
     try:
         with open(path, "rb") as file:
-            tables = tomllib.load(file)
+            content = file.read()
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UsageError(f"configuration {describe_os_error(error)}") from error
+    # most have no such file
+    import tomllib
+
+    try:
+        tables = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"configuration {path!r}: {error}") from error
     known = {_REGISTRIES, *(name.partition(" ")[0] for name in COMMANDS)}

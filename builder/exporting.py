@@ -10,16 +10,13 @@ from collections.abc import Mapping
 
 from builder.errors import UsageError
 from builder.options import Annotation, Attestation, BuildOptions
+from builder.switches import read_switch
 from layers.errors import FormatError
-from layers.forms import ESTARGZ, GZIP, NONE, ZSTD, Form
+from layers.forms import ESTARGZ, GZIP, HIGHEST_LEVELS, NONE, ZSTD, Form
 from layers.reference import Reference
 from unionfs.namedtuple import NamedTuple
 
 _COMPRESSIONS = {"uncompressed": NONE, "none": NONE, "gzip": GZIP, "zstd": ZSTD, "estargz": ESTARGZ}
-_TRUE, _FALSE = (
-    frozenset({"1", "t", "T", "true", "TRUE", "True"}),
-    frozenset({"0", "f", "F", "false", "FALSE", "False"}),
-)
 
 
 class Output(NamedTuple):
@@ -195,7 +192,7 @@ def _level(fields: Mapping[str, str], compression: str) -> int | None:
     text = fields.get("compression-level", "")
     if not text:
         return None
-    most = {GZIP: 9, ESTARGZ: 9, ZSTD: 22}.get(compression)
+    most = HIGHEST_LEVELS.get(compression)
     if not (text.isascii() and text.isdecimal()) or most is None or int(text) > most:
         expected = "none, since nothing is compressed" if most is None else f"a number from 0 to {most}"
         raise UsageError(f"-o type={fields['type']}: compression-level is {text!r}, expected {expected}")
@@ -210,9 +207,10 @@ def _flag(fields: Mapping[str, str], name: str, *, default: bool = False) -> boo
     text = fields.get(name)
     if text is None:
         return default
-    if text not in _TRUE | _FALSE:
+    found = read_switch(text)
+    if found is None:
         raise UsageError(f"-o type={fields['type']}: {name} is true or false, got {text!r}")
-    return text in _TRUE
+    return found
 
 
 def _listed(fields: Mapping[str, str]) -> list[str]:

@@ -21,6 +21,8 @@ from unionfs.namedtuple import NamedTuple
 
 NONE, GZIP, ZSTD, ESTARGZ = "none", "gzip", "zstd", "estargz"
 COMPRESSIONS = (NONE, GZIP, ZSTD, ESTARGZ)
+HIGHEST_LEVELS = {GZIP: 9, "gzip:zlib": 9, ESTARGZ: 9, ZSTD: 22}
+"""Of the compressions that have levels, which begin at 0."""
 _BASE = "org.opencontainers.image.base."
 
 Report = Callable[[Descriptor, int], None]

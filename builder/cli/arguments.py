@@ -12,6 +12,7 @@ import stat
 from collections.abc import Sequence
 
 from builder.options import SecretSource
+from builder.switches import read_switch
 
 _SIZE = r"(\d+(?:\.\d+)?)\s*([kKmMgGtTpP]?)([iI]?[bB])?"
 """Compiled when it is first asked for, as all patterns of rare options."""
@@ -33,9 +34,10 @@ def parse_bytes(text: str) -> int:
 
 def parse_switch(text: str) -> bool:
     """Whether ``text`` is true. Raises argparse.ArgumentTypeError."""
-    if text.lower() not in {"true", "false", "1", "0"}:
+    found = read_switch(text)
+    if found is None:
         raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-    return text.lower() in {"true", "1"}
+    return found
 
 
 def parse_seconds(text: str) -> int:

@@ -7,14 +7,11 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 
-from builder.advice import hints_for
 from builder.cli.arguments import parse_switch
 from builder.cli.parser import ArgumentParser
 from builder.cli.tables import format_age, print_table
 from builder.errors import BuildError, UsageError, render
 from builder.progress.plain import format_bytes
-from builder.rootless import become_root
-from builder.session import Session
 from layers.config import History, ImageConfig
 from layers.descriptor import Descriptor
 from layers.errors import ImageNotFoundError, LayersError
@@ -96,10 +93,17 @@ def command_images(words: Sequence[str]) -> int:
             for image, name in named
         ]
         print_table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows)
-    # the others are listed all the same
-    for name, error in unreadable:
-        sys.stderr.write(render(BuildError(f"image {name}: {error}", hints=hints_for(error)), {}) + "\n")
+    if unreadable:
+        _tell_unreadable(unreadable)
     return int(bool(unreadable))
+
+
+def _tell_unreadable(images: Sequence[tuple[str, LayersError]]) -> None:
+    """Which images are not listed, and why."""
+    from builder.advice import hints_for
+
+    for name, error in images:
+        sys.stderr.write(render(BuildError(f"image {name}: {error}", hints=hints_for(error)), {}) + "\n")
 
 
 def parser_inspect() -> ArgumentParser:
@@ -180,7 +184,10 @@ def command_rmi(words: Sequence[str]) -> int:
     arguments = parser_rmi().read(words)
     if not (arguments.image or arguments.prune or arguments.all):
         raise UsageError("no image was named", hints=("IMAGE, --prune for those without a name, --all",))
+    # other commands take their parsers from here, and need none of these
     from builder.cleaning import collect_garbage
+    from builder.rootless import become_root
+    from builder.session import Session
 
     become_root()
     errors: list[BuildError] = []

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from builder.options import Annotation, Attestation
+from builder.switches import read_switch
 
 _FORM_FIELDS = ("compression", "compression-level", "force-compression", "oci-mediatypes", "oci-artifact")
 _IMAGE_FIELDS = ("name", "push", "push-by-digest", "registry.insecure", "dangling-name-prefix", "name-canonical")
@@ -32,7 +33,6 @@ _FILE_TYPES = ("oci", "docker", "local", "tar")
 _LEVEL = r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?"
 _LEVELS = ("manifest", "index", "manifest-descriptor", "index-descriptor")
 _ALIASES = {"descriptor": "manifest-descriptor"}
-_TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 _SETTINGS = {
     "provenance": frozenset({"mode", "version", "builder-id", "reproducible", "inline-only", "filename"}),
     "sbom": frozenset({"generator"}),
@@ -160,8 +160,9 @@ def parse_sbom(text: str) -> tuple[str, Attestation | None]:
 
 
 def _canonical(kind: str, text: str) -> str:
-    if text.lower() in _TRUE | _FALSE:
-        return f"type={kind},disabled={str(text.lower() in _FALSE).lower()}"
+    wanted = read_switch(text)
+    if wanted is not None:
+        return f"type={kind},disabled={str(not wanted).lower()}"
     return f"type={kind},{text}"
 
 
@@ -173,9 +174,10 @@ def _read_field(part: str) -> tuple[str, str]:
 
 
 def _read_flag(name: str, text: str) -> bool:
-    if text.lower() not in _TRUE | _FALSE:
+    found = read_switch(text)
+    if found is None:
         raise argparse.ArgumentTypeError(f"{name} is true or false, got {text!r}")
-    return text.lower() in _TRUE
+    return found
 
 
 def _check_settings(kind: str, fields: dict[str, str]) -> None:
@@ -225,4 +227,4 @@ _SHORT_FORMS = {"--provenance": "provenance", "--sbom": "sbom"}
 
 def _is_setting(kind: str, word: str) -> bool:
     name = word.partition("=")[0]
-    return word.lower() in _TRUE | _FALSE or ("=" in word and name in _SETTINGS[kind] | {"disabled"})
+    return read_switch(word) is not None or ("=" in word and name in _SETTINGS[kind] | {"disabled"})

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from builder.cli.arguments import parse_bytes
 from builder.sandbox.spec import Bind, Tmpfs
+from builder.switches import read_switch
 from unionfs.namedtuple import NamedTuple
 
 _READ_ONLY, _READ_WRITE = "ro", "rw"
@@ -39,7 +40,6 @@ _FIELDS = {
     "bind": frozenset({"type", "source", "target", "readonly", "bind-propagation"}),
     "tmpfs": frozenset({"type", "target", "tmpfs-size", "tmpfs-mode"}),
 }
-_TRUE, _FALSE = frozenset({"", "1", "true"}), frozenset({"0", "false"})
 
 
 class Volume(NamedTuple):
@@ -177,7 +177,9 @@ def _tmpfs(target: str, size: str | None, mode: str | None) -> Tmpfs:
 
 
 def _switch(fields: dict[str, str], name: str, text: str) -> bool:
-    value = fields.get(name, "false").lower()
-    if value not in _TRUE | _FALSE:
+    value = fields.get(name, "false")
+    # a name alone means yes
+    found = read_switch(value or "true")
+    if found is None:
         raise argparse.ArgumentTypeError(f"{name} is true or false in {text!r}, got {value!r}")
-    return value in _TRUE
+    return found

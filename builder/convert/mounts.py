@@ -14,14 +14,13 @@ from builder.convert.sizes import parse_size
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from builder.graph import MAIN_CONTEXT, BindMount, CacheMount, Mount, Origin, SecretMount, SshMount, TmpfsMount
+from builder.switches import read_switch
 from unionfs.namedtuple import NamedTuple
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
 _ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
 _SWITCHES = frozenset({"readonly", "readwrite", "required"})
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _ALLOWED = {
     "bind": frozenset({"source", "target", "from", "readonly", "readwrite", "id"}),
     "cache": frozenset(
@@ -131,9 +130,10 @@ class _Fields:
         value = self._values.get(name)
         if value is None:
             return default
-        if value not in _TRUE | _FALSE:
+        found = read_switch(value)
+        if found is None:
             raise DockerfileError(f"--mount: {name} must be true or false, got {value!r}")
-        return value in _TRUE
+        return found
 
     def read_only(self, *, default: bool) -> bool:
         if "readwrite" in self._values:

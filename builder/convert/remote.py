@@ -23,6 +23,7 @@ import re
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
 from builder.graph import GitSource, HttpSource
+from builder.switches import read_switch
 from unionfs.namedtuple import NamedTuple
 
 _URL = r"(?s)(?P<scheme>https?|git|ssh)://(?P<rest>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?\Z"
@@ -34,8 +35,6 @@ _SWITCHES = frozenset({"keep-git-dir", "submodules", "fetch-by-commit"})
 _QUERY = frozenset({*_REFS, "subdir", "checksum", "commit", "mtime"}) | _SWITCHES
 _TIMES = frozenset({"commit", "checkout"})
 _FORGE = "github.com/"
-_TRUE = frozenset({"", "1", "t", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "false", "FALSE", "False"})
 UNNAMED = "__unnamed__"
 
 
@@ -156,6 +155,8 @@ def _agree(source: str, what: str, first: str, second: str) -> str:
 
 
 def _boolean(source: str, name: str, value: str) -> bool:
-    if value not in _TRUE | _FALSE:
+    # a name alone means yes
+    found = read_switch(value or "true")
+    if found is None:
         raise DockerfileError(f"{source}: {name} must be true or false, got {value!r}")
-    return value in _TRUE
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import DockerfileError
+from builder.switches import read_switch
 from unionfs.namedtuple import NamedTuple
 
 RULES = {
@@ -51,9 +52,6 @@ OF_STAGES = frozenset(
 )
 """Rules about what an instruction does: a build asks them of the stages it needs, a check of all."""
 
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"0", "f", "false"})
-
 
 class Settings(NamedTuple):
     """Rules left out, experimental rules taken in (``all`` stands for every one), and whether findings are errors."""
@@ -86,9 +84,10 @@ def parse_settings(directive: str) -> Settings:
         if not equals or name not in Settings._fields:
             raise DockerfileError(f"check: unknown option {part.strip()!r}", hints=did_you_mean(name, Settings._fields))
         if name == "error":
-            if value.lower() not in _TRUE | _FALSE:
+            is_error = read_switch(value)
+            if is_error is None:
                 raise DockerfileError(f"check: error must be true or false, got {value!r}")
-            settings = settings._replace(error=value.lower() in _TRUE)
+            settings = settings._replace(error=is_error)
             continue
         names = frozenset(rule.strip() for rule in value.split(","))
         for rule in sorted(names - {"all"}):

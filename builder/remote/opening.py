@@ -25,12 +25,12 @@ from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
 from builder.remote.gitprogram import shown_remote
 from builder.steps.extract import Extraction, is_archive
+from builder.switches import read_switch
 from builder.upper import Upper
 from layers.errors import ArchiveError
 from unionfs.namedtuple import NamedTuple
 
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _LARGEST_TEXT_BYTES = 16 << 20
 _ROOT = (0, 0)
 _POLL_MILLISECONDS = 100
@@ -114,7 +114,7 @@ def _check_out(
         # the user names the repository himself: his agent may be asked
         agents.setdefault("default", os.environ["SSH_AUTH_SOCK"])
     access = Access(agents.get("default"), options.secrets, local=True)
-    keep = source.keep_git_dir or options.build_args.get(_KEEP_GIT) in _TRUE
+    keep = source.keep_git_dir or read_switch(options.build_args.get(_KEEP_GIT) or "") or False
     source = source._replace(keep_git_dir=keep)
     found = git.resolve_commit(source, access, cancel=cancel)
     place = git.check_out(source, found, root, make(), access, cancel=cancel)

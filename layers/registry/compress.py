@@ -24,6 +24,7 @@ from typing import BinaryIO, Literal
 
 from layers import deflate
 from layers.deflate import BLOCK_BYTES, RAW, crc32, deflate_block
+from layers.forms import HIGHEST_LEVELS
 from unionfs.namedtuple import NamedTuple
 
 __all__ = ["BLOCK_BYTES", "Compressor", "check_level", "choose", "usable_threads"]
@@ -78,13 +79,10 @@ def choose(compression: str, level: int | None = None) -> Compressor | None:
 
 def check_level(compression: str, level: int | None) -> None:
     """Nothing, when ``compression`` has the level. Raises ValueError."""
-    most = _HIGHEST.get(compression)
+    most = HIGHEST_LEVELS.get(compression)
     if level is not None and (most is None or not 0 <= level <= most):
         there = "none" if most is None else f"0 to {most}"
         raise ValueError(f'compression "{compression}" has no level {level}, there are {there}')
-
-
-_HIGHEST = {"gzip": 9, "gzip:zlib": 9, "estargz": 9, "zstd": 22}
 
 
 def _zlib_ng(level: int) -> Compressor:

@@ -1,8 +1,8 @@
-"""What of oras is built upon, imported without the validator of JSON schemas that it loads.
+"""What of oras is built upon, imported without what it loads and nothing here asks for.
 
-oras compares manifests with schemas in the calls that upload and fetch them; those are replaced here (`layers.registry.
-client`), yet loading the validator is a third of what a pull of a small image takes. It comes when something asks for
-it after all.
+oras compares manifests with schemas in the calls that upload and fetch them, and packs directories with tarfile; those
+are replaced here (`layers.registry.client`), yet loading the validator is a third of what a pull of a small image
+takes. They come when something asks for them after all.
 
 Invariant: for everybody else ``import jsonschema`` means what it always does.
 """
@@ -14,7 +14,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_VALIDATOR = "jsonschema"
+_DEFERRED = ("jsonschema", "tarfile")
 
 
 class _Deferred(ModuleType):
@@ -25,15 +25,14 @@ class _Deferred(ModuleType):
 
 
 def _load() -> tuple[Any, Any]:
-    deferred = _VALIDATOR not in sys.modules
-    if deferred:
-        sys.modules[_VALIDATOR] = _Deferred(_VALIDATOR)
+    deferred = [name for name in _DEFERRED if name not in sys.modules]
+    sys.modules.update((name, _Deferred(name)) for name in deferred)
     try:
         import oras.container
         import oras.provider
     finally:
-        if deferred:
-            del sys.modules[_VALIDATOR]
+        for name in deferred:
+            del sys.modules[name]
     return oras.container.Container, oras.provider.Registry
 
 

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from image_spec import Files, documents
+
 SOURCE = Path(__file__).with_suffix(".go")
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 KINDS = {
@@ -43,15 +45,10 @@ def build(directory: Path) -> Path:
 
 def layers(layout: Path) -> Iterator[tuple[Path, str]]:
     """The blob of each eStargz layer and the digest of its table."""
-    pending = json.loads((layout / "index.json").read_bytes())["manifests"]
-    while pending:
-        descriptor = pending.pop()
-        blob = layout / "blobs" / descriptor["digest"].replace(":", "/")
-        if "manifest" in descriptor["mediaType"] or "index" in descriptor["mediaType"]:
-            content = json.loads(blob.read_bytes())
-            pending += content.get("manifests", []) + content.get("layers", [])
-        elif TOC_DIGEST in descriptor.get("annotations", {}):
-            yield blob, descriptor["annotations"][TOC_DIGEST]
+    for _, kind, content in documents(Files(layout)):
+        for layer in content.get("layers", []) if kind == "image-manifest-schema.json" else ():
+            if TOC_DIGEST in layer.get("annotations", {}):
+                yield layout / "blobs" / layer["digest"].replace(":", "/"), layer["annotations"][TOC_DIGEST]
 
 
 def expected(blob: Path) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ import sys
 SCRIPT = """
 import sys
 import layers.registry.session
-loaded = {name for name in sys.modules if name.partition(".")[0] in {"jsonschema", "referencing", "attr"}}
+loaded = {name for name in sys.modules if name.partition(".")[0] in {"jsonschema", "referencing", "attr", "tarfile"}}
 assert not loaded, loaded
 import oras.oci
 import oras.provider
@@ -17,6 +17,10 @@ except Exception as error:
     print(type(error).__module__, type(error).__name__)
 import jsonschema
 assert jsonschema.__file__
+import oras.utils.fileio
+assert oras.utils.fileio.tarfile.DEFAULT_FORMAT
+import tarfile
+assert tarfile.__file__
 """
 
 
