@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def furnish(spec: SandboxSpec, furnishing: Furnishing, makers: Makers) -> None:
         furnishing.put("/proc", makers.texts_of_machine())
         furnishing.put("/sys", makers.directory(0o555))
         furnishing.put(_DEV, makers.devices())
-        texts = network.etc_files(spec, network.Surroundings(host_network=True))
+        # the name that this host has is found, as the step's own is
+        named = spec._replace(extra_hosts=(*spec.extra_hosts, f"{socket.gethostname()}:127.0.1.1"))
+        texts = network.etc_files(named, network.Surroundings(host_network=True))
         for file in (*(File(target, text, 0o644) for target, text in texts.items()), *spec.files):
             furnishing.put(file.target, makers.file(file))
         mounts: list[Bind | Tmpfs] = [*spec.tmpfs, *spec.binds]

@@ -6,13 +6,17 @@ status.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from builder.errors import ROOM_HINTS, StepFailed
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.limits import Limits
+from builder.sandbox.isolation import NO_NAMESPACES, hint_on_namespaces
 from builder.sandbox.spec import Oom, SandboxResult
 
 _MIB = 1 << 20
+_ABSENT = ("/proc", "proc fs", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/pts", "openpt")
 
 
 def usage_of(result: SandboxResult) -> Usage:
@@ -48,6 +52,13 @@ def describe_failure(
         output=output,
         used=usage_of(result),
     )
+
+
+def hint_on_absence(output: Sequence[str]) -> tuple[str, ...]:
+    """What may help a step that ran without /proc, where its last lines speak of that."""
+    if not any(word in line for line in output for word in _ABSENT):
+        return ()
+    return (f"steps have no /proc at isolation {NO_NAMESPACES}: {hint_on_namespaces(in_container=True)}",)
 
 
 def _describe(result: SandboxResult) -> str:

@@ -35,7 +35,7 @@ from builder.sandbox.client import Running
 from builder.sandbox.spec import HOSTNAME, Runtime, SandboxResult, SandboxSpec, User
 from builder.servers import Mounted, Servers
 from builder.steps.demands import sandbox_network
-from builder.steps.failure import describe_failure, describe_oom, usage_of
+from builder.steps.failure import describe_failure, describe_oom, hint_on_absence, usage_of
 from builder.steps.foreign import explain_refusal
 from builder.steps.mountend import MountEnd
 from builder.steps.mounts import MountSources, PreparedMounts, prepare
@@ -135,7 +135,8 @@ async def run(
             if not full and not lost:
                 await trio.to_thread.run_sync(lambda: keep(made[0]._replace(binds=prepared.copied())))
             failure = describe_failure(step, operation, result, tail.lines(), environment.limits, disk_is_full=full)
-            failure.hints = (*failure.hints, *about, *((lost,) if lost else ()))
+            absence = () if environment.servers.can_mount else hint_on_absence(tail.lines())
+            failure.hints = (*failure.hints, *about, *absence, *((lost,) if lost else ()))
             raise failure
     targets = [mount.target for mount in operation.mounts if mount.target is not None]
     if targets:

@@ -102,6 +102,14 @@ def test_programs_find_what_there_can_be_of_proc_and_dev(small: Pybuild, context
     assert "WARN: isolation no-namespaces is the weakest" in told
 
 
+def test_a_failure_for_want_of_proc_names_what_helps(small: Pybuild, context: Path) -> None:
+    dockerfile(context, "RUN cat /proc/self/status")
+    told = small.attempt("build", *LEVEL, context).stderr
+    assert "hint: steps have no /proc at isolation no-namespaces: a container made by docker run --device" in told
+    dockerfile(context, "RUN echo other; false")
+    assert "no /proc at isolation no-namespaces: a" not in small.attempt("build", *LEVEL, context).stderr
+
+
 def test_a_cache_is_whole_after_a_kill(small: Pybuild, context: Path) -> None:
     word = "1000000057"  # seconds that no other process sleeps
     dockerfile(context, "RUN --mount=type=cache,target=/c echo first >/c/file")
