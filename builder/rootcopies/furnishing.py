@@ -71,8 +71,9 @@ class Furnishing:
             StageError: there can be nothing at ``target``.
             OSError: the disk takes no more.
         """
-        self._points.make_points(self._root, ((target, stat.S_ISDIR(os.lstat(ours).st_mode)),))
-        path = self._resolve(target)
+        is_directory = stat.S_ISDIR(os.lstat(ours).st_mode)
+        self._points.make_points(self._root, ((target, is_directory),))
+        path = self._resolve(target, is_directory=is_directory)
         directory, name = os.path.split(path)
         number = len(self._placed)
         with contextlib.ExitStack() as opened:
@@ -129,15 +130,17 @@ class Furnishing:
             self._root = -1
             self._points.remove_points()
 
-    def _resolve(self, target: str) -> bytes:
-        """The path in the copy that ``target`` leads to."""
+    def _resolve(self, target: str, *, is_directory: bool) -> bytes:
+        """The path in the copy that ``target`` leads to. Raises OSError where what is there is of another kind."""
         fd = _sys.openat2(self._root, os.fsencode(target), os.O_PATH, _CONFINED)
         try:
             path = self._path_of(fd)
+            fits = stat.S_ISDIR(os.fstat(fd).st_mode) == is_directory
         finally:
             os.close(fd)
-        if not path:
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), target)
+        if not path or not fits:
+            number = errno.EBUSY if not path else errno.ENOTDIR if is_directory else errno.EISDIR
+            raise OSError(number, os.strerror(number), target)
         return path
 
     def _path_of(self, fd: int) -> bytes:

@@ -19,7 +19,8 @@ from harness.abilities import plain_interpreter
 from harness.bases import made
 from harness.dockerd import DOCKER, Dockerd
 from harness.portable import place_packages
-from harness.pybuild import ENTRY_POINT
+from harness.pybuild import ENTRY_POINT, PROJECT, Pybuild
+from harness.trees import differences, read_tree
 from harness.waiting import wait_until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
@@ -27,14 +28,14 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
 DOCKERFILE = """\
 FROM busybox
 RUN id -u >/who && touch /file && chown 5:6 /file || echo kept
-ARG KERNEL
-RUN test "$(cat /proc/sys/kernel/ostype)" = "$KERNEL" && ls /dev/shm && rm /who && test -z "$KERNEL" -o -d /sys/class
+ARG PROC
+RUN test "$(cat /proc/sys/kernel/ostype)" = Linux && test "$(cut -d' ' -f3 /proc/self/stat)" = "$PROC" && ls /dev/shm && rm /who
 """
 INSIDE = f"""\
 export HOME=/tmp/home PYTHONPATH=/place/lib
 pybuild() {{ INTERPRETER -c '{ENTRY_POINT}' "$@"; }}
 pybuild load -i /place/busybox.tar >/dev/null
-pybuild build --progress plain --build-arg KERNEL="$1" -t built /place/context 2>&1 || exit
+pybuild build --progress plain --build-arg PROC="$1" -t built /place/context 2>&1 || exit
 pybuild run built stat -c 'owner %u:%g' /file
 """
 REFUSED = "error: steps can't be shut in here: operation not permitted"
@@ -85,7 +86,8 @@ ROWS = (
     Row("buildah", FUSE, "no-new-proc"),
     Row("buildah", f"{FUSE} --cap-add SYS_ADMIN", "full"),
 )
-CHOSEN = [row for row in ROWS if row.always or os.environ.get("CONTAINERS") == "all"]
+EVERYTHING = os.environ.get("CONTAINERS") == "all"
+CHOSEN = [row for row in ROWS if row.always or EVERYTHING]
 Run = Callable[[Row], subprocess.CompletedProcess[str]]
 
 
@@ -127,7 +129,7 @@ def run(place: Path, storage: Path, dockerd: Dockerd) -> Run:
     volumes = [word for source, target in shown for word in ("-v", f"{os.path.realpath(source)}:{target}:ro")]
 
     def inside(row: Row) -> subprocess.CompletedProcess[str]:
-        command = ("sh", "/place/inside", "" if row.told == WEAKEST else "Linux")
+        command = ("sh", "/place/inside", "" if row.told == WEAKEST else "R")
         options = row.options.format(fuse=place / "fuse").split()
         if row.engine == "docker":
             docker = (DOCKER, "--host", dockerd.host, "run", "--rm", "--network", "none")
@@ -173,3 +175,91 @@ def test_level(run: Run, row: Row) -> None:
         [row.copies] if row.copies else []
     )
     assert (f"WARN: isolation {WEAKEST} is the weakest" in done.stdout) is (row.told == WEAKEST)
+
+
+# what a container with docker's defaults is given: builds of two images, and one of them as an archive
+BY_DEFAULT = f"""\
+export HOME=/tmp/home PYTHONPATH=/place/lib
+pybuild() {{ INTERPRETER -c '{ENTRY_POINT}' "$@"; }}
+for base in busybox debian; do pybuild load -i /place/$base.tar >/dev/null || exit; done
+pybuild build --progress plain -t built $2 -o type=tar,dest=/out/built.tar /place/$1 2>&1 || exit
+"""
+TREES = """\
+FROM busybox AS other
+RUN mkdir -p /out/deep/er && echo 1 >/out/deep/er/file && chown -R 5:6 /out && chmod 2750 /out/deep
+FROM busybox
+RUN mkdir -p /d/e/f && echo x >/d/e/f/g && ln /d/e/f/g /d/h && mknod /d/pipe p && ln -s h /d/l && cp -p /bin/ls /d/suid \\
+    && chmod 4711 /d/suid && mknod /d/node c 1 3
+RUN --mount=type=cache,target=/d/e/f --mount=type=tmpfs,target=/mnt/tmp --mount=type=bind,target=/d/new \\
+    mv /d/h /d/z && chmod 700 /d && rm /bin/false && echo kept >/d/e/f/kept
+COPY --from=other /out /out
+RUN --mount=type=bind,from=other,source=/out,target=/out,rw rm -r /out/deep && mv /d/e /d/moved
+USER 7:8
+RUN touch /tmp/mine
+"""
+REACHED = """\
+FROM busybox
+COPY escape trace /bin/
+RUN escape && trace 1 $PPID
+"""
+# one process of a step may trace another, and docker's containers may open the device of tunnels
+OF_THE_CONTAINER = {"own", "tunnel"}
+
+
+def by_default(place: Path, dockerd: Dockerd, out: Path, name: str, network: str = "none") -> str:
+    """What the build of the context ``name`` said, in a container with docker's default settings."""
+    (place / "by-default").write_text(BY_DEFAULT.replace("INTERPRETER", plain_interpreter()))
+    shutil.copy(made("debian"), place / "debian.tar")
+    shown = [("/usr", "/usr"), ("/lib", "/lib"), ("/lib64", "/lib64"), (str(place), "/place")]
+    volumes = [word for source, target in shown for word in ("-v", f"{os.path.realpath(source)}:{target}:ro")]
+    if network == "host":
+        volumes += ["-v", "/etc/resolv.conf:/etc/resolv.conf:ro"]
+    done = must(
+        *(DOCKER, "--host", dockerd.host, "run", "--rm", "--network", network, *volumes, "-v", f"{out}:/out"),
+        *("busybox", "sh", "/place/by-default", name),
+    )
+    assert f"isolation of steps: {WEAKEST}\n" in done.stdout
+    return done.stdout
+
+
+def unpacked(archive: Path) -> Path:
+    root = archive.with_suffix("")
+    root.mkdir()
+    must("tar", "-x", "-p", "--xattrs", "--numeric-owner", "-f", archive, "-C", root)
+    return root
+
+
+if EVERYTHING:
+
+    def test_image_of_docker_by_default_is_that_of_fuse(
+        place: Path, dockerd: Dockerd, small: Pybuild, tmp_path: Path
+    ) -> None:
+        (place / "trees").mkdir()
+        (place / "trees" / "Dockerfile").write_text(TREES)
+        by_default(place, dockerd, tmp_path, "trees")
+        small.run("build", "-o", f"type=tar,dest={tmp_path / 'fuse.tar'}", place / "trees")
+        roots = [unpacked(tmp_path / name) for name in ("built.tar", "fuse.tar")]
+        assert differences(read_tree(roots[0]), read_tree(roots[1])) == []
+
+    def test_a_container_is_out_of_reach_of_its_steps(place: Path, dockerd: Dockerd, tmp_path: Path) -> None:
+        (place / "reached").mkdir()
+        (place / "reached" / "Dockerfile").write_text(REACHED)
+        for name in ("escape", "trace"):
+            must("gcc", "-static", "-o", place / "reached" / name, PROJECT / "tests/sandbox/probes" / f"{name}.c")
+        told = [line.split(" ", 2)[2:] for line in by_default(place, dockerd, tmp_path, "reached").splitlines()]
+        lines = [words[0] for words in told if words]
+        pairs = [line.split() for line in lines]
+        tried = {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+        assert len(tried) > 20
+        assert {name for name, number in tried.items() if number == "0"} == OF_THE_CONTAINER
+        assert lines.count("1 1 1 1") == 2
+
+    def test_python_app_in_docker_by_default(
+        place: Path, dockerd: Dockerd, examples: Path, tmp_path: Path, pybuild: Pybuild
+    ) -> None:
+        shutil.copytree(examples / "python-app", place / "python-app")
+        by_default(place, dockerd, tmp_path, "python-app", network="host")
+        root = unpacked(tmp_path / "built.tar")
+        words = ("env", "--chdir=/app", "NOTES_FILE=/tmp/notes", "python3", "-m", "notes", "selftest")
+        ran = must("chroot", "--userspec=1000:1000", root, *words)
+        assert ran.stdout.startswith("self-test passed: ")

@@ -110,6 +110,13 @@ def test_a_failure_for_want_of_proc_names_what_helps(small: Pybuild, context: Pa
     assert "no /proc at isolation no-namespaces: a" not in small.attempt("build", *LEVEL, context).stderr
 
 
+def test_a_mount_of_another_kind_than_its_target_is_refused(small: Pybuild, context: Path) -> None:
+    dockerfile(context, "RUN --mount=type=cache,target=/etc/passwd true")
+    told = small.attempt("build", *LEVEL, context).stderr
+    assert "error: the step can't be furnished: '/etc/passwd': not a directory" in told
+    assert os.listdir(small.root / "layers" / "active") == []
+
+
 def test_a_cache_is_whole_after_a_kill(small: Pybuild, context: Path) -> None:
     word = "1000000057"  # seconds that no other process sleeps
     dockerfile(context, "RUN --mount=type=cache,target=/c echo first >/c/file")
