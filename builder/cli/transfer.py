@@ -14,7 +14,7 @@ from builder.errors import BuildError, UsageError
 from builder.progress.plain import format_bytes
 from builder.rootless import become_root
 from layers import platform
-from layers.errors import BlobNotFoundError
+from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError
 from layers.reference import Reference
 from layers.store import Store
 
@@ -142,7 +142,10 @@ def command_load(words: Sequence[str]) -> int:
             images = load(store, sys.stdin.buffer)
         else:
             with open(arguments.input, "rb") as file:
-                images = load(store, file)
+                try:
+                    images = load(store, file)
+                except (FormatError, ContentMismatchError) as error:
+                    raise BuildError(f"{arguments.input!r}: {error}") from error
     for image in images:
         sys.stdout.writelines(f"Loaded image: {name}\n" for name in image.names or (image.descriptor.digest,))
     return 0
@@ -153,7 +156,10 @@ def parser_save() -> ArgumentParser:
     parser = create_parser("save", "Write images to an archive.", "pybuild save -o hello.tar hello")
     parser.add_argument("image", metavar="IMAGE", nargs="+", help="name, id or the beginning of an id")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to; stdout when left out")
-    parser.add_argument("--format", choices=("docker", "oci"), default="docker", help="form of the archive")
+    parser.add_argument(
+        "--format", type=lambda text: text.removesuffix("-archive"), choices=("docker", "oci"), default="docker",
+        help="form of the archive; docker-archive and oci-archive mean the same",
+    )  # fmt: skip
     return parser
 
 
