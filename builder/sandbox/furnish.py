@@ -277,12 +277,15 @@ class Root:
         try:
             link = os.readlink(name, dir_fd=parent)
         except FileNotFoundError:
-            before = os.fstat(parent).st_mtime_ns
+            before = os.fstat(parent)
             if is_directory:
                 os.mkdir(name, 0o755, dir_fd=parent)
             else:
                 os.mknod(name, stat.S_IFREG | 0o644, dir_fd=parent)
-            self._made.append(MadePoint(target, parent, is_directory, before, os.fstat(parent).st_mtime_ns))
+            # at once: before Linux 6.13 times are those of a clock of some milliseconds, and what changes next may have
+            # the same as the mount point
+            _set_mtime(parent, before, before.st_mtime_ns)
+            self._made.append(MadePoint(target, parent, is_directory, before.st_mtime_ns, os.fstat(parent).st_mtime_ns))
             return target
         os.close(parent)
         return os.path.join(directory, link)
@@ -346,6 +349,8 @@ def _make_devices(dev: str, nodes: dict[str, int]) -> None:
             os.mknod(f"{dev}/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
     for link, target in DEVICE_LINKS.items():
         os.symlink(target, f"{dev}/{link}")
+    if os.path.exists(f"{_STAGING}/proc/kcore"):
+        os.symlink("/proc/kcore", f"{dev}/core")  # as runc: where the kernel has one, which is covered
     for name in DEVICE_DIRECTORIES:
         os.mkdir(f"{dev}/{name}", 0o755)
 
@@ -379,7 +384,13 @@ def _remove(point: MadePoint) -> None:
         elif os.stat(name, dir_fd=point.parent, follow_symlinks=False).st_size == 0:
             os.unlink(name, dir_fd=point.parent)
         untouched = now.st_mtime_ns == point.after_ns
-        os.utime(".", ns=(now.st_atime_ns, point.before_ns if untouched else now.st_mtime_ns), dir_fd=point.parent)
+        _set_mtime(point.parent, now, point.before_ns if untouched else now.st_mtime_ns)
+
+
+def _set_mtime(directory: int, status: os.stat_result, mtime_ns: int) -> None:
+    """The directory has this time of change, where this process may set it; that of access is as in ``status``."""
+    with contextlib.suppress(OSError):
+        os.utime(".", ns=(status.st_atime_ns, mtime_ns), dir_fd=directory)
 
 
 def _is_directory(fd: int) -> bool:
