@@ -79,6 +79,7 @@ def place(open_root: Path) -> Place:
     return Place(open_root.parent)
 
 
+@pytest.mark.kernel("nat")
 @pytest.mark.parametrize("subordinate", [True, False])
 @pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
 def test_a_program_speaks_for_the_steps(here: Machine, place: Place, program: str, subordinate: bool) -> None:
@@ -123,6 +124,7 @@ def test_root_who_may_not_change_devices_is_told(here: Machine, place: Place) ->
     assert "not permitted" in warning
 
 
+@pytest.mark.kernel("nat")
 def test_root_has_the_name_servers_behind_the_stub_of_resolved(here: Machine, place: Place) -> None:
     with resolving(here.outside, OUTSIDE):
         status, said, warnings = place.run("nslookup -type=a name.example", before=("env",), resolver="127.0.0.53")

@@ -45,9 +45,9 @@ def run(server: SandboxServer, rootfs: Path) -> Callable[..., Ran]:
 
 
 def test_what_a_step_is(server: SandboxServer, run: Callable[..., Ran], probe: Probe, rootfs: Path) -> None:
-    shutil.copy(probe("status"), rootfs / "bin/status")
+    shutil.copy(probe("inherited"), rootfs / "bin/inherited")
     assert server.level == "no-namespaces"
-    assert run("status").lines() == ["bounding a80025fb", "no_new_privs 0", "descriptors 0 1 2"]
+    assert run("inherited").lines() == ["bounding a80025fb", "no_new_privs 0", "descriptors 0 1 2"]
 
 
 def test_root_cannot_be_left(run: Callable[..., Ran], rootfs: Path, probe: Probe) -> None:

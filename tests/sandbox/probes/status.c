@@ -1,15 +1,12 @@
-/* Tells of itself where there is no /proc: bounding set, no_new_privs, descriptors. */
+/* Prints /proc/self/status: a program that, unlike busybox, keeps what a setuid bit gives it. */
 #include <fcntl.h>
-#include <stdio.h>
-#include <sys/prctl.h>
+#include <unistd.h>
 
 int main(void) {
-    unsigned long bounding = 0;
-    for (int number = 0; number < 64; number++)
-        if (prctl(PR_CAPBSET_READ, number) == 1) bounding |= 1UL << number;
-    printf("bounding %lx\nno_new_privs %d\ndescriptors", bounding, prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
-    for (int fd = 0; fd < 4096; fd++)
-        if (fcntl(fd, F_GETFD) >= 0) printf(" %d", fd);
-    printf("\n");
+    char buffer[4096];
+    int fd = open("/proc/self/status", O_RDONLY);
+    ssize_t length;
+    while ((length = read(fd, buffer, sizeof buffer)) > 0)
+        if (write(1, buffer, length) != length) return 1;
     return 0;
 }
