@@ -75,6 +75,9 @@ find_python() {
     return 1
 }
 
+# said_of_packages: pyproject.toml, without what it says of the tools that look at the project.
+said_of_packages() { awk '/^\[/ { looks = /^\[+tool\.(pytest|ruff|mypy|pyright|importlinter)/ } !looks'; }
+
 # prepare_venv PROFILE: .venv holds the project (editable) and what PROFILE (run or test) needs.
 prepare_venv() {
     local profile=$1 headers='' python wanted stamp log
@@ -88,7 +91,7 @@ prepare_venv() {
         # --clear: what lies there does not work, usually because its Python is gone
         "$python" -m venv --clear .venv || die "$python could not make .venv"
     fi
-    wanted=$({ echo "$profile"; .venv/bin/python --version; pwd; cat pyproject.toml scripts/setup.sh; } | sha256sum)
+    wanted=$({ echo "$profile"; .venv/bin/python --version; pwd; said_of_packages <pyproject.toml; cat scripts/setup.sh; } | sha256sum)
     stamp=.venv/.pybuild-$profile
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
     local packages=(--editable '.[fast]')
