@@ -14,8 +14,8 @@ no-namespaces  a directory entered by chroot(2), no mounts;    root with CAP_SYS
 ========== ============================================== ==============================================
 
 Capabilities, system call filter, masks, devices and limits are the same at all levels but the last, which has no
-filter of its own (installing one takes CAP_SYS_ADMIN, or no_new_privs, with which setuid programs are of no use), no
-CAP_SYS_CHROOT, with which a root like this can be left, and no /proc.
+CAP_SYS_CHROOT, with which a root like this can be left, no /proc, and a filter of its own only where that costs nothing
+(`seccomp.may_install`).
 
 Invariants: `plan_isolation` never gives what is stronger than the machine can do, nor weaker than what was asked for.
 """

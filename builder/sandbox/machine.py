@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from builder.limits import DEFAULT_SHM_BYTES
 from builder.network.hub import Hub
-from builder.sandbox import _sys, caps, seccomp
+from builder.sandbox import _sys, caps, controlfiles, seccomp
 from builder.sandbox.group import Group
 from builder.sandbox.handover import Handover
 from builder.sandbox.idmap import can_set_groups
@@ -58,6 +58,10 @@ class Machine:
         self.calls = seccomp.read_table()
         # who has it can leave a root that is no mount
         self._kept_back = 0 if isolation.own_mounts else caps.SYS_CHROOT
+        # at every other level a filter that can't be installed fails the step
+        self.installs_filters = isolation.own_mounts or seccomp.may_install(
+            controlfiles.read_bytes("/proc/self/status").decode("utf-8", "replace")
+        )
         self._runtime_groups: Slice | None = None
         self._filters: dict[tuple[int, bool], _sys.SeccompFilter | None] = {}
         self.filter_for(caps.DEFAULT_MASK & self.held_capabilities)

@@ -85,7 +85,7 @@ class Child:
                 self.kind.capabilities,
                 self._machine.last_capability,
                 None
-                if self.kind.insecure or not isolation.own_mounts
+                if self.kind.insecure or not self._machine.installs_filters
                 else self._machine.filter_for(self.kind.capabilities, ignore_chown=self.kind.ignore_chown),
                 self._machine.sets_groups,
             ),

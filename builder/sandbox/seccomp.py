@@ -23,6 +23,7 @@ _LOAD, _JUMP, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x4
 # struct seccomp_data: nr, arch, instruction_pointer, args[6]; the low half of the first argument
 _NUMBER_AT, _ARCH_AT, _ARGUMENT_AT = 0, 4, 16
 _LONG_JUMP = 255
+_SYS_ADMIN = 1 << 21
 
 _ALLOW = 0x7FFF_0000
 _KILL = 0x8000_0000
@@ -75,6 +76,19 @@ def read_table(path: str = _TABLE) -> tuple[Call, ...]:
                 )
             )
     return tuple(calls)
+
+
+def may_install(status: str) -> bool:
+    """Whether a process whose /proc/PID/status is this may install a filter without giving anything up. seccomp(2).
+
+    CAP_SYS_ADMIN lets it; else it takes no_new_privs, with which setuid programs gain nothing: a process that has that
+    already loses nothing by it.
+    """
+    fields: dict[str, str] = {}
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        fields[name] = value
+    return bool(int(fields["CapEff"], 16) & _SYS_ADMIN) or fields.get("NoNewPrivs", "").strip() == "1"
 
 
 class Rule(NamedTuple):

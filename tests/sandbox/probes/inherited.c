@@ -7,7 +7,8 @@ int main(void) {
     unsigned long bounding = 0;
     for (int number = 0; number < 64; number++)
         if (prctl(PR_CAPBSET_READ, number) == 1) bounding |= 1UL << number;
-    printf("bounding %lx\nno_new_privs %d\ndescriptors", bounding, prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+    printf("bounding %lx\nno_new_privs %d\nseccomp %d\ndescriptors", bounding, prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
+           prctl(PR_GET_SECCOMP, 0, 0, 0, 0));
     for (int fd = 0; fd < 4096; fd++)
         if (fcntl(fd, F_GETFD) >= 0) printf(" %d", fd);
     printf("\n");

@@ -125,3 +125,16 @@ def test_long_jumps_are_taken() -> None:
     wide = seccomp.compile_filter(DEFAULT, "x86_64", [call._replace(numbers=(*call.numbers, None)) for call in calls])
     assert [outcome(wide, X86_64, number, 40) for number in range(4)] == [EPERM] * 4
     assert [outcome(wide, X86_64, number, 2) for number in range(298)] == [ALLOW, EPERM] * 149
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("Name:\tx\nCapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2\n", False),
+        ("Name:\tx\nCapEff:\t00000000a80425fb\nNoNewPrivs:\t1\n", True),
+        ("Name:\tx\nCapEff:\t00000000a82425fb\nNoNewPrivs:\t0\n", True),
+        ("CapEff:\t0000000000000000\n", False),
+    ],
+)
+def test_a_filter_is_installed_where_it_costs_nothing(status: str, expected: bool) -> None:
+    assert seccomp.may_install(status) is expected
