@@ -13,14 +13,13 @@ all in memory.
 from __future__ import annotations
 
 import enum
-import hashlib
 import mmap
 import os
 import stat
 import struct
 from collections.abc import Iterator
 
-from unionfs import whiteout
+from unionfs import blake, whiteout
 from unionfs.branch import JOURNAL_PREFIX, OpenBranch
 from unionfs.namedtuple import NamedTuple
 
@@ -127,7 +126,7 @@ def take_fingerprint(fd: int, path: bytes) -> Fingerprint:
     status = os.stat(path, dir_fd=fd, follow_symlinks=False)
     size, mtime_ns = (0, 0) if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)
     found = whiteout.foreign_xattrs(b"/proc/self/fd/%d/%s" % (fd, path))
-    attributes = hashlib.blake2b(repr(found).encode(), digest_size=8).digest() if found else bytes(8)
+    attributes = blake.digest(repr(found).encode(), 8) if found else bytes(8)
     return Fingerprint(
         status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_rdev, size, mtime_ns, attributes
     )

@@ -15,11 +15,11 @@ number, has another KEY; no layer and no union shows the entries, which lie wher
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
 
+from unionfs import blake
 from unionfs.branch import OpenBranch
 from unionfs.namedtuple import NamedTuple
 from unionfs.origins import filesystem_of
@@ -52,7 +52,7 @@ def link_key(branch: OpenBranch, status: os.stat_result) -> bytes:
     """The KEY of the file in the state ``status`` on ``branch``."""
     system = filesystem_of(branch.fd)
     said = f"{system.identity or status.st_dev} {status.st_ino} {status.st_ctime_ns}"
-    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest().encode()
+    return blake.digest(said.encode(), 16).hex().encode()
 
 
 def add_link(branch: OpenBranch, staged: bytes, key: bytes, left: int) -> bool:

@@ -8,10 +8,10 @@ has its name; one that was carried to another inode (a copy made outside the uni
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 
+from unionfs import blake
 from unionfs.namedtuple import NamedTuple
 
 PLACES = 1 << 15
@@ -81,4 +81,4 @@ def read_origin(host_path: bytes, own: int) -> int | None:
 
 
 def _digest(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+    return int.from_bytes(blake.digest(data, 8), "big")

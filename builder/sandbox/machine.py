@@ -5,11 +5,12 @@ Invariants: a filter is compiled once for what it depends on; the network is mad
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from builder.limits import DEFAULT_SHM_BYTES
 from builder.network.hub import Hub
 from builder.sandbox import _sys, caps, controlfiles, seccomp
 from builder.sandbox.group import Group
-from builder.sandbox.handover import Handover
 from builder.sandbox.idmap import can_set_groups
 from builder.sandbox.isolation import Isolation
 from builder.sandbox.limitfiles import needed_controllers
@@ -17,6 +18,9 @@ from builder.sandbox.slice import Slice
 from builder.sandbox.spec import Network, Runtime, SandboxSpec, SpecError
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import effective_capabilities
+
+if TYPE_CHECKING:
+    from builder.sandbox.handover import Handover
 
 
 class Kind(NamedTuple):
@@ -134,6 +138,8 @@ class Machine:
         """
         if kind.runtime is None:
             return None
+        from builder.sandbox.handover import Handover
+
         joins = kind.runtime.joins_groups
         return Handover(
             program=kind.runtime.program,

@@ -6,14 +6,14 @@ given a resolver on a loopback address, since that would be its own.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
-import ipaddress
 import socket
 import struct
 from collections.abc import Sequence
 
-from builder.options import HOST_GATEWAY, Dns
+from builder.dns import HOST_GATEWAY, Dns
 from builder.sandbox import controlfiles
 from builder.sandbox.spec import SandboxSpec, SpecError
 from unionfs.namedtuple import NamedTuple
@@ -25,6 +25,8 @@ _PUBLIC_RESOLVERS = ("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:48
 
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
+_BYTES_OF_FOUR = 4
+_LOOPBACK_OF_SIX = bytes(15) + b"\x01"
 
 
 def bring_loopback_up() -> None:
@@ -138,12 +140,18 @@ def _is_loopback_nameserver(line: str) -> bool:
 
 
 def _is_loopback(address: str) -> bool:
-    return _is_address(address) and ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    packed = _packed(address)
+    return packed == _LOOPBACK_OF_SIX or (len(packed) == _BYTES_OF_FOUR and packed.startswith(b"\x7f"))
 
 
 def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+    return bool(_packed(text))
+
+
+def _packed(text: str) -> bytes:
+    """The bytes of an address of either family, whatever its scope; none where it is no address."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        # ipaddress would do it too, and takes a millisecond to load
+        with contextlib.suppress(OSError, ValueError):
+            return socket.inet_pton(family, text.partition("%")[0])
+    return b""

@@ -13,7 +13,7 @@ import signal
 import socket
 
 from builder.network.hub import Station
-from builder.sandbox import _sys, handover, init, mounts, network, protocol
+from builder.sandbox import _sys, init, mounts, network, protocol
 from builder.sandbox.command import SETUP_FAILED, Confinement
 from builder.sandbox.descriptors import close_all_but
 from builder.sandbox.group import Usage
@@ -95,6 +95,9 @@ class Child:
         if pid == 0:
             close_all_but((theirs.fileno(), *preparation.fds))
             if runtime is not None:
+                # read by who made ``runtime``; most builds have none
+                from builder.sandbox import handover
+
                 handover.run(runtime, preparation, theirs)
             init.run(preparation, theirs)
         return pid

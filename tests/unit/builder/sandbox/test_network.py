@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.options import Dns
+from builder.dns import Dns
 from builder.sandbox.network import hosts, resolv_conf
 from builder.sandbox.spec import SpecError
 
@@ -62,3 +62,22 @@ def test_hosts_entries() -> None:
 def test_malformed_hosts_entry(entry: str) -> None:
     with pytest.raises(SpecError, match="is no name:address"):
         hosts("box", (entry,))
+
+
+@pytest.mark.parametrize(
+    ("address", "stays"),
+    [
+        ("127.0.0.53", False),
+        ("127.1.2.3", False),
+        ("::1", False),
+        ("::1%lo", False),
+        ("10.0.0.1", True),
+        ("fe80::1%eth0", True),
+        ("::ffff:10.0.0.1", True),
+        ("1::1", True),
+        ("not-an-address", True),
+    ],
+)
+def test_resolvers_on_loopback_addresses_are_left_out(address: str, *, stays: bool) -> None:
+    text = resolv_conf(f"nameserver 10.9.9.9\nnameserver {address}\n", Dns(), host_network=False)
+    assert (f"nameserver {address}\n" in text) is stays
