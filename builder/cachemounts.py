@@ -15,7 +15,6 @@ warning.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import stat
 import threading
@@ -55,6 +54,8 @@ class PackedMount(NamedTuple):
 
 def identity(mount_id: str) -> str:
     """The name of the cache with that id, as directory and elsewhere."""
+    import hashlib
+
     return hashlib.sha256(mount_id.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -1,8 +1,9 @@
 """The package of the event loop is imported, without what it looks for and never uses here.
 
-trio imports what any use of it could need: TLS (`ssl`, with OpenSSL's library), host names in other scripts (`idna`,
-whose tables are large), and `ctypes.util`, which loads every compressor and runs ldconfig, to give threads names. A
-build uses none of them for its event loop; together they are a third of what importing trio takes.
+trio imports what any use of it could need: TLS and DTLS (`ssl`, `hmac`, with OpenSSL's library), host names in other
+scripts (`idna`, whose tables are large), programs and tracebacks, and `ctypes.util`, which loads every compressor and
+runs ldconfig, to give threads names. A build uses none of them for its event loop, or only where something goes wrong;
+together they are a third of what importing trio takes.
 
 Invariants: trio's code is as it was installed; who uses a module that was kept away gets the module; when the import is
 done, everybody else who imports one of them does so too.
@@ -15,6 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+_NOT_YET = ("ssl", "idna", "hmac", "subprocess", "traceback", "unicodedata")
 _THREADS = "libc.so.6"
 """The library with pthread_setname_np(3); where it is another one, threads go without names."""
 
@@ -40,7 +42,7 @@ def import_trio() -> None:
 
     libraries = ModuleType("ctypes.util")
     libraries.__dict__["find_library"] = _find_library
-    later = [_Later("ssl"), _Later("idna"), libraries]
+    later = [*map(_Later, _NOT_YET), libraries]
     kept_away = [module for module in later if module.__name__ not in sys.modules]
     sys.modules.update({module.__name__: module for module in kept_away})
     if libraries in kept_away:

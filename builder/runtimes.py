@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 
 from builder.dockerfile.suggest import did_you_mean
 from builder.errors import BuildError
@@ -53,6 +52,8 @@ def find_runtime(name: str) -> Runtime:
 
 def _ask(program: str) -> str:
     """What the program says of its version."""
+    import subprocess
+
     try:
         done = subprocess.run(
             [program, "--version"],

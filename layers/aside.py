@@ -12,10 +12,11 @@ after ``close`` no thread is left.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from queue import Queue
+
+from layers.smallhash import Sha256
 
 LARGE_BYTES = 8 << 20
 """Below this a thread costs more than it saves."""
@@ -26,7 +27,7 @@ class HashAside:
     """SHA-256 of all chunks; in a thread of its own from `LARGE_BYTES` on."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        self._hash = Sha256()
         self._seen = 0
         self._chunks: Queue[bytes] = Queue(_MOST_CHUNKS)
         self._thread: threading.Thread | None = None

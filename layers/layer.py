@@ -6,7 +6,6 @@ diff ID.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from typing import BinaryIO
 
@@ -35,6 +34,8 @@ class Layer(NamedTuple):
             ContentMismatchError: at the end, when it is not what the diff ID says.
         """
         # the decoders of all compressions, which a cached build does without
+        import hashlib
+
         from layers.compression import Decompressed
 
         found = hashlib.sha256()
