@@ -14,6 +14,7 @@ from builder.results import LayerResult, StepResult
 from cache.keys import from_key
 from layers.config import ImageConfig
 from layers.descriptor import Descriptor
+from layers.errors import DamagedBlobError
 from layers.manifest import Manifest
 from layers.platform import ARCHITECTURES, Platform
 from layers.reference import Reference
@@ -44,10 +45,14 @@ class Base(NamedTuple):
 
 
 def find_in_store(ref: BaseRef, store: Store) -> Base | None:
-    """The base as the store has it under its name and for its platform, None when it has not."""
+    """The base as the store has it under its name and for its platform, None when it has not, or has it damaged."""
     if ref.reference.startswith(LAYOUT_PREFIX):
         return find_in_layout(ref, store)
-    image = store.resolve(Reference.parse(ref.reference), ref.platform)
+    try:
+        image = store.resolve(Reference.parse(ref.reference), ref.platform)
+    except DamagedBlobError:
+        # the registry may have it whole; where not, `hints_about` tells
+        return None
     if image is None or not _fits(image.config.platform, ref.platform):
         return None
     return Base(ref, image.descriptor, image.manifest, image.config)
@@ -61,7 +66,10 @@ def hints_about(ref: BaseRef, store: Store) -> tuple[str, ...]:
         near = nearest(wanted.architecture, ARCHITECTURES)
         question = f", did you mean {near}?" if near else ""
         hints.append(f"{wanted.architecture} is no architecture that images are known for{question}")
-    image = None if ref.reference.startswith(LAYOUT_PREFIX) else store.resolve(Reference.parse(ref.reference))
+    try:
+        image = None if ref.reference.startswith(LAYOUT_PREFIX) else store.resolve(Reference.parse(ref.reference))
+    except DamagedBlobError as error:
+        return (*hints, f"it is here, but {error}")
     if image is not None and not _fits(image.config.platform, wanted):
         hints.append(f"{ref.reference} is here for {image.config.platform.normalised()}, not for {wanted}")
     return tuple(hints)

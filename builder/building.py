@@ -358,7 +358,8 @@ async def _find_bases(plan: Plan, options: BuildOptions, session: Session, journ
         known, missing = await trio.to_thread.run_sync(find_local_bases, plan, options, session.store)
         if missing and options.pull == "never":
             ref = missing[0]
-            raise BaseImageError(f"base image {ref.reference!r} is not in the store", source=ref.source, hints=_NEVER)
+            hints = (*hints_about(ref, session.store), *_NEVER)
+            raise BaseImageError(f"base image {ref.reference!r} is not in the store", source=ref.source, hints=hints)
     while refs := needed_bases(plan, known, options):
         for ref in refs:
             known[ref.key] = await _resolve(ref, session, journal, or_stored=options.pull == "newer")

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from builder import failedsteps
-from builder.assemble import format_time
 from builder.elsewhere import RemoteCaches
 from builder.errors import BuildError, ContextError, LostLayerError, StepFailed, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
@@ -39,11 +38,12 @@ from builder.steps import copy, directory, packing, pull, run
 from builder.steps.fetch import RemoteSources
 from builder.steps.keys import StepKeys, branches_of
 from builder.steps.mounts import MountSources
+from builder.steps.records import record_of
 from builder.steps.roots import Root
 from cache.records import CacheRecord
 from layers.digest import ChainId, Digest
 from layers.errors import LayersError
-from layers.packing import CommittedLayer, PackedLayer, pack_layer
+from layers.packing import PackedLayer, pack_layer
 from layers.snapshotter import Active
 from unionfs.errors import UnionError
 from unionfs.mounting import MountError
@@ -284,7 +284,7 @@ class Executor:
         layer = packed.layer
         for note in layer.notes:
             self._journal.notice(f"{step.title}: {note}")
-        record = self._record(step, keys, layer, parent, started_ns)
+        record = record_of(step, keys, layer, parent, started_ns, self._lookup.identity(step))
 
         def settle() -> None:
             packed.settle()
@@ -446,27 +446,6 @@ class Executor:
     def _pack(self, active: Active, verify: Callable[[], None], compressor: Compressor | None) -> PackedLayer:
         verify()
         return pack_layer(self._session.snapshotter, active, active.parent, self._lookup.epoch, compressor)
-
-    def _record(
-        self, step: Step, keys: StepKeys, layer: CommittedLayer, parent: StepResult, started_ns: int
-    ) -> CacheRecord:
-        ended_ns = time.time_ns()
-        return CacheRecord(
-            key=keys.definition.digest,
-            kind=keys.definition.domain,
-            chain_id=layer.chain_id,
-            parent_chain_id=parent.chain_id or "",
-            diff_id=layer.diff_id,
-            media_type=layer.descriptor.media_type,
-            digest=layer.descriptor.digest,
-            size_bytes=layer.descriptor.size,
-            created=format_time(ended_ns),
-            created_ns=ended_ns,
-            duration_ns=ended_ns - started_ns,
-            identity=self._lookup.identity(step),
-            description=step.title,
-            parts=keys.definition.parts,
-        )
 
     @contextmanager
     def _placed_at(self, step: Step) -> Generator[None]:

@@ -158,6 +158,21 @@ def test_a_push_finds_what_is_damaged(pulled: tuple[Pybuild, str], tmp_path: Pat
         other.run("push", "-q", new)
 
 
+@pytest.mark.parametrize("kind", ["manifest", "config"])
+def test_a_build_asks_the_registry_for_a_base_that_is_damaged(
+    pulled: tuple[Pybuild, str], tmp_path: Path, kind: str
+) -> None:
+    other, name = pulled
+    path = blob(other.root, name, kind)
+    damage(path)
+    (tmp_path / "Dockerfile").write_text(f"FROM {name}\nENV a=b\n")
+    done = other.attempt("build", "--pull=never", "-f", tmp_path / "Dockerfile", tmp_path)
+    assert done.returncode == 1
+    assert f'hint: it is here, but blob "{path}" is damaged' in done.stderr
+    other.run("build", "-q", "-t", "made", "-f", tmp_path / "Dockerfile", tmp_path)
+    read_by_skopeo(other.root, "made:latest")
+
+
 def test_a_build_brings_what_a_damaged_result_was(pybuild: Pybuild, context: Path) -> None:
     pybuild.run("build", "-q", "-t", "made", context)
     path = blob(pybuild.root, "made", "layer")
