@@ -27,6 +27,7 @@ from builder.graph import CacheMount, Run, Step
 from layers.digest import Digest
 from layers.errors import LayersError
 from unionfs.namedtuple import NamedTuple
+from unionfs.privileges import mapped_ids
 
 if TYPE_CHECKING:
     from builder.exchange import RemoteCache
@@ -194,7 +195,8 @@ def take(session: Session, cache: RemoteCache, mount: RemoteMount, place: Path, 
             cache.place.fetch(passing, (blob,), cancel)
             with passing.blobs.open(blob.digest) as stream:
                 apply_layer(stream, fresh, expected=Digest(mount.diff_id))
-        os.chown(fresh, mount.uid, mount.gid)
+        if mapped_ids() > 1:
+            os.chown(fresh, mount.uid, mount.gid)
         fresh.chmod(mount.mode)
         _make_durable(fresh)
         # an empty directory gives way, rename(2)

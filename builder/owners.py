@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 
 from builder.errors import StepFailed
-from builder.graph import Copy, Graph, MakeDirectory, Operation
+from builder.graph import CacheMount, Copy, Graph, MakeDirectory, Mount, Operation, Run, SecretMount, SshMount
 from unionfs.privileges import mapped_ids
 
 MORE_OWNERS_HINT = "only user 0 exists here: entries in /etc/subuid and /etc/subgid, with newuidmap, give more"
@@ -30,7 +30,7 @@ def has_one_owner() -> bool:
 
 
 def give_all_to_root(graph: Graph) -> Graph:
-    """``graph`` with no step but RUN that gives files to others, as if the Dockerfile had not asked for it."""
+    """``graph`` with nothing but commands that gives files to others, as if the Dockerfile had not asked for it."""
     return graph._replace(steps=tuple(step._replace(operation=_to_root(step.operation)) for step in graph.steps))
 
 
@@ -54,4 +54,11 @@ def _to_root(operation: Operation) -> Operation:
         return operation._replace(chown="")
     if isinstance(operation, MakeDirectory):
         return operation._replace(user="")
+    if isinstance(operation, Run):
+        return operation._replace(mounts=tuple(map(_mount_of_root, operation.mounts)))
     return operation
+
+
+def _mount_of_root(mount: Mount) -> Mount:
+    """The mount with root as owner. A cache keeps its id, which tells of the owner that was asked for."""
+    return mount._replace(uid=0, gid=0) if isinstance(mount, CacheMount | SecretMount | SshMount) else mount

@@ -224,7 +224,13 @@ class _Preparation:
             fresh.mkdir()
         else:
             self._copied(mount).rename(fresh)
-        os.chown(fresh, mount.uid, mount.gid)
+        try:
+            os.chown(fresh, mount.uid, mount.gid)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise BuildError(
+                f"cache mount {mount.target!r} can't be given to {mount.uid}:{mount.gid}: {reason}"
+            ) from error
         fresh.chmod(mount.mode)
         fresh.rename(place)
 

@@ -12,7 +12,7 @@ from harness.plainuser import directory, user, write
 
 __all__ = ["directory"]
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+pytestmark = pytest.mark.root("becomes another user, with ids of its own in /etc/subuid")
 # the kernel makes no user namespaces for a process whose root is not that of its mount namespace
 IN_A_CHANGED_ROOT = """set -e
 mkdir "$1/root"; mount --rbind / "$1/root"; cd "$1/root"; shift; exec chroot . "$@"
@@ -63,10 +63,13 @@ GIVEN = """FROM busybox
 WORKDIR /work
 RUN touch f && chown -R 1000:1001 f && chgrp 5 f
 COPY --chown=7:8 file /copied
+RUN --mount=type=cache,target=/c,uid=7,gid=8,mode=0750 --mount=type=secret,id=s,uid=7 \\
+    stat -c %u:%g:%a /c /run/secrets/s >/mounts
 """
 BEYOND_ONE_ID = (
     ("RUN touch /f && chown 5 /f", 1),
     ("COPY --chown=7:8 file /f", 1),
+    ("RUN --mount=type=cache,target=/c,uid=5 true", 1),
     ("USER 5\nRUN true", 125),
     ("USER 5\nWORKDIR /w", 1),
 )
@@ -87,10 +90,12 @@ def test_with_one_id_owners_can_be_ignored(directory: Path) -> None:
     run = user(directory, "")
     run("load", "-i", str(directory / "busybox.tar"))
     context = write(directory, GIVEN)
-    done = run("build", "--progress", "plain", "--ignore-chown-errors", "-t", "given", context)
+    secret = ("--secret", f"id=s,src={context}/file")
+    done = run("build", "--progress", "plain", "--ignore-chown-errors", *secret, "-t", "given", context)
     assert "WARN: all files are root's, whoever they are given to: nobody else exists here" in done.stderr
     shown = run("run", "given", "stat", "-c", "%n %u:%g", "/work/f", "/copied").stdout
     assert shown.splitlines() == ["/work/f 0:0", "/copied 0:0"]
+    assert run("run", "given", "cat", "/mounts").stdout == "0:0:750\n0:0:400\n"
     # another build does not get what lacks its owners
     assert "chown" in run("build", context, status=1).stderr
 
@@ -99,8 +104,10 @@ def test_where_others_exist_nothing_is_ignored(directory: Path) -> None:
     run = user(directory, "nobody:200000:65536\n")
     run("load", "-i", str(directory / "busybox.tar"))
     context = write(directory, GIVEN)
-    assert "WARN" not in run("build", "--ignore-chown-errors", "-t", "given", context).stderr
+    secret = ("--secret", f"id=s,src={context}/file")
+    assert "WARN" not in run("build", "--ignore-chown-errors", *secret, "-t", "given", context).stderr
     assert run("run", "given", "stat", "-c", "%u:%g", "/work/f", "/copied").stdout == "1000:5\n7:8\n"
+    assert run("run", "given", "cat", "/mounts").stdout == "7:8:750\n7:0:400\n"
 
 
 def test_a_machine_without_user_namespaces_says_so(directory: Path) -> None:
