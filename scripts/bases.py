@@ -129,9 +129,14 @@ def write_debian_root(path: Path) -> None:
     _run_mmdebstrap("--variant=minbase", path=path)
 
 
+def _as_root() -> list[str]:
+    """What makes a plain user root of namespaces: who else would be it may not enter his directories."""
+    return [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--"]
+
+
 def _run_mmdebstrap(*options: str, path: Path) -> None:
     mirror = machine_mirror()
-    command = ["mmdebstrap", *options, "--format=tar", f"--keyring={KEYRING}", SUITE, str(path)]
+    command = [*_as_root(), "mmdebstrap", *options, "--format=tar", f"--keyring={KEYRING}", SUITE, str(path)]
     command.append(f"deb {mirror} {SUITE} main")
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)}
     try:

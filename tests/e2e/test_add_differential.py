@@ -36,9 +36,6 @@ def archive() -> bytes:
     return raw.getvalue()
 
 
-@pytest.mark.e2e
-@pytest.mark.fuse
-@pytest.mark.sandbox
 def test_files_by_http(laboratory: Laboratory, tmp_path: Path) -> None:
     with serving() as web:
         disposition = ("Content-Disposition", 'attachment; filename="given.txt"')

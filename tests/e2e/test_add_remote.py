@@ -89,6 +89,7 @@ def archive(**files: str) -> bytes:
     return raw.getvalue()
 
 
+@pytest.mark.ids("gives a file away")
 def test_file_has_its_name_mode_and_time(build: Builder) -> None:
     assert build("ADD URL/dir/file /d/", "ADD --chmod=751 --chown=5:6 URL/dir/file /other") == ["DONE", "DONE"]
     found = build.members()
@@ -132,7 +133,12 @@ def test_sources_of_all_kinds_in_one_instruction(build: Builder, repository: Rep
         (Page(b"content\n", DATE), "ADD URL/dir/other /d/", "DONE"),
         (Page(b"content\n", DATE), "ADD URL/dir/file /e/", "DONE"),
         (Page(b"content\n", DATE), "ADD --chmod=644 URL/dir/file /d/", "DONE"),
-        (Page(b"content\n", DATE), "ADD --chown=5 URL/dir/file /d/", "DONE"),
+        pytest.param(
+            Page(b"content\n", DATE),
+            "ADD --chown=5 URL/dir/file /d/",
+            "DONE",
+            marks=pytest.mark.ids("gives a file away"),
+        ),
         (Page(b"content\n", DATE), "ADD --unpack URL/dir/file /d/", "DONE"),
         (
             Page(b"content\n", DATE),
@@ -168,7 +174,7 @@ def test_unchanged_file_is_asked_for_and_not_sent(build: Builder, web: Web) -> N
         ("ADD URL/project.git#main:sub /r/", "DONE"),
         ("ADD --keep-git-dir URL/project.git /r/", "DONE"),
         ("ADD --exclude=a URL/project.git /r/", "DONE"),
-        ("ADD --chown=7 URL/project.git /r/", "DONE"),
+        pytest.param("ADD --chown=7 URL/project.git /r/", "DONE", marks=pytest.mark.ids("gives a file away")),
         ("ADD URL/project.git?submodules=false /r/", "DONE"),
         ("ADD URL/project.git /elsewhere/", "DONE"),
     ],

@@ -19,6 +19,7 @@ RUN apt-get purge --yes git vim-tiny && apt-get autoremove --yes && ! command -v
 
 
 @pytest.mark.slow
+@pytest.mark.ids("builds on Debian, whose files have many owners")
 def test_dozens_of_packages_install_verify_and_go(workshop: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(DOCKERFILE)
     workshop.run("build", "--progress", "plain", "-t", "packages", tmp_path)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from harness.inside import in_namespace
 from harness.pybuild import PROJECT, Pybuild
 from layers.testing.docker_registry import free_port
 
@@ -185,10 +186,10 @@ def test_load_of_something_else(pybuild: Pybuild, tmp_path: Path) -> None:
     assert_one_clear_message(pybuild.attempt("load", "-i", tmp_path / "letter.tar"), r"letter\.tar|archive|tar", 1)
 
 
-def in_namespace(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_in_namespace(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A shell script in a mount namespace of its own, so that what it mounts is gone with it."""
     return subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-euc", script, "sh", *arguments],
+        in_namespace("sh", "-euc", script, "sh", *arguments),
         capture_output=True,
         text=True,
         check=False,
@@ -197,7 +198,6 @@ def in_namespace(script: str, *arguments: str | Path) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.root("mounts a small disk")
 def test_full_disk(pybuild: Pybuild, tmp_path: Path, base_archive: object) -> None:
     store = tmp_path / "full"
     store.mkdir()
@@ -207,22 +207,21 @@ def test_full_disk(pybuild: Pybuild, tmp_path: Path, base_archive: object) -> No
     script = 'mount -t tmpfs -o size=24m none "$1"; shift; {load}; {build}'.format(
         load=" ".join(f"'{word}'" for word in load), build=" ".join(f"'{word}'" for word in build)
     )
-    done = in_namespace(script, store)
+    done = run_in_namespace(script, store)
     assert_one_clear_message(done, r"(?i)(no space left|disk is full)[\s\S]*hint: pybuild cache prune", done.returncode)
     assert done.returncode != 0
 
 
-@pytest.mark.root("mounts a small disk")
 def test_store_on_a_full_disk(base_archive: object, tmp_path: Path) -> None:
     store = tmp_path / "full"
     store.mkdir()
     load = Pybuild(store).command("load", "-i", base_archive("busybox"))
-    done = in_namespace('mount -t tmpfs -o size=1m none "$1"; shift; exec "$@"', store, *load)
+    done = run_in_namespace('mount -t tmpfs -o size=1m none "$1"; shift; exec "$@"', store, *load)
     assert_one_clear_message(done, r"disk is full\nhint: pybuild cache prune", 1)
 
 
 NO_FUSE = """
-mkdir "$1"; mount --bind /dev "$1"
+mkdir "$1"; mount --rbind /dev "$1"
 mount -t tmpfs none /dev
 for node in null zero full random urandom tty; do
     touch "/dev/$node"; mount --bind "$1/$node" "/dev/$node"
@@ -233,23 +232,31 @@ exec "$@"
 """
 
 
-@pytest.mark.root("takes the device away")
 def test_no_dev_fuse(small: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
-    done = in_namespace(NO_FUSE, tmp_path / "olddev", *small.command("build", tmp_path))
+    done = run_in_namespace(NO_FUSE, tmp_path / "olddev", *small.command("build", tmp_path))
     assert done.returncode == 0, done.stderr
     assert re.findall("(?m)^WARN: (/dev/fuse: .*): each RUN works on a copy", done.stderr) == [
         "/dev/fuse: no such file or directory"
     ]
 
 
-@pytest.mark.root("takes the device away")
 def test_unionmount_without_dev_fuse(tmp_path: Path) -> None:
     for name in ("a", "b", "mnt"):
         (tmp_path / name).mkdir()
     command = [sys.executable, "-m", "unionfs.cli.unionmount", f"dirs={tmp_path}/a:{tmp_path}/b", f"{tmp_path}/mnt"]
-    done = in_namespace(NO_FUSE, tmp_path / "olddev", *command)
+    done = run_in_namespace(NO_FUSE, tmp_path / "olddev", *command)
     assert_one_clear_message(done, r"/dev/fuse", 1)
+
+
+def test_no_group_can_be_made(small: Pybuild, tmp_path: Path) -> None:
+    """A limit that can't be held fails the build; without one nothing is said."""
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+    script = 'mount -t tmpfs none /sys/fs/cgroup; exec "$@"'
+    done = run_in_namespace(script, *small.command("build", "--memory", "64m", tmp_path))
+    assert_one_clear_message(done, "error: .* could not be run: no cgroup can hold a limit on memory here", 125)
+    done = run_in_namespace(script, *small.command("build", "--progress", "plain", tmp_path))
+    assert (done.returncode, "WARN" in done.stderr) == (0, False), done.stderr
 
 
 def test_mount_point_is_not_there(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from harness.pybuild import COMMAND, Pybuild, step_outcomes
 from harness.waiting import wait_until
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
 BUILDS = 3
 COUNTED = "FROM busybox\nRUN --mount=type=cache,target=/k,id=count echo x >>/k/log; sleep 1; echo done >/out\n"
 WAITING = (

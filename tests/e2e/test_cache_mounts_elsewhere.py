@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.inside import is_there, write
 from harness.pybuild import COMMAND, Pybuild
 from harness.waiting import wait_until
 from layers.manifest import Manifest
@@ -20,7 +21,7 @@ from layers.store import Store
 from layers.testing.faults import Stall
 from layers.testing.registry import FaultyRegistry
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+pytestmark = pytest.mark.ids("gives caches to others")
 # with its mode and owner a cache is another one than that of the id alone
 NAME, SECOND = "kept 750 7:8", "second 750 7:8"
 MOUNT = "RUN --mount=type=cache,target=/k,id=kept,uid=7,gid=8,mode=0750"
@@ -108,7 +109,7 @@ def test_content_is_there_before_the_step(
         build(store, context, FILL, "--cache-to", f"{target},mode=max,mounts=true")
         assert not any(is_archive(path) for root in (store.root, other.root) for path in root.glob("blobs/sha256/*"))
         # a cache that holds something stays as it is
-        (mount_directory(other) / "0" / "d" / "file").write_text("own\n")
+        write(mount_directory(other) / "0" / "d" / "file", "own\n")
         assert "own\n" in output(build(other, context, SEE.replace("more", "less"), "--cache-from", source))
     assert sorted(path.name for path in mount_directory(other).iterdir()) == ["0", "0.lock", "id"]
 
@@ -196,7 +197,7 @@ def test_commands(store: Pybuild, other: Pybuild, context: Path, tmp_path: Path)
     assert IMPORTED in output(build(other, context, SEE))
     done = command(other, "import", f"type=local,src={results}")
     assert " and 1 cache mounts taken" in done.stdout
-    assert (mount_directory(other) / "0" / "own").exists(), "what was here stays"
+    assert is_there(mount_directory(other) / "0" / "own"), "what was here stays"
 
 
 def test_a_locked_one_is_packed_when_its_step_has_ended(store: Pybuild, context: Path, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_a_locked_one_is_packed_when_its_step_has_ended(store: Pybuild, context:
         subprocess.run(words, env=store.environment(), check=True, stdout=subprocess.DEVNULL)
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = subprocess.Popen(words, env=store.environment(), stdout=subprocess.PIPE, text=True)
-        (mount_directory(store) / "0" / "late").write_text("late\n")
+        write(mount_directory(store) / "0" / "late", "late\n")
         fcntl.flock(lock, fcntl.LOCK_UN)
         assert waiting.communicate()[0].endswith("1 cache mounts written\n")
     assert waiting.returncode == 0

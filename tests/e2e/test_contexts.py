@@ -317,8 +317,6 @@ class TestNamed:
         build(pybuild, "--build-context", f"files={other}", context)
         assert names(pybuild) == [".dockerignore", "d/z", "own", "x"]
 
-    @pytest.mark.sandbox
-    @pytest.mark.fuse
     def test_mounted(self, pybuild: Pybuild, context: Path, other: Path) -> None:
         pybuild.load_base("busybox")
         self.write(

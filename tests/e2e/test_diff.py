@@ -9,7 +9,6 @@ import pytest
 
 from harness.pybuild import Pybuild
 
-pytestmark = pytest.mark.sandbox
 DOCKERFILE = """\
 FROM busybox
 RUN echo a >/a; mkdir -p /d/e; echo 1 >/d/f
@@ -17,6 +16,7 @@ RUN echo bb >/a; rm /d/f; chmod 700 /d; chown 3:4 /d/e
 """
 
 
+@pytest.mark.ids("gives a file away")
 def test_images_and_steps(pybuild: Pybuild, tmp_path: Path) -> None:
     pybuild.load_base("busybox")
     (tmp_path / "Dockerfile").write_text(DOCKERFILE)

@@ -1,7 +1,8 @@
 """Hostile and unlucky steps, and servers that are killed: a clear message, and the machine is as it was before.
 
-Each build has a network of its own, so that links and rules on it are those of the build alone; mounts, control groups
-and processes are looked at by the fixture of all tests too.  ``STEPS=200`` runs as many at once as the issue asks for.
+Each build of root has a network of its own, so that links and rules on it are those of the build alone; that of a plain
+user makes none. Mounts, control groups and processes are looked at by the fixture of all tests too.  ``STEPS=200`` runs as
+many at once as the issue asks for.
 """
 
 from __future__ import annotations
@@ -20,24 +21,25 @@ from typing import NamedTuple
 import pytest
 
 from harness import leaks
+from harness.abilities import missing_for_root
 from harness.bases import made
+from harness.inside import validate
 from harness.pybuild import Pybuild
 from harness.waiting import DEADLINE_SECONDS, processes_with, wait_until
-from layers.store import Store
-from layers.validate import validate_store
 
-pytestmark = pytest.mark.root("looks at groups, links and rules of the machine")
 STEPS = int(os.environ.get("STEPS", "40"))
 MOST_MEMORY_BYTES = 256 << 20
 
 
 class Machine(NamedTuple):
-    """A network namespace, held by a process; ``word`` is in the command lines of what the steps start."""
+    """A network namespace, held by a process, or that of the machine; ``word`` is in the command lines of the steps."""
 
-    holder: int
+    holder: int | None
     word: str
 
     def inside(self, *command: str | Path) -> list[str | Path]:
+        if self.holder is None:
+            return [*command]
         return ["nsenter", f"--net=/proc/{self.holder}/ns/net", "--", *command]
 
     def _said(self, *command: str) -> list[str]:
@@ -47,14 +49,11 @@ class Machine(NamedTuple):
     def state(self, base: str) -> dict[str, object]:
         """Mounts, control groups, processes, links and rules."""
         seen = leaks.take(base, everywhere=True)
+        state = {"mounts": seen.mounts, "groups": seen.cgroups, "processes": processes_with(self.word)}
+        if self.holder is None:
+            return state
         links = [re.sub(r"^\d+: ", "", line).split(":")[0] for line in self._said("ip", "-o", "link")]
-        return {
-            "mounts": seen.mounts,
-            "groups": seen.cgroups,
-            "processes": processes_with(self.word),
-            "links": links,
-            "rules": self._said("nft", "list", "ruleset"),
-        }
+        return {**state, "links": links, "rules": self._said("nft", "list", "ruleset")}
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +67,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Pybuild:
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """The test fails where a build leaves the machine otherwise than it was."""
+    word = f"1000{uuid.uuid4().int % 10**12:012d}"
+    if missing_for_root() is not None:
+        yield from _as_it_was(Machine(None, word), tmp_path)
+        return
     with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as holder:
         wait_until(
             lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "the namespace"
         )
-        made = Machine(holder.pid, f"1000{uuid.uuid4().int % 10**12:012d}")
+        made = Machine(holder.pid, word)
         subprocess.run(made.inside("ip", "link", "set", "lo", "up"), check=True)
-        before = made.state(str(tmp_path))
-        yield made
-        wait_until(lambda: made.state(str(tmp_path)) == before, f"the machine to be as it was: {before}")
+        yield from _as_it_was(made, tmp_path)
+
+
+def _as_it_was(machine: Machine, directory: Path) -> Iterator[Machine]:
+    before = machine.state(str(directory))
+    yield machine
+    wait_until(lambda: machine.state(str(directory)) == before, f"the machine to be as it was: {before}")
 
 
 class Ended(NamedTuple):
@@ -107,7 +114,7 @@ def build(pybuild: Pybuild, machine: Machine, dockerfile: str, *arguments: str) 
 
 def works(pybuild: Pybuild, machine: Machine) -> None:
     """The store is whole, and the next build is done."""
-    validate_store(Store(pybuild.root))
+    validate(pybuild.root)
     assert build(pybuild, machine, "FROM busybox\nRUN echo WORD\n").status == 0
     assert os.listdir(pybuild.root / "layers" / "active") == os.listdir(pybuild.root / "tmp") == []
 
@@ -124,6 +131,7 @@ class Case(NamedTuple):
     never_says: str = "never said"
 
 
+LIMITS = {"--memory", "--pids-limit"}
 CASES = (
     Case(
         "fork bomb", FORK_BOMB, ("--pids-limit", "20"), 2,
@@ -147,7 +155,13 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+ROWS = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.limits("holds a limit")] if {*case.arguments} & LIMITS else [])
+    for case in CASES
+]
+
+
+@pytest.mark.parametrize("case", ROWS)
 def test_step(small: Pybuild, machine: Machine, case: Case) -> None:
     ended = build(small, machine, f"FROM busybox\nRUN {case.command}\n", *case.arguments)
     assert ended.status == case.status, ended.said
@@ -157,6 +171,7 @@ def test_step(small: Pybuild, machine: Machine, case: Case) -> None:
     assert not processes_with(machine.word)
 
 
+@pytest.mark.root("mounts a small disk")
 def test_disk_filler(tmp_path: Path, machine: Machine) -> None:
     place = tmp_path / "small disk"
     place.mkdir()
@@ -236,6 +251,7 @@ def test_many_steps_at_once(small: Pybuild, machine: Machine) -> None:
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10 < MOST_MEMORY_BYTES
 
 
+@pytest.mark.limits("counts what is used")
 def test_use_is_told_everywhere(small: Pybuild, machine: Machine, tmp_path: Path) -> None:
     """Plain lines, events for programs and the metadata file have the same numbers."""
     file = tmp_path / "metadata.json"
@@ -255,6 +271,7 @@ def test_use_is_told_everywhere(small: Pybuild, machine: Machine, tmp_path: Path
     assert len(re.findall(r"used:? [0-9.]+s cpu \(", failed.said)) == 2
 
 
+@pytest.mark.limits("names the group")
 def test_capabilities_and_parent_group(small: Pybuild, machine: Machine) -> None:
     """What ``--cap-add`` and ``--cap-drop`` say is in the step, and in its key; its group is where it is to be."""
     parent = f"pybuild-test-{os.getpid()}"

@@ -23,7 +23,7 @@ from harness.pybuild import ENTRY_POINT, PROJECT, Pybuild
 from harness.trees import differences, read_tree
 from harness.waiting import wait_until
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+pytestmark = pytest.mark.root("containers of docker, and those that root makes")
 
 DOCKERFILE = """\
 FROM busybox

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.inside import validate
 from harness.pybuild import Pybuild
 from harness.waiting import processes_with, wait_until
-from layers.store import Store
-from layers.validate import validate_store
 
 KILLS = int(os.environ.get("KILLS", "4"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -71,7 +70,7 @@ def test_kill_at_any_instant_loses_nothing(small: Pybuild, context: Path) -> Non
                 process.stderr.readline()
             process.kill()
         wait_until(lambda: not processes_with(f"1000{word}"), "the processes of the steps to end")
-        validate_store(Store(small.root))
+        validate(small.root)
         small.run("build", "--build-arg", f"N={number}", "-t", "image", context)
         seen = small.run("run", "image", "sh", "-c", "cat /moved /b; cmp /big /copy; ls / | grep -c ^f")
         assert seen.stdout == f"a{number}\nb{number}\n48\n"

@@ -19,13 +19,13 @@ from typing import NamedTuple
 import pytest
 
 from harness.holdings import assert_nothing_else, assert_reported_is_there, names
+from harness.inside import as_root, remove_tree, validate
 from harness.instants import Mortal
 from harness.pybuild import Pybuild
 from layers.registry import transfer
 from layers.registry.settings import RegistrySettings
 from layers.store import Store
 from layers.testing.images import random_image
-from layers.validate import validate_store
 
 KILLS = int(os.environ.get("STORE_KILLS", "3"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -144,10 +144,13 @@ def template(tmp_path_factory: pytest.TempPathFactory, docker_registry: str) -> 
             random_image(other, name, number, layers=3)
         transfer.push(other, "app:1", f"{docker_registry}/there/app:1", settings=RegistrySettings())
     Pybuild(place / "other").run("save", "-o", place / "two.tar", "one:1", "two:1")
-    shutil.rmtree(place / "other")
-    with Store(place / "store") as store:
-        random_image(store, "kept:1", 7)
-        random_image(store, "app:1", 8, layers=3)
+    with Store(place / "other") as other:
+        random_image(other, "kept:1", 7)
+        random_image(other, "app:1", 8, layers=3)
+    Pybuild(place / "other").run("save", "-o", place / "kept.tar", "kept:1", "app:1")
+    world.pybuild.run("load", "-i", place / "kept.tar")
+    (place / "kept.tar").unlink()
+    remove_tree(place / "other")
     context = place / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(DOCKERFILE)
@@ -157,7 +160,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, docker_registry: str) -> 
         world.pybuild.run("build", *EPOCH, "--build-arg", f"N={number}", "-t", "old:1", context)
     world.pybuild.run("rmi", "old:1")
     yield world
-    shutil.rmtree(place)
+    remove_tree(place)
 
 
 class Outcome(NamedTuple):
@@ -180,8 +183,8 @@ class Outcome(NamedTuple):
 
 def begin(template: World, place: Path, number: int) -> World:
     """A world like the template, in the place of the one before."""
-    shutil.rmtree(place, ignore_errors=True)
-    subprocess.run(["cp", "-a", template.place, place], check=True)
+    remove_tree(place)
+    subprocess.run(as_root("cp", "-a", template.place, place), check=True)
     return World(place, template.registry, f"kills/{place.parent.name.lower()}/n{number}")
 
 
@@ -207,8 +210,7 @@ def test_kill(template: World, tmp_path: Path, name: str) -> None:
         print(f"{name}: {Mortal(pybuild, f'{name}{number}').die(words, life, chance)}")
         assert_between(Outcome.of(world, command), before, after)
         assert assert_reported_is_there(pybuild, world.place) == world.images()
-        with Store(pybuild.root) as store:
-            validate_store(store)
+        validate(pybuild.root)
         is_done = Outcome.of(world, command) == after
         if chance.random() < 0.5:
             pybuild.run("cache prune", "--all")

@@ -33,6 +33,9 @@ RUN rm -r /usr/share/moved && mv /usr/share/zoneinfo /usr/share/doc && chgrp -R 
 CMD ["id", "tester"]
 """
 
+# that of a plain user is seen to by test_mount_program_rootless.py
+pytestmark = pytest.mark.root("runs buildah and podman as root")
+
 
 class Storage(NamedTuple):
     """Storage of buildah and podman: ``overlay`` mounted by unionmount, or ``vfs``, which copies every layer."""

@@ -14,7 +14,7 @@ import pytest
 from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
 from harness.unions import PROJECT
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+pytestmark = pytest.mark.root("becomes another user, with ids of its own in /etc/subuid")
 
 DOCKERFILE = """\
 FROM scratch

@@ -15,7 +15,7 @@ from harness.machine import MACHINE, OUTSIDE, PORT, Machine, greeting, inside, m
 from harness.pybuild import Pybuild
 from harness.waiting import wait_until
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+pytestmark = pytest.mark.root("makes a machine, with a network of its own")
 
 BUSY = "while :; do echo hello from $(hostname) | nc -l -p 80; done"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.inside import as_root
 from harness.pybuild import Pybuild
 
 
@@ -49,14 +50,14 @@ def test_skopeo_reads_the_store_as_it_lies(workshop: Pybuild, built: Callable[[s
 
 def test_umoci_unpacks_the_archive(archive: Path, tmp_path: Path) -> None:
     output_of("skopeo", "copy", "--quiet", f"oci-archive:{archive}", f"oci:{tmp_path / 'layout'}:app")
-    output_of("umoci", "unpack", "--image", f"{tmp_path / 'layout'}:app", tmp_path / "bundle")
+    output_of(*as_root("umoci", "unpack", "--image", f"{tmp_path / 'layout'}:app", tmp_path / "bundle"))
     process = json.loads((tmp_path / "bundle" / "config.json").read_text())["process"]
     assert process["args"] == ["python3", "-m", "notes", "serve"]
     assert process["cwd"] == "/app"
     assert process["user"]["uid"] == 1000
     root = tmp_path / "bundle" / "rootfs"
     assert (root / "usr/bin/python3").readlink() == Path("python3.11")
-    assert (root / "data").stat().st_uid == 1000
+    assert output_of(*as_root("stat", "-c", "%u", root / "data")) == "1000\n"
     assert {path.name for path in (root / "app/notes").iterdir()} == {
         "__init__.py",
         "__main__.py",
@@ -96,7 +97,7 @@ def test_a_base_comes_from_a_registry_and_the_result_goes_there(
     fresh = Pybuild(tmp_path / "store")
     fresh.run("build", "-t", result, "--push", tmp_path)
     output_of("skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{result}", f"oci:{tmp_path}/copy:one")
-    output_of("umoci", "unpack", "--image", f"{tmp_path}/copy:one", tmp_path / "bundle")
+    output_of(*as_root("umoci", "unpack", "--image", f"{tmp_path}/copy:one", tmp_path / "bundle"))
     assert (tmp_path / "bundle" / "rootfs" / "made").read_text() == "made here\n"
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from harness.emulator import arm64_programs
+from harness.inside import validate
 from harness.pybuild import Pybuild, step_outcomes
-from layers.store import Store
-from layers.validate import validate_store
 
 __all__ = ["arm64_programs"]
 
@@ -135,8 +134,7 @@ def test_the_provenance_names_what_the_image_was_made_of(built: Built) -> None:
 
 
 def test_every_claim_in_the_store_holds_and_the_image_runs(built: Built) -> None:
-    with Store(built.pybuild.root) as store:
-        validate_store(store)
+    validate(built.pybuild.root)
     assert built.pybuild.run("run", "multi").stdout == "x86_64\nlinux/amd64\n"
 
 

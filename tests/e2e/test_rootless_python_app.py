@@ -19,7 +19,7 @@ from harness.waiting import wait_until
 
 __all__ = ["directory"]
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+pytestmark = pytest.mark.root("becomes another user, with ids of its own in /etc/subuid")
 APT = "apt-get update && apt-get install --yes --no-install-recommends openssh-client"
 ROOT_ALONE = "-o APT::Sandbox::User=root"
 

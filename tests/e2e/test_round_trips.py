@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from harness.bases import made
 from harness.dockerd import Dockerd
 from harness.pybuild import Pybuild
 
@@ -23,7 +24,7 @@ class Way(NamedTuple):
 
     pybuild: Pybuild
     place: Path
-    dockerd: Dockerd
+    dockerd: Callable[[], Dockerd]
     registry: str
     buildah: list[str]
 
@@ -35,8 +36,11 @@ def run(*words: str | Path) -> str:
 
 
 @pytest.fixture
-def way(workshop: Pybuild, tmp_path: Path, dockerd: Dockerd, docker_registry: str, buildah: list[str]) -> Way:
-    return Way(workshop, tmp_path, dockerd, docker_registry, buildah)
+def way(
+    workshop: Pybuild, tmp_path: Path, docker_registry: str, buildah: list[str], request: pytest.FixtureRequest
+) -> Way:
+    made("debian")
+    return Way(workshop, tmp_path, lambda: request.getfixturevalue("dockerd"), docker_registry, buildah)
 
 
 def identity(pybuild: Pybuild, name: str) -> tuple[str, list[str]]:
@@ -58,12 +62,13 @@ def by_skopeo(way: Way) -> Path:
 
 
 def by_dockerd(way: Way) -> Path:
-    way.dockerd.run("rmi", "--force", NAME)
-    way.dockerd.run("load", "--input", saved(way, "docker"))
-    [told] = json.loads(way.dockerd.run("image", "inspect", NAME).stdout)
+    dockerd = way.dockerd()
+    dockerd.run("rmi", "--force", NAME)
+    dockerd.run("load", "--input", saved(way, "docker"))
+    [told] = json.loads(dockerd.run("image", "inspect", NAME).stdout)
     assert (told["Id"], told["RootFS"]["Layers"]) == identity(way.pybuild, NAME)
     back = way.place / "back.tar"
-    way.dockerd.run("save", "--output", back, NAME)
+    dockerd.run("save", "--output", back, NAME)
     return back
 
 
@@ -156,7 +161,7 @@ def test_what_buildah_commits_is_read(way: Way, form: str, place: str) -> None:
 
 def test_dockerd_takes_what_is_built(way: Way, examples: Path) -> None:
     """Several layers, whiteouts, links, owners: the id and the layers that docker computes are ours."""
-    context = way.place / "context"
+    dockerd, context = way.dockerd(), way.place / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(
         "FROM busybox\nRUN mkdir /d && echo content > /d/f && ln /d/f /d/g && chown -h 3:4 /d/g && rm /bin/yes\n"
@@ -164,11 +169,11 @@ def test_dockerd_takes_what_is_built(way: Way, examples: Path) -> None:
     )
     archive = way.place / "built.tar"
     way.pybuild.run("build", "-t", "built", "-o", "type=image", "-o", f"type=docker,dest={archive}", context)
-    way.dockerd.run("load", "--input", archive)
-    [told] = json.loads(way.dockerd.run("image", "inspect", "built").stdout)
+    dockerd.run("load", "--input", archive)
+    [told] = json.loads(dockerd.run("image", "inspect", "built").stdout)
     assert (told["Id"], told["RootFS"]["Layers"]) == identity(way.pybuild, "built")
-    way.dockerd.export_tree("built", way.place / "tree")
+    dockerd.export_tree("built", way.place / "tree")
     assert os.readlink(way.place / "tree/d/s") == "f"
     assert os.listdir(way.place / "tree/d") == ["s"]
     assert not (way.place / "tree/bin/yes").exists()
-    way.dockerd.run("rmi", "--force", "built")
+    dockerd.run("rmi", "--force", "built")

@@ -198,6 +198,7 @@ def test_directories_and_files_of_this_machine(store: Pybuild, tmp_path: Path) -
     assert subprocess.check_output(relative, env=store.environment(), cwd=tmp_path) == b"content\ncontent\n"
 
 
+@pytest.mark.ids("runs as another user")
 def test_environment_directory_and_user(store: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "vars").write_text("# none\nA=from file\nB=file\nTAKEN\nABSENT\n")
     done = store.run(

@@ -14,7 +14,6 @@ import pytest
 from harness.pybuild import Pybuild, step_outcomes
 from harness.waiting import wait_until
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
 SECRET = "very-hidden-words"
 
 
@@ -180,6 +179,7 @@ def test_a_context_that_changes_before_it_is_mounted_is_refused(store: Pybuild, 
     assert running.returncode == 1
 
 
+@pytest.mark.ids("gives mounts to others")
 def test_cache_keeps_its_content_and_is_in_no_layer(store: Pybuild, context: Path, tmp_path: Path) -> None:
     line = "RUN --mount=type=cache,target=/c,mode=0700,uid=5 echo x >> /c/n; stat -c '%a %u' /c > /m; wc -l < /c/n > /r"
     build(store, context, f"FROM busybox\n{line}\n")
@@ -199,6 +199,7 @@ def test_private_caches_are_apart_while_in_use_and_locked_ones_in_turn(store: Py
     build(store, context, stages + "FROM busybox\nCOPY --from=s0 /done /0\nCOPY --from=s1 /done /1\n")
 
 
+@pytest.mark.ids("gives mounts to others")
 def test_cache_by_id_seeded_and_for_reading(store: Pybuild, context: Path, tmp_path: Path) -> None:
     """One id, mode and owner are one directory wherever it is mounted; ``from`` and ``source`` fill a new one; ``ro``
     keeps writes out."""
@@ -230,6 +231,7 @@ def test_shared_caches_are_used_at_the_same_time(store: Pybuild, context: Path) 
     build(store, context, stages + "FROM busybox\nCOPY --from=s0 /done /0\nCOPY --from=s1 /done /1\n", "--jobs", "2")
 
 
+@pytest.mark.ids("gives mounts to others")
 def test_every_kind_in_one_step(store: Pybuild, context: Path, tmp_path: Path) -> None:
     """What each mount is, read back from inside, and that none of them is in the layer."""
     secret = tmp_path / "secret"
@@ -264,6 +266,7 @@ def test_tmpfs_is_fresh_and_sized(store: Pybuild, context: Path, tmp_path: Path)
     assert not names_in_layers(store, tmp_path) & {"t/", "t/x"}
 
 
+@pytest.mark.ids("gives mounts to others")
 def test_secret_is_in_no_layer_cache_or_log(store: Pybuild, context: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
@@ -326,6 +329,7 @@ def agent(tmp_path: Path) -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.ids("gives mounts to others")
 def test_agent_can_be_used_and_not_changed(store: Pybuild, context: Path, tmp_path: Path, agent: str) -> None:
     """By a step of any user, through a socket with the owner and mode asked for; nothing of it stays."""
     probe = Path(__file__).parents[1] / "sandbox/probes/agent.c"

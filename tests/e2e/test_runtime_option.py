@@ -26,6 +26,7 @@ RUN id > id; touch /tmp/u; mkdir -p /tmp/deep
 """
 
 
+@pytest.mark.ids("gives files away")
 def test_image_is_the_same(small: Pybuild, tmp_path: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()

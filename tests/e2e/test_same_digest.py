@@ -126,7 +126,7 @@ def digests_of(tree: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-@pytest.mark.fuse
+@pytest.mark.root("mounts filesystems of all kinds")
 def test_everywhere_the_same(tmp_path: Path) -> None:
     seen: dict[str, set[str]] = {}
 

@@ -60,6 +60,7 @@ def kept(store: Pybuild) -> list[str]:
     return sorted(os.listdir(directory)) if directory.exists() else []
 
 
+@pytest.mark.ids("runs as another user")
 def test_step_that_failed_is_as_its_command_left_it(small: Pybuild, context: Path) -> None:
     said = fail(small, context).stderr
     assert f"hint: pybuild shell --root {small.root} opens a shell in the step as it was left" in said
@@ -82,6 +83,7 @@ def test_step_that_failed_is_as_its_command_left_it(small: Pybuild, context: Pat
     assert (record.stat().st_mode & 0o777, record.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
+@pytest.mark.ids("runs as another user")
 def test_commands_on_stdin_and_their_status(small: Pybuild, context: Path) -> None:
     fail(small, context)
     done = subprocess.run(
@@ -95,6 +97,7 @@ def test_commands_on_stdin_and_their_status(small: Pybuild, context: Path) -> No
     assert (done.returncode, done.stdout, done.stderr) == (9, "half\n", "")
 
 
+@pytest.mark.ids("runs as another user")
 def test_steps_around_the_one_that_failed(small: Pybuild, context: Path) -> None:
     fail(small, context)
     for target, script, shown in (
@@ -115,6 +118,7 @@ def test_steps_around_the_one_that_failed(small: Pybuild, context: Path) -> None
     assert "\n  @build:2  RUN --mount=type=secret" in missing.stderr
 
 
+@pytest.mark.ids("runs as another user")
 def test_steps_of_an_image(small: Pybuild, context: Path) -> None:
     text = (context / "Dockerfile").read_text().replace("test -e /in/../never", "true")
     (context / "Dockerfile").write_text(text)
@@ -142,6 +146,7 @@ def test_steps_of_an_image(small: Pybuild, context: Path) -> None:
     assert list((small.root / "builds").iterdir()) == []
 
 
+@pytest.mark.ids("runs as another user")
 def test_shell_on_a_terminal(small: Pybuild, context: Path) -> None:
     fail(small, context)
     with Terminal(small.command("shell"), small.environment()) as terminal:
@@ -155,6 +160,7 @@ def test_shell_on_a_terminal(small: Pybuild, context: Path) -> None:
         assert terminal.has_its_settings_back()
 
 
+@pytest.mark.ids("runs as another user")
 def test_shell_at_once(small: Pybuild, context: Path) -> None:
     words = ["--on-failure", "ask", "--progress", "plain", "--secret", f"id=s,src={context}/secret", str(context)]
     with Terminal(small.command("build", *words), small.environment()) as terminal:
@@ -226,6 +232,7 @@ def test_interrupted_build_keeps_nothing(small: Pybuild, tmp_path: Path) -> None
     wait_until(lambda: kept(small) == [], "nothing to be kept")
 
 
+@pytest.mark.ids("runs as another user")
 def test_resume_builds_again_from_there(small: Pybuild, context: Path) -> None:
     words = [
         "build",

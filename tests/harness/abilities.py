@@ -1,6 +1,8 @@
 """What this machine and this user can do, one probe per marker.
 
-A probe answers None, or the reason why tests with the marker cannot run here.
+A probe answers None, or the reason why tests with the marker cannot run here. REQUIRE makes that reason a failure.
+What the kernel keeps for root of the machine is no ability that is missing: `refuse` skips a test for a plain user alone,
+whatever is required.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 CAP_SYS_ADMIN = 21
 WHOLE_MACHINE = ["0", "0", "4294967295"]  # the user namespace that the machine began with (user_namespaces(7))
 NOBODY = 65534
+WITH_IDS = ("unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--")
 AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
 PEERS = ("mmdebstrap", "docker-registry", "dockerd", "docker", "skopeo", "umoci", "buildah", "podman")
 
@@ -33,6 +37,17 @@ def _has_capability(bit: int) -> bool:
 def is_root_of_the_machine() -> bool:
     """Whether this is root, and of no user namespace beside the first."""
     return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text(encoding="ascii").split() == WHOLE_MACHINE
+
+
+class RefusedToAPlainUser(pytest.skip.Exception):
+    """A test that does what the kernel refuses to a plain user was skipped for him."""
+
+
+def refuse(what: str) -> NoReturn:
+    """Skips a test that does what a plain user may not. Root of the machine is refused nothing: there it is a failure."""
+    if is_root_of_the_machine():
+        pytest.fail(f"skipped for root of the machine: {what}", pytrace=False)
+    raise RefusedToAPlainUser(f"not as a plain user: {what}")
 
 
 def missing_for_root() -> str | None:
@@ -57,11 +72,20 @@ def missing_for_limits() -> str | None:
 
 
 def missing_for_owners() -> str | None:
-    """Whether files can be given to others."""
+    """Whether this process can give files to others."""
     ids = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
     if os.geteuid() == 0 and ids[2::3] != ["1"]:
         return None
     return "needs root, or a user namespace of more ids than one"
+
+
+@functools.cache
+def missing_for_ids() -> str | None:
+    """Whether the builds of this user have more users than one."""
+    if os.geteuid() == 0:
+        return missing_for_owners()
+    has_ids = subprocess.run([*WITH_IDS, "true"], capture_output=True, check=False).returncode == 0
+    return None if has_ids else "needs ids in /etc/subuid and /etc/subgid"
 
 
 @functools.cache
@@ -100,9 +124,9 @@ def _missing_for_builds_of_a_user() -> str | None:
     """What a plain user has to have: pybuild makes its own namespaces."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "/dev/fuse may not be opened"
-    namespace = ("unshare", "--user", "--map-root-user", "--map-auto", "true")
+    namespace = ("unshare", "--user", "--map-root-user", "--mount", "true")
     if subprocess.run(namespace, capture_output=True, check=False).returncode != 0:
-        return "a plain user needs user namespaces and ids in /etc/subuid and /etc/subgid"
+        return "a plain user needs user namespaces"
     return None
 
 
@@ -125,11 +149,12 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "e2e": missing_for_e2e,
 }
 
-# what a plain user's namespace may not, as markers with the reason of the test; never required, so never forgotten as root
+# what a plain user may not, as markers with what the test does; root of the machine is missing nothing of it
 RIGHTS: dict[str, Callable[[], str | None]] = {
     "root": missing_for_root,
     "owners": missing_for_owners,
     "limits": missing_for_limits,
+    "ids": missing_for_ids,
 }
 
 
@@ -140,6 +165,8 @@ def _missing_cpuset() -> str | None:
 
 @functools.cache
 def _missing_nat() -> str | None:
+    if not is_root_of_the_machine():
+        return None  # the tests that need it are not for a plain user (harness.machine)
     made = (
         "unshare",
         "--net",

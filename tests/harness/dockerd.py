@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.abilities import is_root_of_the_machine
+from harness.abilities import is_root_of_the_machine, refuse
 from harness.bases import made
 
 START_SECONDS = 60
@@ -122,7 +122,7 @@ def running_dockerd() -> Iterator[Dockerd]:
 def dockerd() -> Iterator[Dockerd]:
     """A private dockerd that serves the whole session."""
     if not is_root_of_the_machine():
-        pytest.skip("dockerd needs root of the machine")
+        refuse("dockerd needs root of the machine")
     try:
         with running_dockerd() as daemon:
             yield daemon

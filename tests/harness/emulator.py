@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.abilities import required_markers
+from harness.abilities import is_root_of_the_machine, refuse, required_markers
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _NAME = "pybuild-test-arm64"
@@ -44,6 +44,9 @@ def arm64_programs() -> Iterator[None]:
     program = shutil.which("qemu-aarch64-static")
     if program is None:
         _give_up("qemu-aarch64-static is not installed (Debian package qemu-user-static)")
+    registered = not _is_there()
+    if registered and not is_root_of_the_machine():
+        refuse("has the machine run programs for another")
     mounted = False
     if not (BINFMT / "register").exists():
         done = subprocess.run(
@@ -52,7 +55,7 @@ def arm64_programs() -> Iterator[None]:
         if done.returncode:
             _give_up(f"binfmt_misc cannot be mounted: {done.stderr.strip()}")
         mounted = True
-    registered = not _is_there()
+        registered = not _is_there()
     if registered:
         # F: the emulator is opened now, so that it needs not be in the roots of steps
         line = f":{_NAME}:M::{_escaped(_MAGIC)}:{_escaped(_MASK)}:{program}:F"

@@ -36,7 +36,7 @@ class Laboratory(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def laboratory(workshop: Pybuild, dockerd: Dockerd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+def laboratory(dockerd: Dockerd, workshop: Pybuild, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
     directory = tmp_path_factory.mktemp("laboratory")
     since = directory.stat().st_mtime // 1
     add_base(workshop, dockerd, directory)

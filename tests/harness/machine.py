@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from builder.sandbox import _sys
+from harness.abilities import is_root_of_the_machine, refuse
 
 OUTSIDE, MACHINE = "203.0.113.1", "203.0.113.2"
 INNER = "198.51.100.2"
@@ -100,6 +101,9 @@ def inside(namespace: int) -> Generator[None]:
 @contextmanager
 def machine() -> Generator[Machine]:
     """The calling thread is on such a machine, which passes nothing on between its two networks."""
+    if not is_root_of_the_machine():
+        # setns(2): the machine's own network belongs to no user namespace but the first
+        refuse("enters a network of its own, from which only root of the machine comes back")
     with ExitStack() as stack:
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, home)

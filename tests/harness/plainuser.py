@@ -41,15 +41,28 @@ def directory() -> Iterator[Path]:
 
 def user(place: Path, subordinate: str) -> Run:
     """Runs pybuild as nobody with these lines of /etc/subuid; ``status`` is what it must end with."""
+    run_program = program_of_user(place, subordinate)
+
+    def run(*arguments: str, status: int = 0, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        done = run_program(plain_interpreter(), "-c", ENTRY_POINT, *arguments, before=before)
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
+
+
+def program_of_user(place: Path, subordinate: str) -> Run:
+    """As `user`, for any program, whatever it ends with; ``cwd`` is where, ``variables`` are in its environment."""
     (place / "subids").write_text(subordinate)
     environment = (f"HOME={place}/home", f"PYTHONPATH={place}/lib", f"PATH={os.defpath}", "PYTHONDONTWRITEBYTECODE=1")
 
-    def run(*arguments: str, status: int = 0, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        program = [*before, *AS_NOBODY, "env", "-i", *environment, plain_interpreter(), "-c", ENTRY_POINT, *arguments]
+    def run(
+        *words: str, before: Sequence[str] = (), cwd: str | Path = "/", variables: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        program = [*before, *AS_NOBODY, "env", "-i", *environment, *variables, *words]
         command = ["unshare", "-m", "--propagation", "private", "sh", "-c", PREPARE, "sh", place, *program]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, stdin=subprocess.DEVNULL)
         (place / "fuse").unlink()
-        assert done.returncode == status, done.stderr
         return done
 
     return run

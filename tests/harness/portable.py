@@ -23,6 +23,7 @@ PACKAGES = (
 )
 REGISTRY = ("oras", "requests", "urllib3", "certifi", "charset-normalizer", "jsonschema", "zlib-ng")
 """What speaks with registries beside, as distributions; each with what it requires, parts that are compiled among them."""
+TESTING = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 _REQUIRED = ("jsonschema-specifications", "referencing", "rpds-py", "typing-extensions")
 _UNCOMPILED = shutil.ignore_patterns("__pycache__")
 _CLIENT = Path("tests", "sandbox", "rootless_client.py")
@@ -41,7 +42,22 @@ def place_packages(directory: Path) -> None:
 
 def place_registry(directory: Path) -> None:
     """As `place_packages`, with what push and pull need. The interpreter there has to be of this one's version."""
-    for name in (*REGISTRY, *_REQUIRED):
+    _place(directory, *REGISTRY, *_REQUIRED)
+
+
+def place_tests(directory: Path) -> Path:
+    """As `place_registry`, with pytest and the tests: what is returned is a checkout with all that it imports."""
+    place_registry(directory)
+    _place(directory, *TESTING)
+    checkout = directory / "lib"
+    for name in ("tests", "scripts"):
+        shutil.copytree(PROJECT / name, checkout / name, ignore=_UNCOMPILED)
+    shutil.copy(PROJECT / "pyproject.toml", checkout)
+    return checkout
+
+
+def _place(directory: Path, *distributions: str) -> None:
+    for name in distributions:
         for file in importlib.metadata.distribution(name).files or ():
             if ".." not in file.parts and "__pycache__" not in file.parts:
                 target = directory / "lib" / file

@@ -117,7 +117,7 @@ def _do(tree: Path, work: list[tuple[str, bytes, int]]) -> None:
             _DOINGS[doing](os.fsencode(tree) + b"/" + path, number)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.owners("gives files away")
 @settings(max_examples=int(os.environ.get("ROOT_COPIES") or 60), deadline=None)
 @given(st.lists(_WORK, min_size=2, max_size=4))
 def test_a_branch_of_changes_shows_what_was_left(works: list[list[tuple[str, bytes, int]]]) -> None:

@@ -17,12 +17,15 @@ import pytest
 from builder.limits import Limits, Ulimit
 from builder.runtimes import find_runtime
 from builder.sandbox.spec import Bind, Tmpfs, User
+from harness.abilities import is_root_of_the_machine
 from harness.sandbox import Ran
+from harness.users import USERS
 
 pytestmark = pytest.mark.sandbox
 
 Run = Callable[..., Ran]
 HARDENING = frozenset({"nosuid", "nodev", "noexec"})
+NO_PROGRAMS = frozenset({"nosuid", "noexec"})
 
 
 class Difference(NamedTuple):
@@ -55,6 +58,19 @@ DIFFERENCES = (
     ),
     Difference("/sys/fs/cgroup/*", "hierarchies that neither limit nor count are not shown (version 1)", "there"),
 )  # fmt: skip
+# of a plain user's step beside
+ROOTLESS = (
+    *(
+        Difference(f"/dev/{name}", "a copy of the host's node, of which nothing can be executed", ours=NO_PROGRAMS)
+        for name in ("full", "null", "random", "tty", "urandom", "zero")
+    ),
+    *(
+        Difference(f"/proc/{name}", "covered by a copy of the host's node", ours=NO_PROGRAMS)
+        for name in ("interrupts", "kcore", "keys", "latency_stats", "timer_list", "sched_debug")
+    ),
+    Difference("/", "runc makes it read-only without what it was mounted with", ours=frozenset({"nodev"})),
+)
+TABLE = DIFFERENCES if is_root_of_the_machine() else DIFFERENCES + ROOTLESS
 SPECIFICATIONS = {
     "root": {},
     "user": {"user": User(1000, 7, (8, 9)), "cwd": "/srv", "env": ("PATH=/bin", "HOME=/srv", "A=1")},
@@ -124,10 +140,16 @@ def compare(target: str, ours: tuple[str, frozenset[str]], theirs: tuple[str, fr
 
 def is_told(difference: Difference) -> bool:
     """Whether the table has the difference as it is; a hierarchy of groups may differ in nothing."""
-    return any(fnmatchcase(difference.targets, row.targets) and row[2:] == difference[2:] for row in DIFFERENCES)
+    return any(fnmatchcase(difference.targets, row.targets) and row[2:] == difference[2:] for row in TABLE)
 
 
-@pytest.mark.parametrize("name", SPECIFICATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.owners("runs as another user")] if name == "user" else [])
+        for name in SPECIFICATIONS
+    ],
+)
 def test_step_finds_what_it_finds_under_runc(run: Run, name: str) -> None:
     fields = SPECIFICATIONS[name]
     ours, theirs = look(run, **fields), look(run, runtime=find_runtime("runc"), **fields)
@@ -149,8 +171,11 @@ def test_step_finds_what_it_finds_under_runc(run: Run, name: str) -> None:
 
 def test_table_tells_nothing_that_is_not_so(run: Run) -> None:
     """Of what this machine has, every row of the table is a difference."""
-    ours, theirs = look(run), look(run, runtime=find_runtime("runc"))
-    for row in DIFFERENCES:
+    ours, theirs = (
+        look(run, read_only_root=True),
+        look(run, read_only_root=True, runtime=find_runtime("runc")),
+    )
+    for row in TABLE:
         there = [target for target in {*ours.mounts, *theirs.mounts} if fnmatchcase(target, row.targets)]
         differing = [t for t in there if ours.mounts.get(t, ABSENT) != theirs.mounts.get(t, ABSENT)]
         version_two = ours.mounts.get("/sys/fs/cgroup", ABSENT)[0] == "cgroup2"
@@ -158,7 +183,7 @@ def test_table_tells_nothing_that_is_not_so(run: Run) -> None:
             assert differing, row.targets
 
 
-@pytest.mark.parametrize("user", [User(), User(1000, 1000)])
+@pytest.mark.parametrize("user", USERS)
 def test_filter_answers_as_under_runc(run: Run, rootfs: Path, probe: Callable[[str], Path], user: User) -> None:
     """The one is made here, the other by libseccomp, of the same table."""
     shutil.copy(probe("syscalls"), rootfs / "bin/syscalls")
@@ -169,5 +194,5 @@ def test_filter_answers_as_under_runc(run: Run, rootfs: Path, probe: Callable[[s
 
 def test_reasons_are_in_the_documentation(project_root: Path) -> None:
     page = (project_root / "docs" / "sandbox.md").read_text(encoding="utf-8")
-    for row in DIFFERENCES:
+    for row in DIFFERENCES + ROOTLESS:
         assert row.reason == "the same" or row.reason in page, row.targets

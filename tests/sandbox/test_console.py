@@ -15,6 +15,7 @@ import pytest
 from builder.sandbox.client import SandboxServer
 from builder.sandbox.spec import User
 from harness.sandbox import start
+from harness.users import USERS
 
 pytestmark = pytest.mark.sandbox
 
@@ -29,7 +30,7 @@ def read_until(fd: int, text: bytes, seconds: float = 10) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("user", [User(), User(1000, 1000)])
+@pytest.mark.parametrize("user", USERS)
 def test_shell_on_a_terminal(server: SandboxServer, rootfs: Path, user: User) -> None:
     with start(server, rootfs, ("sh", "-i"), tty=True, user=user) as running:
         console = running.console

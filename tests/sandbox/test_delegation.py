@@ -16,7 +16,7 @@ from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
 from harness.portable import placed_client
 from harness.waiting import wait_until
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.root("delegates a group")]
 
 JOIN = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 

@@ -45,6 +45,7 @@ def control_files(server: SandboxServer, *names: str) -> set[str]:
     }
 
 
+@pytest.mark.limits("holds a limit")
 def test_memory_hog_is_told(run: Run, rootfs: Path, probe: Callable[[str], Path]) -> None:
     shutil.copy(probe("hog"), rootfs / "bin/hog")
     ran = run("hog", "256", limits=Limits(memory_bytes=64 * MIB))
@@ -54,6 +55,7 @@ def test_memory_hog_is_told(run: Run, rootfs: Path, probe: Callable[[str], Path]
     assert 48 * MIB < ran.result.oom.peak_bytes <= 64 * MIB
 
 
+@pytest.mark.limits("holds a limit")
 def test_memory_below_the_limit_is_counted(run: Run, rootfs: Path, probe: Callable[[str], Path]) -> None:
     shutil.copy(probe("hog"), rootfs / "bin/hog")
     ran = run("hog", "32", limits=Limits(memory_bytes=128 * MIB))
@@ -62,6 +64,7 @@ def test_memory_below_the_limit_is_counted(run: Run, rootfs: Path, probe: Callab
     assert 32 * MIB < ran.result.memory_peak_bytes < 48 * MIB
 
 
+@pytest.mark.limits("holds a limit")
 def test_child_that_runs_out_of_memory_does_not_end_the_step(
     run: Run, rootfs: Path, probe: Callable[[str], Path]
 ) -> None:
@@ -71,11 +74,13 @@ def test_child_that_runs_out_of_memory_does_not_end_the_step(
     assert ran.result.oom is not None
 
 
+@pytest.mark.limits("holds a limit")
 def test_killed_without_memory_pressure_is_no_oom(run: Run) -> None:
     result = run("sh", "-c", "kill -9 $$", limits=Limits(memory_bytes=64 * MIB)).result
     assert (result.status, result.oom) == (137, None)
 
 
+@pytest.mark.limits("holds a limit")
 def test_fork_bomb_under_a_pids_limit(run: Run) -> None:
     script = "i=0; while [ $i -lt 200 ]; do sleep 5 & i=$((i+1)); done; echo all"
     ran = run("sh", "-c", script, limits=Limits(pids=20))
@@ -84,11 +89,13 @@ def test_fork_bomb_under_a_pids_limit(run: Run) -> None:
     assert ran.result.pids_peak == 20
 
 
+@pytest.mark.limits("holds a limit")
 def test_pids_limit_of_one_lets_the_command_run(run: Run) -> None:
     assert run("echo", "alone", limits=Limits(pids=1)).out == "alone\n"
     assert run("sh", "-c", "sleep 0; echo not alone", limits=Limits(pids=1)).out == ""
 
 
+@pytest.mark.limits("holds a limit")
 @pytest.mark.parametrize(
     ("limits", "files", "expected"),
     [
@@ -133,6 +140,7 @@ def counted(server: SandboxServer, file: str, name: str) -> int:
     return max(found, default=0)
 
 
+@pytest.mark.limits("holds a limit")
 def test_quota_slows_a_step_down(server: SandboxServer, rootfs: Path) -> None:
     with start(server, rootfs, ("sh", "-c", SPIN), limits=Limits(cpus=0.1)):
         wait_until(lambda: counted(server, "cpu.stat", "nr_throttled") > 1, "the step to be held up")
@@ -158,6 +166,7 @@ def use_by_weight(server: SandboxServer) -> dict[str, int]:
     return used
 
 
+@pytest.mark.limits("holds a limit")
 def test_shares_divide_a_processor(server: SandboxServer, rootfs: Path) -> None:
     one = "0" if len(os.sched_getaffinity(0)) > 1 else None
     limits = [Limits(cpuset_cpus=one, cpu_shares=shares) for shares in (2048, 64)]
@@ -174,6 +183,7 @@ def test_shares_divide_a_processor(server: SandboxServer, rootfs: Path) -> None:
 
 
 @CPUSET
+@pytest.mark.limits("holds a limit")
 def test_processors_and_memory_nodes(run: Run) -> None:
     fields = run("grep", "_allowed_list", "/proc/self/status", limits=Limits(cpuset_cpus="0", cpuset_mems="0")).lines()
     assert [line.split()[1] for line in fields] == ["0", "0"]
@@ -204,6 +214,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
         subprocess.run(["umount", point], check=True)
 
 
+@pytest.mark.root("makes a disk")
 @pytest.mark.parametrize("operation", ["read", "write"])
 def test_rate_of_a_disk(disk: tuple[Path, tuple[int, int]], run: Run, operation: Literal["read", "write"]) -> None:
     """The time is the kernel's promise: 3 MiB at 2 MiB a second can't come sooner, but for a first slice of it."""
@@ -224,6 +235,7 @@ def test_rate_of_a_disk(disk: tuple[Path, tuple[int, int]], run: Run, operation:
 
 
 @CPUSET
+@pytest.mark.limits("holds a limit")
 def test_limit_that_the_kernel_refuses(run: Run) -> None:
     ran = run("true", limits=Limits(cpuset_cpus="4000"))
     assert ran.status == 125
@@ -244,6 +256,7 @@ def test_limit_that_makes_no_sense(run: Run, limits: Limits, error: str) -> None
     assert (ran.status, ran.result.error) == (125, error)
 
 
+@pytest.mark.limits("counts what is used")
 def test_use_is_counted(run: Run) -> None:
     result = run("sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; true | true | true").result
     assert result.cpu_user_ns > 1_000_000
@@ -253,6 +266,7 @@ def test_use_is_counted(run: Run) -> None:
     assert result.notes == ()
 
 
+@pytest.mark.limits("names the group")
 def test_cgroup_parent(server: SandboxServer, rootfs: Path, reader: Reader) -> None:
     argv = ("sh", "-c", "echo running; sleep 100")
     with start(server, rootfs, argv, stdout=reader.write_fd, cgroup_parent="pybuild-test-parent") as running:

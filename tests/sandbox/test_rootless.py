@@ -13,7 +13,7 @@ import pytest
 from harness.abilities import AS_NOBODY, NOBODY, plain_interpreter
 from harness.portable import placed_client
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.root("becomes another user, with ids of its own in /etc/subuid")]
 
 RANGE = (200_000, 65_536)
 

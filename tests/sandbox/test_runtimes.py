@@ -28,6 +28,7 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
     return find_runtime(request.param)
 
 
+@pytest.mark.owners("runs as another user")
 def test_command_as_asked_for(run: Run, rootfs: Path, runtime: Runtime) -> None:
     before = {path: path.stat().st_mtime_ns for path in (rootfs, rootfs / "etc", rootfs / "srv")}
     files = (File("/run/secrets/it", "hush\n", 0o400, 1000, 7), File("/dev/pipes/script", "#!/bin/sh\nid\n", 0o755))
@@ -87,6 +88,7 @@ def test_read_only_root_and_network(run: Run, rootfs: Path, runtime: Runtime) ->
     assert host.out.strip() == os.readlink("/proc/self/ns/net")
 
 
+@pytest.mark.limits("holds limits")
 def test_limits_are_held_and_use_is_counted(
     run: Run, rootfs: Path, runtime: Runtime, probe: Callable[[str], Path]
 ) -> None:

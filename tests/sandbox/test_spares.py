@@ -65,6 +65,7 @@ def test_more_steps_than_were_said(rootfs: Path) -> None:
         assert [run_in(server, rootfs, "sh", "-c", "exit 4").status for _ in range(3)] == [4, 4, 4]
 
 
+@pytest.mark.limits("counts groups")
 def test_groups_go_while_steps_come_one_after_the_other(rootfs: Path) -> None:
     with SandboxServer.start(steps=12) as server:
         for _ in range(8):

@@ -46,7 +46,7 @@ snapshots.remove(active)
 store.blobs.put(b"z" * 1_000_000)
 validate_store(store)
 
-subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
 reader = Store(f"{place}/store")
 assert reader.image("kept") == image
 assert Snapshotter(reader).has(image.config.rootfs.chain_ids[-1])

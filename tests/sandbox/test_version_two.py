@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.root("takes the groups of version 1 away")]
 
 SCRIPT = """
 import json, sys

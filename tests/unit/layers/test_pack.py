@@ -116,7 +116,6 @@ def test_attributes_of_the_machine_stay_behind(tmp_path: Path) -> None:
     assert entry.xattrs == {b"user.kept": b"1"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="capabilities of files need root")
 def test_capabilities_of_files_survive(tmp_path: Path) -> None:
     source = tmp_path / "s"
     source.mkdir()

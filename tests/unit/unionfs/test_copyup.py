@@ -11,7 +11,7 @@ import pytest
 
 from unionfs.types import Caller, CopyupMode
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files are given away by the superuser")
+needs_owners = pytest.mark.owners("gives files away")
 MIB = 1 << 20
 
 
@@ -34,7 +34,7 @@ def test_metadata_comes_along(stand):
     assert os.listxattr(place) == ["user.kept"], "the lower file is as it was"
 
 
-@needs_root
+@needs_owners
 def test_owner_setuid_capability_and_acl_come_along(stand):
     place = stand.put(1, "f", "content")
     os.chown(place, 11, 12)
@@ -162,7 +162,7 @@ def test_a_sealed_union_is_read_only(stand):
     assert error.value.errno == errno.EROFS
 
 
-@needs_root
+@needs_owners
 def test_owners_of_copies_can_be_chosen(stand):
     stand.put(1, "f", "x")
     stand.put(1, "g", "x")

@@ -18,7 +18,7 @@ from .conftest import Stand
 
 ATTRIBUTE = "user.containers.override_stat"
 MAP = (IdRange(0, 100000, 10), IdRange(10, 5, 1))
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+needs_owners = pytest.mark.owners("gives files away")
 
 
 @pytest.mark.parametrize(("stored", "shown"), [(0, 100000), (9, 100009), (10, 5), (11, 65534), (65534, 65534)])
@@ -58,7 +58,7 @@ def paths(stand: Stand, **options: object) -> UnionPaths:
     return UnionPaths(union)
 
 
-@needs_root
+@needs_owners
 def test_ids_are_translated_both_ways(stand: Stand) -> None:
     os.chown(stand.put(1, "low"), 3, 10)
     union = paths(stand, uid_map=MAP, gid_map=MAP)
@@ -74,7 +74,7 @@ def test_ids_are_translated_both_ways(stand: Stand) -> None:
     assert (at.st_uid, at.st_gid) == (1, 1)
 
 
-@needs_root
+@needs_owners
 def test_owners_are_squashed(stand: Stand) -> None:
     os.chown(stand.put(1, "low"), 3, 10)
     union = paths(stand, squash_uid=7, squash_gid=8)
