@@ -45,6 +45,7 @@ from collections.abc import Callable, Generator
 
 from unionfs import wire
 from unionfs.errors import UnionError, one_line
+from unionfs.privileges import outer_id
 
 _PEER_CREDENTIALS = struct.Struct("=iII")
 _PATIENCE_SECONDS = 1.0
@@ -80,12 +81,16 @@ class ControlBusyError(ControlError):
 
 
 def socket_directories(uid: int) -> list[str]:
-    """Where a daemon of the user puts its socket: the first that can be made."""
+    """Where a daemon of the user puts its socket: the first that can be made.
+
+    Root of a user namespace has the directory of who made it: there is a user 0 of each, and one ``/tmp``.
+    """
     directories = ["/run/unionfs"] if uid == 0 else []
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and uid == os.geteuid():
         directories.append(f"{runtime}/unionfs")
-    return [*directories, f"/run/user/{uid}/unionfs", f"/tmp/unionfs-{uid}"]  # noqa: S108 - the owner is checked
+    outside = outer_id(uid)
+    return [*directories, f"/run/user/{outside}/unionfs", f"/tmp/unionfs-{outside}"]  # noqa: S108 - the owner is checked
 
 
 def socket_name(device: tuple[int, int]) -> str:

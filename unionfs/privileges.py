@@ -21,6 +21,19 @@ def mapped_ids() -> int:
         return _ALL_IDS
 
 
+def outer_id(uid: int) -> int:
+    """What the user is in the namespace that made this one; the same where it has no other number there."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            for line in file:
+                inside, outside, count = map(int, line.split())
+                if inside <= uid < inside + count:
+                    return outside + uid - inside
+    except OSError:
+        pass
+    return uid
+
+
 def effective_capabilities() -> int:
     """The mask of capabilities in effect for this process. capabilities(7)."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:

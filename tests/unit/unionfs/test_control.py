@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,16 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(control, "socket_directories", lambda _uid: [str(tmp_path / "file/none"), str(directory)])
     (tmp_path / "file").touch()
     return directory
+
+
+def test_roots_of_user_namespaces_have_directories_of_their_own(project_root: Path) -> None:
+    """There is a user 0 of every plain user's namespace, and one /tmp: each has that of who he is outside."""
+    script = "from unionfs.control import socket_directories; print(*socket_directories(0))"
+    python = f'PYTHONPATH={project_root} exec "$0" -c "{script}"'
+    user = os.geteuid()
+    words = ["unshare", "--user", "--map-root-user", "sh", "-c", python, sys.executable]
+    done = subprocess.run(words, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["/run/unionfs", f"/run/user/{user}/unionfs", f"/tmp/unionfs-{user}"]
 
 
 def test_a_socket_comes_and_goes(directory: Path) -> None:
