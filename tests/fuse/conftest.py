@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness.unions import socket_of
 from loopback_server import COMMAND
 from unionfs.branch import Branch
 from unionfs.client import DetachedMount, UnionServer
@@ -113,8 +114,7 @@ def unmount(root: Path) -> None:
     lines = mount_lines(root)
     if not lines:
         return
-    minor = lines[-1].split(" ")[2].replace(":", "-")
-    path = f"/run/unionfs/{minor}.sock"
+    path = socket_of(lines[-1].split(" ")[2])
     number = identity(path)
     subprocess.run(["umount", root], check=True)
     # the next mount, anybody's, may get the same device number

@@ -103,7 +103,9 @@ def test_unknown_requests_are_refused(tree: Path, tmp_path: Path) -> None:
         assert file.read() == b"content"
 
 
-@pytest.mark.parametrize("passthrough", [False, True])
+@pytest.mark.parametrize(
+    "passthrough", [False, pytest.param(True, marks=pytest.mark.root("has the kernel read by itself"))]
+)
 def test_references_and_handles_are_given_back(tree: Path, tmp_path: Path, passthrough: bool) -> None:
     root = tmp_path / "root"
     for number in range(300):

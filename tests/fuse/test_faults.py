@@ -42,6 +42,7 @@ WITHOUT = {
 
 
 @pytest.mark.parametrize(("preparation", "message", "hint"), WITHOUT.values(), ids=WITHOUT)
+@pytest.mark.root("makes another device")
 def test_without(preparation: str, message: str, hint: str | None, place: Path) -> None:
     done = attempt(place, f"{preparation}\nunionmount dirs=top:low=ro m || exit $?")
     assert_refused(done, message, hint)

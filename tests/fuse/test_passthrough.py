@@ -33,6 +33,7 @@ def overlay(base: Path, lower: Path) -> Iterator[Path]:
         subprocess.run(["umount", base / "over"], check=True)
 
 
+@pytest.mark.root("has the kernel read by itself")
 def test_branches_on_overlayfs_pass_through(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()

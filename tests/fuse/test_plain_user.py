@@ -22,7 +22,7 @@ from unionfs.transport.direct.mount import DirectMount
 from unionfs.types import Access
 from unionfs.union import Union
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.root("becomes another user, who runs fusermount3")]
 
 CLONE_NEWNS = 0x20000
 NOBODY = 65534

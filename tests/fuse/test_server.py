@@ -118,6 +118,7 @@ def test_killed_server_is_an_error_for_its_client(tree: Path) -> None:
         os.close(mount.fd)
 
 
+@pytest.mark.root("mounts the control filesystem of FUSE")
 def test_aborted_mount_is_told_from_one_that_was_let_go(server: UnionServer, tree: Path, tmp_path: Path) -> None:
     root, control = tmp_path / "root", tmp_path / "control"
     root.mkdir()

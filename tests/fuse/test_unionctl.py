@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fuse.conftest import Command, mount_lines, unmount, wait_until
+from harness.unions import socket_of
 from unionfs.control import peer_of
 
 pytestmark = pytest.mark.fuse
@@ -179,7 +180,7 @@ def daemon_of(root: Path) -> int:
 
 
 def socket_path(root: Path) -> str:
-    return f"/run/unionfs/{mount_lines(root)[0].split(' ')[2].replace(':', '-')}.sock"
+    return socket_of(mount_lines(root)[0].split(" ")[2])
 
 
 @pytest.mark.parametrize("word", ["--list", "refresh", "explain", "stats"])

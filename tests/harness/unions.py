@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from unionfs.control import socket_directories
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -30,6 +32,13 @@ def start(branches: Sequence[Path], root: Path, options: str = "", *, writable: 
         assert daemon.poll() is None, daemon.communicate()[1]
         time.sleep(0.005)
     return daemon
+
+
+def socket_of(device: str) -> str:
+    """The socket of this user's daemon whose mount has the device number ``MAJOR:MINOR``."""
+    directories = socket_directories(os.geteuid())
+    directory = next((each for each in directories if os.access(each, os.W_OK)), directories[0])
+    return f"{directory}/{device.replace(':', '-')}.sock"
 
 
 @contextlib.contextmanager
