@@ -45,7 +45,7 @@ from collections.abc import Callable, Generator
 
 from unionfs import wire
 from unionfs.errors import UnionError, one_line
-from unionfs.privileges import outer_id
+from unionfs.privileges import outer_id, user_namespace
 
 _PEER_CREDENTIALS = struct.Struct("=iII")
 _PATIENCE_SECONDS = 1.0
@@ -83,14 +83,17 @@ class ControlBusyError(ControlError):
 def socket_directories(uid: int) -> list[str]:
     """Where a daemon of the user puts its socket: the first that can be made.
 
-    Root of a user namespace has the directory of who made it: there is a user 0 of each, and one ``/tmp``.
+    Root of a user namespace has the directory of who made it: there is a user 0 of each, and one ``/tmp``. In a
+    namespace within another that may be somebody else's still; then it is one of this namespace alone.
     """
     directories = ["/run/unionfs"] if uid == 0 else []
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and uid == os.geteuid():
         directories.append(f"{runtime}/unionfs")
     outside = outer_id(uid)
-    return [*directories, f"/run/user/{outside}/unionfs", f"/tmp/unionfs-{outside}"]  # noqa: S108 - the owner is checked
+    directories += [f"/run/user/{outside}/unionfs", f"/tmp/unionfs-{outside}"]  # noqa: S108 - the owner is checked
+    namespace = user_namespace()
+    return [*directories, f"/tmp/unionfs-{outside}-{namespace}"] if namespace else directories  # noqa: S108
 
 
 def socket_name(device: tuple[int, int]) -> str:
@@ -173,6 +176,11 @@ class ControlSocket:
         with contextlib.suppress(FileNotFoundError), _locked(self._directory_fd):
             if self._found() == self._identity:
                 os.unlink(self._name, dir_fd=self._directory_fd)
+        place = os.readlink(f"/proc/self/fd/{self._directory_fd}")
+        if place.endswith(f"-{user_namespace()}"):
+            # nobody comes back to a namespace; who is in it still has a socket there
+            with contextlib.suppress(OSError):
+                os.rmdir(place)
         os.close(self._directory_fd)
         self._directory_fd = -1
 

@@ -55,12 +55,14 @@ def is_in_container() -> bool:
 
 def is_machine_root() -> bool:
     """Whether this process is root where device nodes can be made and every id exists."""
-    return os.geteuid() == 0 and _is_initial_namespace()
+    return os.geteuid() == 0 and user_namespace() == 0
 
 
-def _is_initial_namespace() -> bool:
+def user_namespace() -> int:
+    """The number of this process's user namespace; 0 where it is the initial one."""
     try:
-        return os.stat("/proc/self/ns/user").st_ino == _INITIAL_NAMESPACE
+        number = os.stat("/proc/self/ns/user").st_ino
     except OSError:
         # no /proc, or a kernel without user namespaces
-        return True
+        return 0
+    return 0 if number == _INITIAL_NAMESPACE else number
