@@ -27,7 +27,6 @@ from builder.graph import CacheMount, Run, Step
 from layers.digest import Digest
 from layers.errors import LayersError
 from unionfs.namedtuple import NamedTuple
-from unionfs.privileges import mapped_ids
 
 if TYPE_CHECKING:
     from builder.exchange import RemoteCache
@@ -186,6 +185,7 @@ def take(session: Session, cache: RemoteCache, mount: RemoteMount, place: Path, 
     """
     from layers.store import Store
     from layers.unpack import apply_layer
+    from unionfs.privileges import mapped_ids
 
     blob = cache.layers[mount.layer]
     active = session.snapshotter.prepare("mount", None)
