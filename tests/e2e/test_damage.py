@@ -107,19 +107,16 @@ def test_what_is_small_is_healed_without_having_been_found(pulled: tuple[Pybuild
     assert all(is_right(path) for path in paths)
 
 
-@pytest.mark.parametrize("kind", ["index", "layer"])
-def test_pulling_one_platform_over_what_is_damaged(pulled: tuple[Pybuild, str], kind: str) -> None:
+def test_pulling_one_platform_over_a_damaged_index(pulled: tuple[Pybuild, str]) -> None:
     other, name = pulled
-    path = blob(other.root, name, kind)
-    damage(path)
+    damage(blob(other.root, name, "index"))
     assert other.attempt("cache verify").returncode == 1
     other.run("pull", "-q", name)
     other.run("inspect", name)
-    if kind != "index":
-        assert is_right(path)
+    assert other.run("images", "-q").stdout.count("\n") == 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["manifest", "layer"])
 def test_verify_tells_of_each_and_another_platform_is_never_taken_instead(
     pulled: tuple[Pybuild, str], kind: str
 ) -> None:
@@ -158,7 +155,6 @@ def test_a_push_finds_what_is_damaged(pulled: tuple[Pybuild, str], tmp_path: Pat
         other.run("push", "-q", new)
 
 
-@pytest.mark.parametrize("kind", ["manifest", "config"])
 def test_a_build_asks_the_registry_for_a_base_that_is_damaged(
     pulled: tuple[Pybuild, str], tmp_path: Path, kind: str
 ) -> None:
