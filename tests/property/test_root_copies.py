@@ -1,13 +1,15 @@
 """Random work in a copied root: the branch made of it, over the branches it was copied from, shows what was left.
 
 The copy itself is what the root shows; a second step in the same copy is told from the first one; and a copy of before
-that is brought forward by the branches is what the steps left.
+that is brought forward by the branches is what the steps left. What lies in a copy for the time of a step is in no branch,
+whatever the step does to it, and what it covered is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable
@@ -19,9 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.rootcopies.copying import bring_forward, lay_out, take_changes, take_inventory
+from builder.rootcopies.furnishing import Furnishing
 from builder.rootcopies.inventory import await_tick
 from builder.rootfs import RootFs, open_root
+from builder.sandbox.furnish import StageError
 from builder.trail import ReservedNameError
+from unionfs.removal import remove_tree
 
 _PATHS = [b"a", b"b", b"a/a", b"a/b", b"b/a", b"b/c", b"a/b/c", b"b/c/a", b"n" * 255]
 _XATTR = "user.mark"
@@ -151,6 +156,66 @@ def test_a_branch_of_changes_shows_what_was_left(works: list[list[tuple[str, byt
             assert root is not None
             bring_forward(copied, branches[: -len(begun)], root)
         assert _merged(copied) == _merged(tree)
+
+
+_OURS = b"what no image may hold"
+_BEGINNING = [("mkdir", b"a", 0), ("mkdir", b"a/b", 0), ("write", b"a/b/c", 3), ("write", b"b", 3)]
+_TARGETS = st.lists(st.tuples(st.sampled_from(_PATHS), st.booleans()), max_size=3, unique_by=lambda target: target[0])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@settings(max_examples=int(os.environ.get("ROOT_COPIES") or 60), deadline=None)
+@given(_WORK, st.lists(st.tuples(_TARGETS, st.just([]) | _WORK), min_size=1, max_size=3))
+def test_what_is_shown_to_a_step_leaves_no_trace(
+    first: list[tuple[str, bytes, int]], steps: list[tuple[list[tuple[bytes, bool]], list[tuple[str, bytes, int]]]]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        base, tree = _new(place / "base"), _new(place / "tree")
+        _do(base, [*_BEGINNING, *(one for one in first if one[0] not in {"rename", "link"})])
+        branches = [base]
+        _lay_out_again(branches, tree)
+        before = take_inventory(tree)
+        for number, (targets, work) in enumerate(steps):
+            furnishing = Furnishing(tree, place / f"aside{number}")
+            for target, is_directory in sorted(targets):
+                _put(furnishing, place / "ours", target, is_directory=is_directory)
+            furnishing.begin(before)
+            await_tick(place / "probe", before.latest_ns)
+            _do(tree, work)
+            is_plain = furnishing.take_out(before)
+            upper = _new(place / f"upper{number}")
+            with open_root(branches) as root:
+                assert root is not None
+                before = take_changes(tree, before, root, upper, furnishing.inodes())
+            furnishing.close()
+            assert work or os.listdir(upper) == []
+            branches.insert(0, upper)
+            shown = _merged(*branches)
+            assert not any(seen.content.startswith(_OURS) for seen in shown.values())
+            if is_plain:
+                assert shown == _merged(tree)
+            else:
+                _lay_out_again(branches, tree)
+                before = take_inventory(tree)
+
+
+def _lay_out_again(branches: list[Path], tree: Path) -> None:
+    shutil.rmtree(tree)
+    with open_root(branches) as root:
+        assert root is not None
+        lay_out(root, _new(tree))
+
+
+def _put(furnishing: Furnishing, ours: Path, target: bytes, *, is_directory: bool) -> None:
+    """A file, or a directory with one, is shown at ``target``, if there can be such a thing."""
+    if is_directory:
+        ours.mkdir()
+    (ours / "in" if is_directory else ours).write_bytes(_OURS)
+    try:
+        furnishing.put(f"/{os.fsdecode(target)}", ours)
+    except (OSError, StageError):
+        remove_tree(ours)
 
 
 def _new(directory: Path) -> Path:
