@@ -155,11 +155,9 @@ def test_a_push_finds_what_is_damaged(pulled: tuple[Pybuild, str], tmp_path: Pat
         other.run("push", "-q", new)
 
 
-def test_a_build_asks_the_registry_for_a_base_that_is_damaged(
-    pulled: tuple[Pybuild, str], tmp_path: Path, kind: str
-) -> None:
+def test_a_build_asks_the_registry_for_a_base_that_is_damaged(pulled: tuple[Pybuild, str], tmp_path: Path) -> None:
     other, name = pulled
-    path = blob(other.root, name, kind)
+    path = blob(other.root, name, "config")
     damage(path)
     (tmp_path / "Dockerfile").write_text(f"FROM {name}\nENV a=b\n")
     done = other.attempt("build", "--pull=never", "-f", tmp_path / "Dockerfile", tmp_path)
