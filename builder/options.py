@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from builder.dns import Dns
 from builder.limits import Limits
 from unionfs.namedtuple import NamedTuple
 
@@ -46,6 +45,18 @@ def _read_once(path: str, _device: int, _inode: int) -> bytes:
     """The names of pipes are used again for others: ``<(command)`` is /dev/fd/63 each time."""
     with open(path, "rb") as file:
         return file.read()
+
+
+HOST_GATEWAY = "host-gateway"
+"""What stands for the address of the host, where an address of ``extra_hosts`` is expected."""
+
+
+class Dns(NamedTuple):
+    """How names are looked up; what is empty is as on the host. A ``search`` of ``.`` alone is none."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 class Attestation(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from builder.dns import HOST_GATEWAY, Dns
+from builder.options import HOST_GATEWAY, Dns
 
 _DOMAIN = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?"
 _OPTION = r"[a-z0-9-]+(?::[0-9]+)?"

@@ -14,11 +14,9 @@ who is started by a thread inherits its. So the command shares the memory of ini
 is copied, where a fork copies some 500 pages and execve lets all of them go. What belongs to a whole process, ulimits
 and a terminal, can't be had so: such a command is forked, with the same privileges.
 
-Invariants: no descriptor of the host but stdio reaches the program; privileges fall in one order: before the step is
-known session keyring, filter (needs CAP_SYS_ADMIN, since no_new_privs stays off for setuid programs) and bounding set,
-then groups, ids, capabilities; what is done after the filter is in place is allowed by it; what the starter gives up
-the other thread keeps, so nothing here calls the C library's setuid(3) and its like, which change all threads; it stays
-as long as init, which is not dumpable: nobody can trace it, and control groups count two of ours from first to last.
+Invariants: no descriptor of the host but stdio reaches the program; what the starter gives up (`confinement`) the other
+thread keeps, so nothing here calls the C library's setuid(3) and its like, which change all threads; it stays as long
+as init, which is not dumpable: nobody can trace it, and control groups count two of ours from first to last.
 
 The interpreter's executable can be reached by the step through /proc/self/exe of the command, before exec, as in
 CVE-2019-5736; it can't be written, since process 1 of the same namespace runs it as long as anything of the step lives
@@ -40,12 +38,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from builder.limits import ULIMITS
-from builder.sandbox import _sys, caps
+from builder.sandbox import _sys
+from builder.sandbox.confinement import Confinement, confine, take_identity
 from builder.sandbox.furnish import Stage, StageError
 from builder.sandbox.protocol import FAILED
 from builder.sandbox.spec import SandboxSpec, User
 from unionfs import wire
-from unionfs.namedtuple import NamedTuple
 
 SETUP_FAILED = 125
 NOT_EXECUTABLE = 126
@@ -55,18 +53,6 @@ NOT_FOUND = 127
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UMASK = 0o022
-
-
-class Confinement(NamedTuple):
-    """What a command may be at most; ``last_capability`` is the kernel's highest.
-
-    ``sets_groups``: supplementary groups can be set here.
-    """
-
-    capabilities: int
-    last_capability: int
-    seccomp: _sys.SeccompFilter | None
-    sets_groups: bool
 
 
 class CommandError(Exception):
@@ -114,7 +100,7 @@ class Starter:
 
     def _live(self) -> None:
         try:
-            _confine(self._confinement)
+            confine(self._confinement)
             self._ordered.acquire()
             self._answer = self._start(*self._order)
         except CommandError as failure:
@@ -130,7 +116,7 @@ class Starter:
     def _start(self, spec: SandboxSpec, stdio: Sequence[int]) -> int:
         if spec.tty or spec.limits.ulimits:
             return _fork(lambda: _become(spec, stdio, self._confinement), self._report)
-        _take_identity(spec.user, self._confinement)
+        take_identity(spec.user, self._confinement)
         # a change of ids puts it back to what fs.suid_dumpable says, where 1 would let the step trace this thread
         _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
         return _spawn(spec, stdio)
@@ -144,7 +130,7 @@ def fork_in(root: int, spec: SandboxSpec, stdio: Sequence[int], confinement: Con
 
     def work() -> None:
         _enter_root(root)
-        _confine(confinement)
+        confine(confinement)
         # nothing in this root leads to a descriptor: it has no /proc
         _get_ready(spec, stdio, os.chdir)
         _become(spec, stdio, confinement)
@@ -181,7 +167,7 @@ def _become(spec: SandboxSpec, stdio: Sequence[int], confinement: Confinement) -
         for number, fd in enumerate(stdio):
             os.dup2(fd, number, inheritable=True)
     _set_limits(spec)
-    _take_identity(spec.user, confinement)
+    take_identity(spec.user, confinement)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -207,7 +193,7 @@ def _own_pipes(uid: int, stdio: Sequence[int]) -> None:
 
 
 def _enter_root(root: int) -> None:
-    """The directory is the root of this process; that it stays so takes the loss of CAP_SYS_CHROOT (`_confine`)."""
+    """The directory is the root of this process; that it stays so takes the loss of CAP_SYS_CHROOT (`confine`)."""
     with Stage("changing to", "root"):
         os.fchdir(root)
         os.chroot(".")
@@ -262,40 +248,6 @@ def _set_limits(spec: SandboxSpec) -> None:
                 # Python's word for EPERM (one can't be raised) and for EINVAL
                 number = errno.EPERM if "raise" in str(error) else errno.EINVAL
                 raise OSError(number, os.strerror(number)) from error
-
-
-def _confine(confinement: Confinement) -> None:
-    """Nothing this thread starts can get more than ``confinement``; it keeps its own capabilities for now."""
-    with Stage("making", "session keyring"):
-        _new_keyring()
-    if confinement.seccomp is not None:
-        with Stage("installing", "seccomp filter"):
-            confinement.seccomp.install()
-    with Stage("dropping", "capabilities"):
-        caps.limit_bounding_set(confinement.capabilities, confinement.last_capability)
-
-
-def _take_identity(user: User, confinement: Confinement) -> None:
-    """From here on the thread is what the step may be."""
-    uid, gid, groups = user
-    with Stage("changing to", f"user {uid}:{gid}"):
-        # one that is mapped alone can't set groups, and has none to lose
-        if groups or confinement.sets_groups:
-            _sys.setgroups(user.every_group)
-        _sys.setresgid(gid)
-        _sys.setresuid(uid)
-    with Stage("setting", "capabilities"):
-        held = confinement.capabilities if uid == 0 else 0
-        _sys.capset(held, held, 0)
-
-
-def _new_keyring() -> None:
-    try:
-        _sys.join_new_session_keyring()
-    except OSError as error:
-        # a kernel without keys, too many keys, an outer container's filter: keyctl is refused to the step in any case
-        if error.errno not in {errno.ENOSYS, errno.EDQUOT, errno.EPERM}:
-            raise
 
 
 def _spawn(spec: SandboxSpec, stdio: Sequence[int]) -> int:

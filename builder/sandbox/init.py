@@ -24,7 +24,8 @@ from typing import NoReturn
 
 from builder.network.hub import Station, attach
 from builder.sandbox import _sys, command, descendants, network, protocol, rehearsal
-from builder.sandbox.command import SETUP_FAILED, Confinement
+from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.confinement import Confinement
 from builder.sandbox.furnish import Root, Stage, StageError
 from builder.sandbox.mounts import BaseMount, plan_own
 from builder.sandbox.spec import SandboxSpec

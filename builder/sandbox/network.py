@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from builder.dns import HOST_GATEWAY, Dns
+from builder.options import HOST_GATEWAY, Dns
 from builder.sandbox import controlfiles
 from builder.sandbox.spec import SandboxSpec, SpecError
 from unionfs.namedtuple import NamedTuple

@@ -14,7 +14,8 @@ import socket
 
 from builder.network.hub import Station
 from builder.sandbox import _sys, init, mounts, network, protocol
-from builder.sandbox.command import SETUP_FAILED, Confinement
+from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.confinement import Confinement
 from builder.sandbox.descriptors import close_all_but
 from builder.sandbox.group import Usage
 from builder.sandbox.machine import Kind, Machine

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import trio
 
-from builder.dns import Dns
 from builder.errors import ROOM_HINTS, BuildError, UnsupportedError
 from builder.events import Usage
 from builder.graph import Run, Step
 from builder.limits import Limits
+from builder.options import Dns
 from builder.progress.plain import visible_text
 from builder.sandbox.client import Running
 from builder.sandbox.spec import HOSTNAME, Runtime, SandboxResult, SandboxSpec, User

@@ -150,7 +150,7 @@ def test_servers_stay_light(server: str) -> None:
     modules = set(done.stdout.split())
     assert server in modules, done.stderr
     # what most builds do without, or a server does with less
-    assert modules & {"hashlib", "ipaddress", "builder.options", "builder.sandbox.handover"} == set()
+    assert modules & {"hashlib", "ipaddress", "builder.sandbox.handover"} == set()
     assert {name for name in heavy_of(modules) if name.partition(".")[0] not in {"ctypes", "threading"}} == set()
 
 

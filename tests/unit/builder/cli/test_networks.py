@@ -9,7 +9,7 @@ import pytest
 
 from builder.cli import networks
 from builder.cli.reference import parser_of
-from builder.dns import Dns
+from builder.options import Dns
 
 
 @pytest.mark.parametrize(

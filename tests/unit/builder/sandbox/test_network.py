@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.dns import Dns
+from builder.options import Dns
 from builder.sandbox.network import hosts, resolv_conf
 from builder.sandbox.spec import SpecError
 
