@@ -266,7 +266,7 @@ def test_use_is_counted(run: Run) -> None:
     assert result.notes == ()
 
 
-@pytest.mark.limits("names the group")
+@pytest.mark.root("names a group from the root of the hierarchy")
 def test_cgroup_parent(server: SandboxServer, rootfs: Path, reader: Reader) -> None:
     argv = ("sh", "-c", "echo running; sleep 100")
     with start(server, rootfs, argv, stdout=reader.write_fd, cgroup_parent="pybuild-test-parent") as running:
