@@ -249,6 +249,7 @@ def test_what_a_turn_raises_is_raised_where_it_was_called(it: Handoff, asker: in
     assert threads == [here]
 
 
+@pytest.mark.owners("becomes another user")
 def test_an_ordinary_user_comes_and_goes_too(asker: int) -> None:
     pid = os.fork()  # noqa: TID251 - root's rights are given up for good
     if pid == 0:
@@ -292,6 +293,7 @@ def test_processors_that_are_not_ours_are_left_to_others(asker: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@pytest.mark.owners("becomes another user")
 def test_it_goes_on_where_no_thread_may_be_started(asker: int) -> None:
     turns = []
     pid = os.fork()  # noqa: TID251 - root's rights are given up for good

@@ -17,7 +17,7 @@ import pytest
 
 from builder.sandbox.client import SandboxServer
 from builder.sandbox.spec import Bind, User
-from harness.abilities import is_root_of_the_machine, missing_for_limits
+from harness.abilities import is_root_of_the_machine, missing_for_limits, refuse
 from harness.sandbox import Ran, run_in
 from harness.users import USERS
 
@@ -90,6 +90,11 @@ def suid_dumpable(request: pytest.FixtureRequest) -> Iterator[None]:
     """What the kernel makes of a process whose ids change; with 1 others of its new user could trace it. proc(5)."""
     setting = Path("/proc/sys/fs/suid_dumpable")
     before = setting.read_text()
+    if before.strip() == request.param:
+        yield
+        return
+    if not is_root_of_the_machine():
+        refuse("changes what the kernel makes of processes whose ids change")
     setting.write_text(request.param)
     try:
         yield
@@ -98,7 +103,7 @@ def suid_dumpable(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("suid_dumpable")
-@pytest.mark.parametrize("user", [User(), User(1000, 1000)])
+@pytest.mark.parametrize("user", USERS)
 def test_tracing_and_killing_init(run: Run, rootfs: Path, probe: Probe, user: User) -> None:
     """One of its threads has the privileges of the step, and shares its memory with the other, which has all."""
     shutil.copy(probe("ptrace"), rootfs / "bin/tracer")
@@ -117,7 +122,7 @@ def test_tracing_and_killing_init(run: Run, rootfs: Path, probe: Probe, user: Us
     assert ran.status == 0
 
 
-@pytest.mark.parametrize("user", [User(), User(1000, 1000)])
+@pytest.mark.parametrize("user", USERS)
 def test_init_keeps_its_privileges_to_itself(run: Run, user: User) -> None:
     """Its first thread has more than any step, the second one what the step has."""
     ran = run(
