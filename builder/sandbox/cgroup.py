@@ -136,12 +136,12 @@ def sweep_abandoned() -> None:
 
 
 def sweep(hierarchies: Sequence[Hierarchy]) -> int:
-    """Groups of dead builders are removed, with what may still live in them; returns how many."""
+    """Groups of dead builders are removed, with what may still live in them; returns how many. Those of others stay."""
     namespace = os.stat("/proc/self/ns/pid").st_ino
     swept = 0
     for hierarchy, base in _bases(hierarchies):
         for name in children_of(base):
-            if is_abandoned(name, namespace):
+            if is_abandoned(name, namespace) and os.access(f"{base}/{name}", os.W_OK):
                 remove_tree(hierarchy.version, f"{base}/{name}")
                 swept += 1
         if hierarchy.version == _V2 and MEMBERS in children_of(base):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,29 @@ def test_sweep_removes_the_dead_alone(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     assert cgroup.sweep((Hierarchy(1, str(tmp_path), "", frozenset({"memory"})),)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted((alive, "other"))
+
+
+@pytest.mark.owners("becomes another user")
+def test_sweep_leaves_what_belongs_to_others() -> None:
+    """A plain user sees groups that a killed builder of root left, and may neither kill their members nor remove them."""
+    base = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        base.chmod(0o755)
+        theirs = base / f"pybuild-{os.stat('/proc/self/ns/pid').st_ino}-4194303-1"
+        theirs.mkdir()
+        (theirs / "cgroup.procs").write_text(f"{os.getpid()}\n")
+        pid = os.fork()  # noqa: TID251 - root's rights are given up for good
+        if pid == 0:
+            try:
+                os.setgid(65534)
+                os.setuid(65534)
+                os._exit(cgroup.sweep((Hierarchy(1, str(base), "", frozenset({"memory"})),)))
+            finally:
+                os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert theirs.exists()
+    finally:
+        shutil.rmtree(base)
 
 
 def test_version_two_without_controllers_is_noted_and_limits_refused(tmp_path: Path) -> None:
