@@ -51,7 +51,8 @@ def owner_hints(error: BaseException | None, *, ignored: bool) -> tuple[str, ...
 
 def _to_root(operation: Operation) -> Operation:
     if isinstance(operation, Copy):
-        return operation._replace(chown="")
+        # members of an archive have owners of their own
+        return operation._replace(chown="0:0" if operation.unpack or operation.unpack_remote else "")
     if isinstance(operation, MakeDirectory):
         return operation._replace(user="")
     if isinstance(operation, Run):

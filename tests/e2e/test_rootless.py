@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ GIVEN = """FROM busybox
 WORKDIR /work
 RUN touch f && chown -R 1000:1001 f && chgrp 5 f
 COPY --chown=7:8 file /copied
+ADD a.tar /added/
 RUN --mount=type=cache,target=/c,uid=7,gid=8,mode=0750 --mount=type=secret,id=s,uid=7 \\
     stat -c %u:%g:%a /c /run/secrets/s >/mounts
 """
@@ -86,15 +88,22 @@ def test_with_one_id_what_it_does_not_allow_says_what_would_help(
     assert "hint: only user 0 exists here: entries in /etc/subuid" in done.stderr
 
 
+def write_given(place: Path) -> str:
+    context = write(place, GIVEN)
+    archive = ["tar", "--owner=5", "--group=6", "-C", context, "-cf", f"{context}/a.tar", "file"]
+    subprocess.run(archive, check=True)
+    return context
+
+
 def test_with_one_id_owners_can_be_ignored(directory: Path) -> None:
     run = user(directory, "")
     run("load", "-i", str(directory / "busybox.tar"))
-    context = write(directory, GIVEN)
+    context = write_given(directory)
     secret = ("--secret", f"id=s,src={context}/file")
     done = run("build", "--progress", "plain", "--ignore-chown-errors", *secret, "-t", "given", context)
     assert "WARN: all files are root's, whoever they are given to: nobody else exists here" in done.stderr
-    shown = run("run", "given", "stat", "-c", "%n %u:%g", "/work/f", "/copied").stdout
-    assert shown.splitlines() == ["/work/f 0:0", "/copied 0:0"]
+    shown = run("run", "given", "stat", "-c", "%n %u:%g", "/work/f", "/copied", "/added/file").stdout
+    assert shown.splitlines() == ["/work/f 0:0", "/copied 0:0", "/added/file 0:0"]
     assert run("run", "given", "cat", "/mounts").stdout == "0:0:750\n0:0:400\n"
     # another build does not get what lacks its owners
     assert "chown" in run("build", context, status=1).stderr
@@ -103,10 +112,12 @@ def test_with_one_id_owners_can_be_ignored(directory: Path) -> None:
 def test_where_others_exist_nothing_is_ignored(directory: Path) -> None:
     run = user(directory, "nobody:200000:65536\n")
     run("load", "-i", str(directory / "busybox.tar"))
-    context = write(directory, GIVEN)
+    context = write_given(directory)
     secret = ("--secret", f"id=s,src={context}/file")
     assert "WARN" not in run("build", "--ignore-chown-errors", *secret, "-t", "given", context).stderr
-    assert run("run", "given", "stat", "-c", "%u:%g", "/work/f", "/copied").stdout == "1000:5\n7:8\n"
+    assert run("run", "given", "stat", "-c", "%u:%g", "/work/f", "/copied", "/added/file").stdout == (
+        "1000:5\n7:8\n5:6\n"
+    )
     assert run("run", "given", "cat", "/mounts").stdout == "7:8:750\n7:0:400\n"
 
 

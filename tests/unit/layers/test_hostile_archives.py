@@ -29,7 +29,13 @@ def outside_directory(tmp_path: Path) -> Path:
     return outside
 
 
-@pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(index, id=name, marks=[pytest.mark.root("has devices made")] if "device" in name else [])
+        for index, name in enumerate(NAMES)
+    ],
+)
 def test_archive(tmp_path: Path, index: int) -> None:
     outside = outside_directory(tmp_path)
     before = describe(outside)
