@@ -180,7 +180,9 @@ def _missing_nat() -> str | None:
 # what a kernel may be built without, as the argument of the marker "kernel"
 KERNEL: dict[str, Callable[[], str | None]] = {
     "cpuset": _missing_cpuset,
-    "irq": lambda: None if Path("/proc/irq").is_dir() else "the kernel has no interrupts to be steered",
+    "irq": lambda: (
+        None if Path("/proc/irq/default_smp_affinity").exists() else "the kernel has no interrupts to be steered"
+    ),
     "nat": _missing_nat,
 }
 
