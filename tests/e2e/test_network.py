@@ -38,6 +38,7 @@ def write(context: Path, dockerfile: str) -> Path:
     return context
 
 
+@pytest.mark.kernel("nat")
 def test_steps_of_a_build_reach_the_outside_side_by_side(here: Machine, store: Pybuild, tmp_path: Path) -> None:
     listen = f"(echo mine | nc -l -p {PORT} &) && sleep 0.3 && nc -w 3 127.0.0.1 {PORT} >/own"
     stages = [f"FROM busybox AS s{n}\nRUN nc -w 3 {OUTSIDE} {PORT} >/seen{n} && {listen}{n}\n" for n in range(3)]
@@ -86,6 +87,7 @@ def said(address: str, port: int) -> str:
         return ""
 
 
+@pytest.mark.kernel("nat")
 def test_a_published_port_leads_to_the_command(here: Machine, store: Pybuild) -> None:
     with running(store, "--hostname", "box", "-p", "8080:80", "busybox", "sh", "-c", BUSY):
         wait_until(lambda: said("127.0.0.1", 8080) == "hello from box\n", "the port to answer")
@@ -97,6 +99,7 @@ def test_a_published_port_leads_to_the_command(here: Machine, store: Pybuild) ->
         assert "error: port 8080:80/tcp can't be published: address already in use" in taken.stderr
 
 
+@pytest.mark.kernel("nat")
 def test_a_port_of_one_address_and_one_that_is_free(here: Machine, store: Pybuild) -> None:
     with running(store, "--hostname", "box", "-p", "127.0.0.1::80", "busybox", "sh", "-c", BUSY) as process:
         assert process.stderr

@@ -109,6 +109,7 @@ def test_with_one_id_owners_can_be_ignored(directory: Path) -> None:
     assert "chown" in run("build", context, status=1).stderr
 
 
+@pytest.mark.kernel("nat")  # else the build warns of the network
 def test_where_others_exist_nothing_is_ignored(directory: Path) -> None:
     run = user(directory, "nobody:200000:65536\n")
     run("load", "-i", str(directory / "busybox.tar"))
