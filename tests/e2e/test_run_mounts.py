@@ -95,6 +95,7 @@ LOOK = "(cd /seen && find . | sort | xargs stat -c '%n %a %u %g %h %F %s %Y' && 
 
 
 @pytest.mark.parametrize("source", ["/srv", "/srv/app", "/srv/link", "/srv/again", "srv/app/deep/"])
+@pytest.mark.ids("gives files away")
 def test_bind_of_another_stage_shows_it_as_it_is(store: Pybuild, context: Path, source: str) -> None:
     """Of each file all that stat tells, but for the sizes and links of directories."""
     look = LOOK.replace("find .", "find . ! -type d")
@@ -112,6 +113,7 @@ def test_bind_of_another_stage_shows_it_as_it_is(store: Pybuild, context: Path, 
     )
 
 
+@pytest.mark.ids("gives files away")
 def test_bind_of_another_stage_that_may_be_written(store: Pybuild, context: Path, tmp_path: Path) -> None:
     build(
         store,
@@ -129,6 +131,7 @@ def test_bind_of_another_stage_that_may_be_written(store: Pybuild, context: Path
     assert not [name for name in names_in_layers(store, tmp_path) if name.startswith(("s/", "f"))]
 
 
+@pytest.mark.ids("gives files away")
 def test_a_failed_step_keeps_what_it_had_bound(store: Pybuild, context: Path) -> None:
     line = "RUN --mount=from=other,source=/srv,target=/s,rw --mount=from=other,source=/srv/file,target=/f echo x >/s/new; false"
     (context / "Dockerfile").write_text(f"{MERGED}{line}\n")

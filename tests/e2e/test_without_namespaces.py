@@ -13,7 +13,7 @@ from harness.pybuild import Pybuild
 from harness.trees import differences, read_tree
 from harness.waiting import processes_with, wait_until
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse, pytest.mark.e2e]
+pytestmark = pytest.mark.root("has the level no-namespaces")
 
 LEVEL = ("--isolation", "no-namespaces")
 SECRET = "a-secret-that-nobody-writes"
