@@ -212,27 +212,6 @@ class SandboxServer:
         with self._lock:
             return self._await_ready()
 
-    def spawn(self, argv: Sequence[str], fds: Sequence[int] = ()) -> int:
-        """The id of a program that runs in the server's user and mount namespace.
-
-        What is mounted for steps has to be mounted there: a builder that is not root starts its union server so.
-        ``fds`` are its descriptors 3, 4 …, and stay the caller's; the sandbox server reaps it. It is its own affair to
-        end when pybuild does.
-
-        Raises:
-            SandboxError: it can't be started.
-        """
-        try:
-            with self._lock:
-                self._await_ready()
-                wire.send(self._control, {"op": protocol.SPAWN, "argv": list(argv)}, fds)
-                received = wire.receive(self._control)
-        except (OSError, wire.WireError) as error:
-            raise self._is_gone() from error
-        if received is None or received.message.get("event") != protocol.SPAWNED:
-            raise SandboxError(str(received.message.get("error")) if received else "sandbox server went away")
-        return int(received.message["pid"])
-
     def end(self) -> None:
         """Every step is dying and the server with them; returns at once, `close` waits."""
         self._control.close()

@@ -20,7 +20,6 @@
       │   counted by the groups    │ ── (end of file) ──────────▶┘ takes the namespaces down
       │                            │ removes the groups
       │ (closes the step socket: everything of the step is killed)
-      │ spawn {argv, fds} ────────▶│ a program in the server's user and mount namespace, for a builder that is not root
       │ (closes the control socket: everything of every step is killed, the server ends)
 
 Frames are those of ``unionfs.wire``. Invariants: a step socket carries at most one ``console`` and exactly one
@@ -38,8 +37,6 @@ from unionfs.namedtuple import NamedTuple
 
 READY = "ready"
 PREPARE = "prepare"
-SPAWN = "spawn"
-SPAWNED = "spawned"
 RUN = "run"
 SIGNAL = "signal"
 WHEREABOUTS = "whereabouts"

@@ -13,7 +13,6 @@ the server ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import os
 import resource
@@ -66,7 +65,6 @@ class Server:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._children: dict[Child, socket.socket | None] = {}
-        self._spawned: set[int] = set()
         self._lingering: list[Child] = []
         self._spares = Spares(machine.usual_kind("none", frozenset()))
         self._ended = False
@@ -120,8 +118,6 @@ class Server:
                 self._spares.want(self._machine.usual_kind(parse_network(network), frozenset(map(str, controllers))))
             elif received.message.get("op") == protocol.RUN and received.fds:
                 self._run(received)
-            elif received.message.get("op") == protocol.SPAWN:
-                self._spawn(received)
         finally:
             for fd in received.fds:
                 os.close(fd)
@@ -165,24 +161,6 @@ class Server:
         self._children[child] = client
         self._watch(client.fileno(), lambda: self._on_client(child, client))
 
-    def _spawn(self, received: wire.Received) -> None:
-        """A program runs in the namespaces of this server; its descriptors are 3, 4 … in the order they came in."""
-        try:
-            pid = spawn(tuple(map(str, received.message["argv"])), received.fds)
-        except (OSError, KeyError, TypeError) as error:
-            wire.send(self._control, {"event": protocol.FAILED, "error": f"program can't be started: {error}"})
-            return
-        pidfd = os.pidfd_open(pid)
-        self._spawned.add(pid)
-        self._watch(pidfd, lambda: self._on_spawned_end(pid, pidfd))
-        wire.send(self._control, {"event": protocol.SPAWNED, "pid": pid})
-
-    def _on_spawned_end(self, pid: int, pidfd: int) -> None:
-        self._unwatch(pidfd)
-        os.close(pidfd)
-        self._spawned.discard(pid)
-        os.waitpid(pid, 0)
-
     def _on_report(self, child: Child) -> None:
         try:
             more = child.read_report()
@@ -225,7 +203,7 @@ class Server:
         result = child.finish()
         if not child.kind.own_processes:
             # what its first process could not end, having been killed itself
-            descendants.end_strays({*self._spawned, *(other.pid for other in self._children if other is not child)})
+            descendants.end_strays({other.pid for other in self._children if other is not child})
         self._lingering.append(child)
         if client is not None:
             self._conclude(child, client, result)
@@ -249,17 +227,6 @@ def _receive(sock: socket.socket) -> wire.Received | None:
 def _tell(client: socket.socket, result: SandboxResult) -> None:
     with contextlib.suppress(OSError):
         wire.send(client, {"event": protocol.RESULT, **result.to_json()})
-
-
-def spawn(argv: tuple[str, ...], fds: tuple[int, ...]) -> int:
-    """The id of a program started with ``fds`` as its descriptors 3, 4 …; stdio is this server's."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _CONTROL_FD + 1 + len(fds)) for fd in fds]
-    actions = [(os.POSIX_SPAWN_DUP2, fd, _CONTROL_FD + place) for place, fd in enumerate(high)]
-    try:
-        return os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
-    finally:
-        for fd in high:
-            os.close(fd)
 
 
 def _settle(wanted: str) -> Isolation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,15 +27,20 @@ import socket, sys
 sys.path.insert(0, sys.argv[1])
 from builder.sandbox import _sys
 from unionfs import wire
-wire.send(socket.socket(fileno=3), {}, [_sys.open_tree(sys.argv[2].encode(), recursive=True)])
+wire.send(socket.socket(fileno=int(sys.argv[3])), {}, [_sys.open_tree(sys.argv[2].encode(), recursive=True)])
 """
 
 
 def mounted(server: SandboxServer, root: str) -> int:
+    namespaces = ["--mount"]
+    if os.stat("/proc/self/ns/user").st_ino != os.stat(f"/proc/{server.pid}/ns/user").st_ino:
+        namespaces += ["--user", "--preserve-credentials"]
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            server.spawn((sys.executable, "-I", "-S", "-c", MOUNTER, str(PROJECT), root), [theirs.fileno()])
+            mounter = [sys.executable, "-I", "-S", "-c", MOUNTER, str(PROJECT), root, str(theirs.fileno())]
+            words = ["/usr/bin/nsenter", "--target", str(server.pid), *namespaces, *mounter]
+            subprocess.run(words, pass_fds=[theirs.fileno()], check=True)
         received = wire.receive(ours)
     assert received, "the mounter has failed"
     return received.fds[0]
