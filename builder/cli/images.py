@@ -128,6 +128,9 @@ def parser_history() -> ArgumentParser:
     parser.add_argument("image", metavar="IMAGE", help="name, id or the beginning of an id")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     parser.add_argument("--no-trunc", action="store_true", help="show commands whole")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print ids only: the image's, <missing> for what lies below it"
+    )
     return parser
 
 
@@ -137,6 +140,11 @@ def command_history(words: Sequence[str]) -> int:
     with Store(arguments.root) as store:
         image = store.image(arguments.image)
     entries = list(_sized_history(image.config, image.manifest.layers))[::-1]
+    if arguments.quiet:
+        # as docker has it: what was between the steps of a build is no image
+        ids = [image.id, *["<missing>"] * (len(entries) - 1)]
+        sys.stdout.writelines(f"{id_}\n" for id_ in ids)
+        return 0
     if arguments.format == "json":
         lines = (json.dumps({**entry._asdict(), "size": size}) for entry, size in entries)
         sys.stdout.writelines(line + "\n" for line in lines)

@@ -15,7 +15,7 @@ from builder.progress.plain import format_bytes
 from builder.rootless import become_root
 from layers import platform
 from layers.errors import BlobNotFoundError, ContentMismatchError, FormatError
-from layers.reference import Reference
+from layers.reference import DEFAULT_REGISTRY, Reference
 from layers.store import Store
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ def command_login(words: Sequence[str]) -> int:
         from getpass import getpass
 
         password = getpass("Password: ")
-    settings = registry_settings(arguments, auth.registry_name(arguments.registry))
-    place = auth.login(arguments.registry, username, password, settings=settings)
+    registry = arguments.registry or DEFAULT_REGISTRY
+    settings = registry_settings(arguments, auth.registry_name(registry))
+    place = auth.login(registry, username, password, settings=settings)
     sys.stdout.write(f"Login succeeded, credentials kept in {place}\n")
     return 0
 
@@ -214,27 +215,30 @@ def command_login(words: Sequence[str]) -> int:
 def parser_logout() -> ArgumentParser:
     """The options of ``pybuild logout``."""
     parser = _registry_parser("logout", "Remove credentials for a registry.", "pybuild logout registry.example")
+    parser.add_argument("-a", "--all", action="store_true", help="remove the credentials for all registries")
     parser.add_argument("--authfile", metavar="FILE", help="credentials, in place of the usual files")
     return parser
 
 
 def command_logout(words: Sequence[str]) -> int:
-    """No credentials for the registry are kept."""
+    """No credentials for the registry, or for any, are kept."""
     arguments = parser_logout().read(words)
+    if arguments.all and arguments.registry is not None:
+        raise UsageError(f"--all removes the credentials for all registries, not for {arguments.registry!r} alone")
     from layers.registry import auth
 
-    places = auth.logout(arguments.registry, settings=registry_settings(arguments, ""))
+    settings = registry_settings(arguments, "")
+    registry = arguments.registry or DEFAULT_REGISTRY
+    places = auth.logout_everywhere(settings=settings) if arguments.all else auth.logout(registry, settings=settings)
     if not places:
-        raise BuildError(f"no credentials for {arguments.registry!r} are kept")
+        raise BuildError("no credentials are kept" if arguments.all else f"no credentials for {registry!r} are kept")
     sys.stdout.writelines(f"Removed credentials from {place}\n" for place in places)
     return 0
 
 
 def _registry_parser(name: str, description: str, example: str) -> ArgumentParser:
     parser = ArgumentParser(f"pybuild {name}", description, example, NO_SECRETS)
-    parser.add_argument(
-        "registry", metavar="REGISTRY", nargs="?", default="docker.io", help="host[:port]; Docker Hub when left out"
-    )
+    parser.add_argument("registry", metavar="REGISTRY", nargs="?", help="host[:port]; Docker Hub when left out")
     return parser
 
 

@@ -54,6 +54,17 @@ def logout(
     return credentials.erase(registry_name(registry), settings, environ)
 
 
+def logout_everywhere(
+    *, settings: RegistrySettings = DEFAULTS, environ: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """No credentials for any registry are kept; the places that had some, none when there were none.
+
+    Raises:
+        CredentialsError: a file or a helper cannot be changed.
+    """
+    return credentials.erase_all(settings, environ)
+
+
 def registry_name(text: str) -> str:
     """The registry that people mean by ``text``: a scheme, a trailing slash and the old API's path are left out.
 

@@ -33,6 +33,7 @@ from layers.reference import DEFAULT_REGISTRY
 from layers.registry.errors import CredentialsError, printable
 from layers.registry.settings import RegistrySettings
 
+_EVERYTHING = "all registries"
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")
 _TOKEN_USER = "<token>"  # noqa: S105 - the user name by which helpers mark an identity token, no secret
@@ -132,6 +133,30 @@ def erase(registry: str, settings: RegistrySettings, environ: Mapping[str, str] 
             _write(path, config, registry)
             places.append(str(path))
     return tuple(places)
+
+
+def erase_all(settings: RegistrySettings, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """No file of the list, and no helper that one names, holds credentials; the result says where some were.
+
+    A helper that keeps those of single registries is asked to forget these alone.
+
+    Raises:
+        CredentialsError: a file cannot be read or written, a helper fails.
+    """
+    seconds = settings.patience.helper_seconds
+    places: list[str] = []
+    for path in auth_files(settings, os.environ if environ is None else environ):
+        config = _read(path, _EVERYTHING)
+        due = [(helper, key) for key, helper in _section(config, "credHelpers").items() if isinstance(helper, str)]
+        shared = config.get("credsStore")
+        if isinstance(shared, str) and shared:
+            due += [(shared, key) for key in _list_helper(shared, seconds)]
+        places += [f"docker-credential-{helper}" for helper, key in due if _erase_in_helper(helper, key, seconds)]
+        if _section(config, "auths"):
+            config["auths"] = {}
+            _write(path, config, _EVERYTHING)
+            places.append(str(path))
+    return tuple(dict.fromkeys(places))
 
 
 # -- one file ---------------------------------------------------------------------------------------------------------
@@ -273,6 +298,17 @@ def _ask_helper(helper: str, registry: str, seconds: float, remarks: list[str]) 
     texts = cast("dict[str, Any]", fields)
     user, secret = str(texts.get("Username", "")), str(texts.get("Secret", ""))
     return (Credentials(identity_token=secret) if user == _TOKEN_USER else Credentials(user, secret)) or None
+
+
+def _list_helper(helper: str, seconds: float) -> tuple[str, ...]:
+    """The keys that the helper has credentials for."""
+    try:
+        keys: object = json.loads(_call_helper(helper, "list", "", _EVERYTHING, seconds) or "{}")
+    except ValueError:
+        keys = None
+    if not isinstance(keys, dict):
+        raise CredentialsError(_EVERYTHING, f"docker-credential-{helper} did not answer with a JSON object")
+    return tuple(cast("dict[str, Any]", keys))
 
 
 def _erase_in_helper(helper: str, registry: str, seconds: float) -> bool:

@@ -91,6 +91,11 @@ def test_history_shows_the_last_first(call: Call) -> None:
     assert [entry["size"] > 0 for entry in entries] == [True, True, False]
 
 
+def test_history_in_ids(call: Call) -> None:
+    (id_,) = call("images", "-q").split()
+    assert call("history", "-q", "hello").split() == [id_, "<missing>", "<missing>"]
+
+
 def test_history_cuts_long_commands_unless_told(call: Call, tmp_path: Path) -> None:
     context = tmp_path / "long"
     context.mkdir()

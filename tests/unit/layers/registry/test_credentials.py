@@ -266,6 +266,25 @@ def test_erase_empties_all_places(environ: Path, settings: RegistrySettings, mon
     assert (environ / "erased").read_text() == "r.example"
 
 
+def test_erase_all_empties_all_places_of_all_registries(environ: Path, settings: RegistrySettings) -> None:
+    docker = write(environ / ".docker/config.json", {"auths": {"r.example": entry("a"), "o": entry("o")}, "kept": 1})
+    podman = write(environ / ".config/containers/auth.json", {"auths": {"r.example": entry("b")}})
+    assert credentials.erase_all(settings) == (str(docker), str(podman))
+    assert json.loads(docker.read_text()) == {"auths": {}, "kept": 1}
+    helper(environ, "own", """cat > "$HOME/erased-$1" """)
+    write(docker, {"credsStore": "shared"})
+    write(podman, {"credHelpers": {"docker.io": "own"}})
+    keys = '{"https://one.example": "u", "two.example": "v"}'
+    helper(environ, "shared", f"""[ "$1" != list ] && {{ cat; echo; }} >> "$HOME/forgotten" || printf '%s' '{keys}'""")
+    assert credentials.erase_all(settings) == ("docker-credential-shared", "docker-credential-own")
+    assert (environ / "forgotten").read_text().split() == ["https://one.example", "two.example"]
+    assert (environ / "erased-erase").read_text() == "https://index.docker.io/v1/"
+    write(podman, {})
+    helper(environ, "shared", "echo nonsense")
+    with pytest.raises(CredentialsError, match="docker-credential-shared did not answer with a JSON object"):
+        credentials.erase_all(settings)
+
+
 def test_a_file_that_cannot_be_written_is_named(environ: Path, settings: RegistrySettings) -> None:
     (environ / ".docker").write_text("a file in the way")
     with pytest.raises(CredentialsError, match=r"config\.json"):
