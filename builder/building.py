@@ -176,13 +176,19 @@ async def _run(
 
     async def execute(step: Step, results: Mapping[StepId, StepResult]) -> Finished:
         executor, own, graph = place_of(step)
-        return await executor.execute(own, whole.own(graph, results))
+        finished = await executor.execute(own, whole.own(graph, results))
+        to_run.discard(step.id)
+        if not to_run:
+            # their end, and that of the network, takes longer than what the build has still to do
+            job.session.end_servers()
+        return finished
 
     known = whole.gather([await trio.to_thread.run_sync(_ready, one, job.session) for one in preparations])
     for step_id in known:
         executor, step, _ = place_of(whole.graph.steps[step_id])
         executor.tell_cached(step)
-    if any(isinstance(step.operation, Run) and step.id not in known for step in whole.graph.steps):
+    to_run = {step.id for step in whole.graph.steps if isinstance(step.operation, Run) and step.id not in known}
+    if to_run:
         await _tell_isolation(job.session, job.options, job.journal)
     jobs = job.options.jobs or max(_LEAST_JOBS, os.cpu_count() or 1)
     try:

@@ -154,6 +154,7 @@ def serve(fd: int, make_filesystem: Filesystem) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.freeze()
     gc.set_threshold(_MANY_OBJECTS)  # nodes live long and in great number: looking for cycles among them is waste
+    gc.enable()
     with socket.socket(fileno=fd) as sock:
         Server(sock, make_filesystem).run()
 

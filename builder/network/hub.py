@@ -39,6 +39,7 @@ _TITLE = b"pybuild-network"
 _BRIDGE, _BRIDGE_INDEX = "steps", 3
 _FIRST_PORT = 1000
 _DEVICE, _DEVICE_INDEX = "eth0", 100
+OWN_NAMESPACE = "/proc/self/ns/net"
 
 
 class Outlet(NamedTuple):
@@ -153,7 +154,7 @@ def attach(station: Station) -> None:
     The device has an address that follows from that of the network: who keeps a table of neighbours is right about the
     next step as well.
     """
-    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    own = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     mac = b"\x02p" + socket.inet_aton(station.address)
     near = End(f"step{station.number}", _FIRST_PORT + station.number, mtu=station.mtu)
     _sys.setns(station.hub, _sys.CLONE_NEWNET)
@@ -224,7 +225,7 @@ def _sockets_in_new_namespace() -> tuple[int, socket.socket, socket.socket, sock
         pid = _sys.clone(_sys.CLONE_NEWNET)
         if pid == 0:
             try:
-                namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
+                namespace = os.open(OWN_NAMESPACE, os.O_RDONLY)
                 made = (open_socket(ROUTE), open_socket(NETFILTER), socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
                 wire.send(theirs, {}, [namespace, *(one.fileno() for one in made)])
             finally:

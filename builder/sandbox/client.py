@@ -28,7 +28,7 @@ from unionfs import wire
 from unionfs.serverprocess import ServerProcess
 
 _BOOT = (
-    "import sys; sys.path[:0] = sys.argv[3:]; from builder.sandbox.server import main; "
+    "import gc; gc.disable(); import sys; sys.path[:0] = sys.argv[3:]; from builder.sandbox.server import main; "
     "sys.exit(main(int(sys.argv[1]), sys.argv[2]))"
 )
 

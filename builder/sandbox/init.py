@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
 from builder.network.hub import Station, attach
+from builder.network.reuse import Witness
 from builder.sandbox import _sys, command, descendants, network, protocol, rehearsal
 from builder.sandbox.command import SETUP_FAILED
 from builder.sandbox.confinement import Confinement
@@ -55,8 +56,9 @@ AWAITED = _FORWARDED | {signal.SIGCHLD, _SERVER_GONE}
 class Preparation(NamedTuple):
     """What is known before a step is: ``join_fds`` lead to the groups, ``station`` is in the network.
 
-    ``own_processes``: there is a pid namespace; ``own_mounts``: there is a mount namespace; ``pivots``: pivot_root(2)
-    is allowed.
+    ``network`` is a namespace that is to be entered, with all that belongs there; ``lends_network``: others may get
+    the step's if nothing was sent there. ``own_processes``: there is a pid namespace; ``own_mounts``: there is a mount
+    namespace; ``pivots``: pivot_root(2) is allowed.
     """
 
     mounts: tuple[BaseMount, ...]
@@ -67,10 +69,14 @@ class Preparation(NamedTuple):
     own_processes: bool = True
     own_mounts: bool = True
     pivots: bool = True
+    network: int | None = None
+    lends_network: bool = False
 
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors that are needed for it."""
+        if self.network is not None:
+            return (*self.join_fds, self.network)
         return self.join_fds if self.station is None else (*self.join_fds, self.station.hub)
 
 
@@ -95,9 +101,9 @@ def live(work: Callable[[], None], report: socket.socket, *, own_processes: bool
 
 def _run(preparation: Preparation, report: socket.socket) -> None:
     root = Root(pivots=preparation.pivots)
-    starter = _prepare(preparation, report, root)
+    starter, witness = _prepare(preparation, report, root)
     rehearsal.rehearse_order()
-    wire.send(report, {"event": protocol.READY})
+    wire.send(report, {"event": protocol.READY}, [witness.namespace] if witness and preparation.network is None else [])
     received = wire.receive(report)
     if received is None:
         return
@@ -112,7 +118,7 @@ def _run(preparation: Preparation, report: socket.socket) -> None:
     end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
-    tell_end(report, ended, notes)
+    tell_end(report, ended, notes, was_silent=witness is not None and witness.has_seen_nothing())
 
 
 def _run_in_directory(preparation: Preparation, report: socket.socket) -> None:
@@ -137,15 +143,20 @@ def _run_in_directory(preparation: Preparation, report: socket.socket) -> None:
     tell_end(report, ended)
 
 
-def tell_end(report: socket.socket, ended: int, notes: Sequence[str] = ()) -> None:
+def tell_end(report: socket.socket, ended: int, notes: Sequence[str] = (), *, was_silent: bool = False) -> None:
     """The server has told what came of the step, or is gone; only then this process may end, which takes 1 to 3 ms."""
-    wire.send(report, protocol.exited_message(ended, notes))
+    wire.send(report, protocol.exited_message(ended, notes, was_silent=was_silent))
     with contextlib.suppress(OSError):
         report.recv(1)
 
 
 def join_network(preparation: Preparation) -> None:
     """The network namespace of this process, where it has one, has its loopback device, and its way out."""
+    if preparation.network is not None:
+        with Stage("entering", "network namespace"):
+            _sys.setns(preparation.network, _sys.CLONE_NEWNET)
+        os.close(preparation.network)
+        return
     if preparation.own_network:
         with Stage("raising", "lo"):
             network.bring_loopback_up()
@@ -155,16 +166,17 @@ def join_network(preparation: Preparation) -> None:
             os.close(preparation.station.hub)
 
 
-def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> command.Starter:
-    """Everything that doesn't depend on the step is done; returns what starts the command."""
+def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tuple[command.Starter, Witness | None]:
+    """Everything that doesn't depend on the step is done; returns what starts the command, and who sees its network."""
     _join_groups(preparation)
     with Stage("entering", "cgroup namespace"):
         _sys.unshare(_sys.CLONE_NEWCGROUP)
     join_network(preparation)
+    witness = Witness() if preparation.lends_network else None
     _watch(preparation)
     starter = command.Starter(preparation.confinement, report)
     root.prepare(preparation.mounts)
-    return starter
+    return starter, witness
 
 
 def _join_groups(preparation: Preparation) -> None:

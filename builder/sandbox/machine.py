@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.limits import DEFAULT_SHM_BYTES
 from builder.network.hub import Hub
+from builder.network.reuse import UnusedNetworks
 from builder.sandbox import _sys, caps, controlfiles, seccomp
 from builder.sandbox.group import Group
 from builder.sandbox.idmap import can_set_groups
@@ -46,6 +47,12 @@ class Kind(NamedTuple):
         flags |= 0 if self.runtime else _sys.CLONE_NEWUTS | (_sys.CLONE_NEWIPC if self.own_processes else 0)
         return flags if self.network == "host" else flags | _sys.CLONE_NEWNET
 
+    @property
+    def shares_network(self) -> bool:
+        """Whether a step can be given the network namespace of another that left it as it was: neither changes it."""
+        is_own = self.network != "host" and self.own_processes and self.runtime is None
+        return is_own and not self.insecure and not self.capabilities & ~caps.DEFAULT_MASK
+
 
 class Machine:
     """What is the same for all steps of a server."""
@@ -59,6 +66,7 @@ class Machine:
         self.held_capabilities = effective_capabilities()
         self.sets_groups = can_set_groups()
         self.hub = Hub(is_root=not isolation.user_namespace)
+        self.networks = UnusedNetworks(self.hub.give_back)
         self.calls = seccomp.read_table()
         # who has it can leave a root that is no mount
         self._kept_back = 0 if isolation.own_mounts else caps.SYS_CHROOT
@@ -75,6 +83,7 @@ class Machine:
         self.groups.close()
         if self._runtime_groups is not None:
             self._runtime_groups.close()
+        self.networks.close()
         self.hub.close()
 
     def usual_kind(self, network: Network, controllers: frozenset[str]) -> Kind:

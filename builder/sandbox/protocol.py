@@ -5,7 +5,8 @@
     pybuild                      server                       init (pid 1 of a step)        its thread, command
       │                            │ clone ─────────────────────▶│ joins its groups           │  ready before
       │                            │                             │ start ────────────────────▶│  a step is known
-      │ control socket             │◀─ ready {} ─────────────────┤ /proc, /dev, /sys staged   │
+      │ control socket             │◀─ ready {} + fd ────────────┤ /proc, /dev, /sys staged   │
+      │                            │   its network namespace, where others could use it (network.reuse)
       │ run {spec, fds} ──────────▶│ limits                      │                            │
       │   + step socket, root,     │ order {spec, files, fds} ──▶│ root, pivot_root, binds    │
       │     stdio, mounts          │                             │ launch ───────────────────▶│ ids, caps
@@ -103,9 +104,12 @@ def parse_order(message: Mapping[str, Any], fds: Sequence[int]) -> tuple[Order, 
     return order, descriptors
 
 
-def exited_message(wait_status: int, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """What the first process of a step says when its command, and all else of the step, has ended."""
-    return {"event": EXITED, "wait_status": wait_status, "notes": list(notes)}
+def exited_message(wait_status: int, notes: Sequence[str] = (), *, was_silent: bool = False) -> dict[str, Any]:
+    """What the first process of a step says when its command, and all else of the step, has ended.
+
+    ``was_silent``: in the network namespace that came with ``ready`` nothing was sent.
+    """
+    return {"event": EXITED, "wait_status": wait_status, "notes": list(notes), "was_silent": was_silent}
 
 
 def _descriptors(stdio: Any, fds: Sequence[int]) -> RunDescriptors:

@@ -13,6 +13,7 @@ import signal
 import socket
 
 from builder.network.hub import Station
+from builder.network.reuse import OwnNetwork
 from builder.sandbox import _sys, init, mounts, network, protocol
 from builder.sandbox.command import SETUP_FAILED
 from builder.sandbox.confinement import Confinement
@@ -41,6 +42,8 @@ class Child:
         self._wait_status: int | None = None
         self._notes: tuple[str, ...] = ()
         self.station: Station | None = None
+        self._namespace: int | None = None
+        self._was_silent = False
         self.is_ready = False
         """Whether it is in its groups, and waits for its order or works on it."""
         self._warnings: tuple[str, ...] = ()
@@ -52,18 +55,26 @@ class Child:
         self._group = groups.make(kind.cgroup_parent, kind.controllers, confine_devices=confines)
         self.report, theirs = socket.socketpair()
         try:
-            if kind.network == "default":
-                self.station = machine.hub.take()
+            self._take_network()
             self.pid = self._clone(theirs)
             self.pidfd = os.pidfd_open(self.pid)
         except BaseException:
             self.report.close()
             self._group.close()
-            self._leave_station()
+            self._leave_network()
             raise
         finally:
             theirs.close()
             self._group.release_joins()
+
+    def _take_network(self) -> None:
+        """There is a place in the private network, where the step wants that; maybe one that another did not use."""
+        leads_outside = self.kind.network == "default"
+        entered = self._machine.networks.take(leads_outside=leads_outside) if self.kind.shares_network else None
+        if entered is not None:
+            self._namespace, self.station = entered
+        elif leads_outside:
+            self.station = self._machine.hub.take()
 
     def _clone(self, theirs: socket.socket) -> int:
         isolation = self._machine.isolation
@@ -79,6 +90,8 @@ class Child:
             join_fds=self._group.join_fds,
             own_network=self.kind.network != "host",
             station=self.station,
+            network=self._namespace,
+            lends_network=self.kind.shares_network,
             own_processes=isolation.own_processes,
             own_mounts=isolation.own_mounts,
             pivots=self._machine.pivots,
@@ -92,7 +105,7 @@ class Child:
             ),
         )
         runtime = self._machine.hand_over(self.kind, self._group)
-        pid = _sys.clone(self.kind.namespaces)
+        pid = _sys.clone(self.kind.namespaces & ~(_sys.CLONE_NEWNET if self._namespace is not None else 0))
         if pid == 0:
             close_all_but((theirs.fileno(), *preparation.fds))
             if runtime is not None:
@@ -126,10 +139,14 @@ class Child:
             self._warnings = (f"{NO_PRIVATE_NETWORK} ({outlet.reason})",)
         return network.Surroundings(not outlet.is_private, outlet.resolvers, outlet.host)
 
-    def _leave_station(self) -> None:
-        if self.station is not None:
+    def _leave_network(self) -> None:
+        """Another step may have its place, and its namespace too if that is as it was."""
+        if self._namespace is not None:
+            networks = self._machine.networks
+            (networks.keep if self._was_silent else networks.drop)(OwnNetwork(self._namespace, self.station))
+        elif self.station is not None:
             self._machine.hub.give_back(self.station)
-            self.station = None
+        self._namespace = self.station = None
 
     def read_report(self) -> bool:
         """The next thing the step's processes have said is known; False when they will say no more.
@@ -142,11 +159,14 @@ class Child:
         message = received.message
         if message["event"] == protocol.READY:
             self.is_ready = True
+            if received.fds:
+                (self._namespace,) = received.fds
         elif message["event"] == protocol.FAILED:
             self._failure = str(message["error"]), int(message["status"])
         elif message["event"] == protocol.EXITED:
             self._wait_status = int(message["wait_status"])
             self._notes = tuple(map(str, message["notes"]))
+            self._was_silent = bool(message["was_silent"])
         return True
 
     @property
@@ -180,17 +200,20 @@ class Child:
             return None
         return self._result(self._wait_status, used, used.cpu_user_ns, used.cpu_system_ns)
 
-    def finish(self) -> SandboxResult:
-        """The result of a step whose first process has ended; the groups are still to be closed."""
-        _pid, status, usage = os.wait4(self.pid, 0)
+    def finish(self) -> None:
+        """The first process has ended, and is reaped; the groups are still to be closed."""
+        _pid, self._init_status, self._usage = os.wait4(self.pid, 0)
         os.close(self.pidfd)
-        self._leave_station()
         self._drain()
+        self._leave_network()
         self.report.close()
-        used = self._group.usage()
-        user_ns = round(usage.ru_utime * 1e9) if used.cpu_user_ns is None else used.cpu_user_ns
-        system_ns = round(usage.ru_stime * 1e9) if used.cpu_system_ns is None else used.cpu_system_ns
-        return self._result(status, used, user_ns, system_ns)
+
+    def result(self) -> SandboxResult:
+        """The result of a step that is finished."""
+        used, own = self._group.usage(), self._usage
+        user_ns = round(own.ru_utime * 1e9) if used.cpu_user_ns is None else used.cpu_user_ns
+        system_ns = round(own.ru_stime * 1e9) if used.cpu_system_ns is None else used.cpu_system_ns
+        return self._result(self._init_status, used, user_ns, system_ns)
 
     def _result(self, init_status: int, used: Usage, user_ns: int, system_ns: int) -> SandboxResult:
         number, status = self._status(init_status)

@@ -200,13 +200,13 @@ class Server:
         self._unwatch(child.report.fileno())
         client = self._children[child]
         self._spares.remove(child)
-        result = child.finish()
+        child.finish()
         if not child.kind.own_processes:
             # what its first process could not end, having been killed itself
             descendants.end_strays({other.pid for other in self._children if other is not child})
         self._lingering.append(child)
         if client is not None:
-            self._conclude(child, client, result)
+            self._conclude(child, client, child.result())
         del self._children[child]
 
     def _conclude(self, child: Child, client: socket.socket, result: SandboxResult) -> None:
@@ -330,9 +330,9 @@ def main(control_fd: int, wanted: str = AUTO) -> int:
         return 1
     with contextlib.suppress(ConnectionError):  # who gave up meanwhile is found gone by serving, which clears up
         wire.send(control, {"event": protocol.READY, "level": str(isolation)})
-    gc.collect()
-    gc.freeze()
+    # no garbage is looked for here or in what is forked from here: it ends with the build
     gc.disable()
+    gc.freeze()
     Server(control, machine).serve()
     return 0
 

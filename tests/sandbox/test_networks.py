@@ -96,6 +96,42 @@ def test_steps_at_once_have_the_same_port_and_nothing_of_each_other(
         assert first.result().status == 0
 
 
+ADDRESS = "ip -4 -o addr show eth0 | awk '{print $4}'"
+SENT = "awk '/^Ip: [0-9]/ {print $11}' /proc/net/snmp"
+STEPS = 6
+
+
+def test_a_network_that_a_step_left_unused_serves_others(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    seen = [out(private, rootfs, f"{SENT}; {ADDRESS}").split() for _ in range(STEPS)]
+    assert {sent for sent, _ in seen} == {"0"}
+    assert len({address for _, address in seen}) < STEPS
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["ping -c 1 127.0.0.1", "nc 127.0.0.1 9", "nc ::1 9", ASK_OUTSIDE],
+    ids=["datagram", "connection", "of-six", "outside"],
+)
+def test_a_network_that_was_used_serves_nobody_else(
+    here: Machine, private: SandboxServer, rootfs: Path, use: str
+) -> None:
+    seen = [
+        out(private, rootfs, f"{SENT}; {ADDRESS}; {use} </dev/null >/dev/null 2>&1 || :").split() for _ in range(STEPS)
+    ]
+    assert [sent for sent, _ in seen] == ["0"] * STEPS
+    assert len({address for _, address in seen}) == STEPS
+
+
+def test_a_network_that_could_be_changed_serves_nobody_else(
+    here: Machine, private: SandboxServer, rootfs: Path
+) -> None:
+    change = "ip addr show lo; ip addr add 192.0.2.77/32 dev lo"
+    for _ in range(3):
+        ran = run_in(private, rootfs, "sh", "-c", change, network="default", cap_add=("NET_ADMIN",))
+        assert (ran.status, "192.0.2.77" in ran.out) == (0, False)
+        assert "192.0.2.77" not in out(private, rootfs, "ip addr show lo")
+
+
 def test_builds_at_once_have_networks_of_their_own(here: Machine, private: SandboxServer, rootfs: Path) -> None:
     address = "ip -4 -o address show eth0 | awk '{print $4}'"
     with greeting(here.outside), SandboxServer.start(network="default") as second:
