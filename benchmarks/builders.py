@@ -29,7 +29,10 @@ def _attempt(*command: str | Path) -> None:
 
 
 class Builder(NamedTuple):
-    """``build`` takes a context and further flags; after ``forget`` the next build finds nothing of earlier ones."""
+    """``build`` takes a context and further flags; after ``forget`` the next build finds nothing of earlier ones.
+
+    The bases are there, unpacked, as an image that was pulled is with docker and buildah.
+    """
 
     build: Callable[..., None]
     forget: Callable[[], None]
@@ -68,6 +71,9 @@ def pybuild_command() -> str:
 
 def _pybuild(directory: Path) -> Builder:
     root = str(directory / "pybuild")
+    uses = directory / "uses-bases"
+    uses.mkdir()
+    (uses / "Dockerfile").write_text("FROM busybox\nRUN true\nFROM debian:bookworm\nRUN true\n")
     for base in ("busybox", "debian"):
         _quietly(pybuild_command(), "load", "--root", root, "-i", made(base))
 
@@ -77,7 +83,13 @@ def _pybuild(directory: Path) -> Builder:
     def forget() -> None:
         _attempt(pybuild_command(), "rmi", "--root", root, "bench")
         _quietly(pybuild_command(), "cache", "prune", "--root", root, "--all")
+        unpack()
 
+    def unpack() -> None:
+        for target in ("0", "1"):
+            _quietly(pybuild_command(), "build", "--root", root, "--target", target, uses)
+
+    unpack()
     return Builder(build, forget)
 
 
