@@ -102,19 +102,17 @@ def live(work: Callable[[], None], report: socket.socket, *, own_processes: bool
 def _run(preparation: Preparation, report: socket.socket) -> None:
     root = Root(pivots=preparation.pivots)
     starter, witness = _prepare(preparation, report, root)
-    rehearsal.rehearse_order()
-    wire.send(report, {"event": protocol.READY}, [witness.namespace] if witness and preparation.network is None else [])
-    received = wire.receive(report)
-    if received is None:
+    ordered = _await_order(report, [witness.namespace] if witness and preparation.network is None else [])
+    if ordered is None:
         return
-    order, fds = protocol.parse_order(received.message, received.fds)
+    order, fds, given = ordered
     spec = order.spec
     notes = _set_hostname(spec.hostname)
     own = plan_own(spec, order.files)
     sources = root.enter(fds.root, own, fds.mounts)
     root.furnish(own, sources, order.root_attributes)
     stdio = _open_console(spec, fds.step) if spec.tty else _stdio(fds)
-    ended = _run_command(starter, spec, stdio, {*stdio, *received.fds} - {fds.root}, report)
+    ended = _run_command(starter, spec, stdio, {*stdio, *given} - {fds.root}, report)
     end_all_others() if preparation.own_processes else descendants.end_all()
     root.restore()
     root.leave()
@@ -128,19 +126,30 @@ def _run_in_directory(preparation: Preparation, report: socket.socket) -> None:
     """
     _join_groups(preparation)
     _watch(preparation)
-    rehearsal.rehearse_order()
-    wire.send(report, {"event": protocol.READY})
-    received = wire.receive(report)
-    if received is None:
+    ordered = _await_order(report)
+    if ordered is None:
         return
-    order, fds = protocol.parse_order(received.message, received.fds)
+    order, fds, given = ordered
     stdio = _open_console(order.spec, fds.step) if order.spec.tty else _stdio(fds)
     pid = command.fork_in(fds.root, order.spec, stdio, preparation.confinement, report)
-    for fd in {*stdio, *received.fds}:
+    for fd in {*stdio, *given}:
         os.close(fd)
     ended = reap_until(pid)
     descendants.end_all()
     tell_end(report, ended)
+
+
+def _await_order(
+    report: socket.socket, lent: Sequence[int] = ()
+) -> tuple[protocol.Order, protocol.RunDescriptors, Sequence[int]] | None:
+    """What this process is ordered to run, with all descriptors that came along; None when there will be no step.
+
+    The server is told that it is ready, and gets ``lent``.
+    """
+    rehearsal.rehearse_order()
+    wire.send(report, {"event": protocol.READY}, lent)
+    received = wire.receive(report)
+    return None if received is None else (*protocol.parse_order(received.message, received.fds), received.fds)
 
 
 def tell_end(report: socket.socket, ended: int, notes: Sequence[str] = (), *, was_silent: bool = False) -> None:
