@@ -247,7 +247,11 @@ class SandboxServer:
             return self._level
         if self._refusal is not None:
             raise SandboxError(self._refusal.message, hints=self._refusal.hints)
-        received = wire.receive(self._control)
+        try:
+            received = wire.receive(self._control)
+        except (OSError, wire.WireError):
+            # it went away with what it was told unread
+            received = None
         if received is None:
             raise SandboxError(f"sandbox server {self._process.describe_end()} at its start")
         if received.message.get("event") != protocol.READY:

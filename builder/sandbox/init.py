@@ -181,7 +181,7 @@ def _prepare(preparation: Preparation, report: socket.socket, root: Root) -> tup
     with Stage("entering", "cgroup namespace"):
         _sys.unshare(_sys.CLONE_NEWCGROUP)
     join_network(preparation)
-    witness = Witness() if preparation.lends_network else None
+    witness = Witness.of_this_process() if preparation.lends_network else None
     _watch(preparation)
     starter = command.Starter(preparation.confinement, report)
     root.prepare(preparation.mounts)
