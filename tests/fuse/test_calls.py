@@ -14,6 +14,8 @@ from fuse.conftest import Command, mount_lines, shell, unmount, wait_until
 
 pytestmark = pytest.mark.fuse
 
+# mount(8) looks there, whatever PATH says; that of a plain user lacks it
+_MOUNT_FUSE = shutil.which("mount.fuse3", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 MOUNT_CALLS = {
     "source": "mount -t fuse.unionmount dirs=top:low=ro m",
     "source, absolute": "mount -t fuse.unionmount dirs=$PWD/top:$PWD/low=ro $PWD/m",
@@ -32,7 +34,7 @@ MOUNT_CALLS = {
 }
 
 
-@pytest.mark.skipif(shutil.which("mount.fuse3") is None, reason="mount.fuse3 is not installed")
+@pytest.mark.skipif(_MOUNT_FUSE is None, reason="mount.fuse3 is not installed")
 @pytest.mark.parametrize("call", MOUNT_CALLS.values(), ids=MOUNT_CALLS)
 def test_mount(call: str, place: Path) -> None:
     shown = shell(place, f"{call}\nls m\necho changed >m/in-low\numount m\ncat top/in-low low/in-low\nls m")
@@ -58,7 +60,7 @@ def test_flags_of_the_mount(options: str, transport: str, place: Path, command: 
     assert (fields[5], *fields[fields.index("-") + 1 :][:2]) == (flags, kind, source)
 
 
-@pytest.mark.skipif(shutil.which("mount.fuse3") is None, reason="mount.fuse3 is not installed")
+@pytest.mark.skipif(_MOUNT_FUSE is None, reason="mount.fuse3 is not installed")
 def test_names_that_need_a_backslash(place: Path) -> None:
     for name in ("a b", "a,b", "a:b", "a=b", "a\\b"):
         (place / name).mkdir()

@@ -416,8 +416,10 @@ def test_a_cookie_goes_on_in_another_listing_of_the_changed_directory(stand, for
 def test_names_that_come_and_go_leave_no_memory_behind(stand):
     union = stand.union()
     for number in range(9000):
-        union.release(union.create(ROOT_INO, b"t%d" % number, 0o644, RW, ROOT)[1])
+        attr, handle = union.create(ROOT_INO, b"t%d" % number, 0o644, RW, ROOT)
+        union.release(handle)
         union.unlink(ROOT_INO, b"t%d" % number)
+        union.forget(attr.ino, 1)
     paths = union.opendir(ROOT_INO)
     assert list(union.readdir(paths, 0, attributes=False)) == []
     union.releasedir(paths)
