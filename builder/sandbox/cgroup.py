@@ -126,8 +126,12 @@ def is_abandoned(name: str, namespace: int) -> bool:
 
 
 def own_hierarchies(*, every: bool = False) -> tuple[Hierarchy, ...]:
-    """The hierarchies this process lives in and can reach; ``every`` as in `parse_hierarchies`."""
-    return parse_hierarchies(read("/proc/self/cgroup"), read("/proc/self/mountinfo"), every=every)
+    """The hierarchies this process lives in and can reach; ``every`` as in `parse_hierarchies`.
+
+    One that something else is mounted over can't be reached.
+    """
+    found = parse_hierarchies(read("/proc/self/cgroup"), read("/proc/self/mountinfo"), every=every)
+    return tuple(hierarchy for hierarchy in found if os.path.exists(f"{hierarchy.root}/cgroup.procs"))
 
 
 def sweep_abandoned() -> None:

@@ -83,6 +83,7 @@ def test_without_a_terminal_the_command_has_none(store: Pybuild) -> None:
         assert terminal.read_until(b"\n").startswith(b"pipe:")
 
 
+@pytest.mark.kernel("nat")
 def test_streams_of_any_size_go_both_ways(store: Pybuild) -> None:
     data = os.urandom(1 << 20) * 8
     with start(store, "-i", "busybox", "cat", stdin=subprocess.PIPE) as process:
@@ -173,6 +174,7 @@ def test_kill_leaves_nothing_but_what_the_next_start_removes(store: Pybuild, wor
     assert active(store) == []
 
 
+@pytest.mark.kernel("nat")
 def test_directories_and_files_of_this_machine(store: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content\n")
