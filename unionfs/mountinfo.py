@@ -30,7 +30,8 @@ def read_mounts(path: str = "/proc/self/mountinfo") -> list[MountEntry]:
 
 def parse_line(line: bytes) -> MountEntry:
     """One line of mountinfo. Raises ValueError when it is none."""
-    words = line.split()
+    # a space each: a source may be empty, as pasta's is, and spaces in names are escaped
+    words = line.rstrip(b"\n").split(b" ")
     if len(words) < _AT_LEAST or b"-" not in words:
         raise ValueError(f"mountinfo: unexpected line {line!r}")
     major, _, minor = words[2].partition(b":")

@@ -249,6 +249,7 @@ def test_unionmount_without_dev_fuse(tmp_path: Path) -> None:
     assert_one_clear_message(done, r"/dev/fuse", 1)
 
 
+@pytest.mark.kernel("nat")
 def test_no_group_can_be_made(small: Pybuild, tmp_path: Path) -> None:
     """A limit that can't be held fails the build; without one nothing is said."""
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
