@@ -40,6 +40,8 @@ class Child:
         self._machine = machine
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
+        self._init_status = 0
+        self._init_ns = 0, 0  # on the processor, as user and in the kernel
         self._notes: tuple[str, ...] = ()
         self.station: Station | None = None
         self._namespace: int | None = None
@@ -202,7 +204,8 @@ class Child:
 
     def finish(self) -> None:
         """The first process has ended, and is reaped; the groups are still to be closed."""
-        _pid, self._init_status, self._usage = os.wait4(self.pid, 0)
+        _pid, self._init_status, usage = os.wait4(self.pid, 0)
+        self._init_ns = round(usage.ru_utime * 1e9), round(usage.ru_stime * 1e9)
         os.close(self.pidfd)
         self._drain()
         self._leave_network()
@@ -210,9 +213,9 @@ class Child:
 
     def result(self) -> SandboxResult:
         """The result of a step that is finished."""
-        used, own = self._group.usage(), self._usage
-        user_ns = round(own.ru_utime * 1e9) if used.cpu_user_ns is None else used.cpu_user_ns
-        system_ns = round(own.ru_stime * 1e9) if used.cpu_system_ns is None else used.cpu_system_ns
+        used, own_ns = self._group.usage(), self._init_ns
+        user_ns = own_ns[0] if used.cpu_user_ns is None else used.cpu_user_ns
+        system_ns = own_ns[1] if used.cpu_system_ns is None else used.cpu_system_ns
         return self._result(self._init_status, used, user_ns, system_ns)
 
     def _result(self, init_status: int, used: Usage, user_ns: int, system_ns: int) -> SandboxResult:

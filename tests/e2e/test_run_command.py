@@ -83,13 +83,12 @@ def test_without_a_terminal_the_command_has_none(store: Pybuild) -> None:
         assert terminal.read_until(b"\n").startswith(b"pipe:")
 
 
-@pytest.mark.kernel("nat")
 def test_streams_of_any_size_go_both_ways(store: Pybuild) -> None:
     data = os.urandom(1 << 20) * 8
-    with start(store, "-i", "busybox", "cat", stdin=subprocess.PIPE) as process:
+    with start(store, "-i", "--network", "none", "busybox", "cat", stdin=subprocess.PIPE) as process:
         out, err = process.communicate(data, DEADLINE_SECONDS)
     assert (process.returncode, err, out == data) == (0, b"", True)
-    done = store.run("run", "busybox", "sh", "-c", "cat; echo out; echo err >&2; exit 0")
+    done = store.run("run", "--network", "none", "busybox", "sh", "-c", "cat; echo out; echo err >&2; exit 0")
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
 
@@ -174,7 +173,6 @@ def test_kill_leaves_nothing_but_what_the_next_start_removes(store: Pybuild, wor
     assert active(store) == []
 
 
-@pytest.mark.kernel("nat")
 def test_directories_and_files_of_this_machine(store: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content\n")
@@ -190,7 +188,7 @@ def test_directories_and_files_of_this_machine(store: Pybuild, tmp_path: Path) -
         "cat /rw/file /deep/ro/file /single/f /mounted/file; echo new > /rw/new; echo x > /memory/x; stat -f -c %T /memory;"
         " for d in /deep/ro /mounted /; do touch $d/x 2>/dev/null && echo $d can be written; done; true"
     )
-    done = store.run("run", *mounts, "busybox", "sh", "-c", script)
+    done = store.run("run", "--network", "none", *mounts, "busybox", "sh", "-c", script)
     assert done.stdout.splitlines() == [*["content"] * 4, "tmpfs"]
     assert (
         done.stderr == f"WARN: -v {tmp_path}/data:/deep/ro:ro,Z: z and Z have no effect, files get no SELinux labels\n"
