@@ -18,6 +18,7 @@ import trio
 
 from builder import api, failedsteps, opening
 from builder.absent import AbsentLayers
+from builder.ahead import Ahead
 from builder.bases import Base, find_in_layout, find_in_store, hints_about
 from builder.buildrecord import begin_of, make_record
 from builder.dockerfile.source import Source
@@ -156,6 +157,10 @@ async def _run(
         one.lookup.elsewhere = elsewhere.has if own else None
         leaves = frozenset[StepId]() if job.exports.need_root else one.graph.leaves
         compressors = _compressors(job.exports, one.graph)
+        # one at a time means one; what may be had elsewhere is not begun
+        may_begin = one.graph.steps if job.options.jobs != 1 and not own else ()
+        anew = frozenset(step.id for step in one.graph.steps) if job.options.no_cache else one.graph.anew
+        ahead = Ahead(job.session, one.lookup, environment, may_begin, anew)
         executors.append(
             Executor(
                 job.session,
@@ -167,6 +172,7 @@ async def _run(
                 elsewhere,
                 leaves,
                 compressors,
+                ahead=ahead,
             )
         )
 
@@ -196,6 +202,7 @@ async def _run(
     except BaseException as error:
         with trio.CancelScope(shield=True):
             for executor, one in zip(executors, preparations, strict=True):
+                await trio.to_thread.run_sync(executor.give_up)
                 await trio.to_thread.run_sync(_note_failure, one, executor.failure, error)
         raise
     work = Work(

@@ -99,11 +99,11 @@ class Journal:
         self._clock_ns = clock_ns
         self._last_number = 0
 
-    def start(self, title: str) -> StepJournal:
-        """A step has started; its number is the next one."""
+    def start(self, title: str, started_ns: int | None = None) -> StepJournal:
+        """A step has started, now or when it says; its number is the next one."""
         self._last_number += 1
         number = self._last_number
-        self._emit(StepStarted(number, title, self._clock_ns()))
+        self._emit(StepStarted(number, title, self._clock_ns() if started_ns is None else started_ns))
         return StepJournal(number, self._emit, self._clock_ns)
 
     def find(self, finding: Finding) -> None:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from builder import failedsteps
+from builder.ahead import Ahead
 from builder.elsewhere import RemoteCaches
 from builder.errors import BuildError, ContextError, LostLayerError, StepFailed, describe_os_error, room_hints
 from builder.events import Journal, Outcome, StepJournal, Usage
 from builder.failedsteps import Kept
-from builder.finished import Material
+from builder.finished import Material, StepReport
 from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
 from builder.options import BuildOptions
@@ -53,15 +54,6 @@ if TYPE_CHECKING:
     from layers.registry.compress import Compressor
 
 
-class StepReport(NamedTuple):
-    """What a step cost, for the metadata file."""
-
-    title: str
-    cached: bool
-    duration_ns: int
-    usage: Usage | None = None
-
-
 class _Obtained(NamedTuple):
     """``settle`` makes durable what was made; it blocks its thread."""
 
@@ -69,6 +61,21 @@ class _Obtained(NamedTuple):
     cached: bool
     usage: Usage | None = None
     settle: Callable[[], None] | None = None
+
+
+class _Turn(NamedTuple):
+    """A step whose turn it is; ``active`` is its branch, and ``begun`` its command, where they are there already."""
+
+    step: Step
+    results: Mapping[StepId, StepResult]
+    keys: StepKeys
+    active: Active | None = None
+    begun: run.Begun | None = None
+
+    @property
+    def parent(self) -> StepResult:
+        """What the step stands on."""
+        return EMPTY if self.step.base is None else self.results[self.step.base]
 
 
 class Failure(NamedTuple):
@@ -97,6 +104,8 @@ class Executor:
         elsewhere: RemoteCaches | None = None,
         leaves: frozenset[StepId] = frozenset(),
         compressors: Mapping[StepId, Compressor] = MappingProxyType({}),
+        *,
+        ahead: Ahead,
     ) -> None:
         self._session = session
         self._lookup = lookup
@@ -107,6 +116,7 @@ class Executor:
         self._elsewhere = elsewhere
         self._leaves = leaves
         self._compressors = compressors
+        self._ahead = ahead
         self._remote = RemoteSources(session, options)
         self.reports: list[StepReport] = []
         self.failure: Failure | None = None
@@ -116,6 +126,10 @@ class Executor:
     def materials(self) -> tuple[Material, ...]:
         """What the steps took from elsewhere."""
         return tuple(self._remote.materials)
+
+    def give_up(self) -> None:
+        """What has begun and will not be followed is dead and gone; blocks."""
+        self._ahead.give_up()
 
     def tell_cached(self, step: Step) -> None:
         """``step`` has been told and noted as one whose result was there."""
@@ -130,8 +144,8 @@ class Executor:
         """
         if isinstance(step.operation, Pull) and self._elsewhere:
             return Finished(await self._defer(step, step.operation))
-        journal = self._journal.start(step.title)
-        started_ns = time.monotonic_ns()
+        started_ns = self._ahead.started_ns(step) or time.monotonic_ns()
+        journal = self._journal.start(step.title, started_ns)
         try:
             with self._placed_at(step):
                 obtained = await self._obtain(step, results, journal)
@@ -172,17 +186,14 @@ class Executor:
         if isinstance(operation, Copy) and operation.is_remote:
             self._lookup.tell_remote(step, await self._remote.resolve(step, operation, journal))
         with ExitStack() as held:
-            keys, found, active = await trio.to_thread.run_sync(
-                self._look, step, results, None if self._elsewhere else held
-            )
+            turn, found = await trio.to_thread.run_sync(self._look, step, results, None if self._elsewhere else held)
             if found is None and self._elsewhere:
-                found = await self._find_elsewhere(step, results, keys)
-                found = found or await trio.to_thread.run_sync(self._lock, step, results, keys, held)
+                found = await self._find_elsewhere(turn) or await trio.to_thread.run_sync(self._lock, turn, held)
             if found is not None:
                 return _Obtained(found, cached=True)
             if self._options.explain:
-                await self._tell_miss(step, keys, journal)
-            obtained = await self._work(step, results, keys, journal, active)
+                await self._tell_miss(turn, journal)
+            obtained = await self._work(turn, journal)
             return obtained._replace(settle=_closing(held.pop_all(), obtained.settle))
 
     async def _defer(self, step: Step, operation: Pull) -> StepResult:
@@ -218,31 +229,43 @@ class Executor:
 
     def _look(
         self, step: Step, results: Mapping[StepId, StepResult], held: ExitStack | None
-    ) -> tuple[StepKeys, StepResult | None, Active | None]:
+    ) -> tuple[_Turn, StepResult | None]:
         """The keys of the step, and the result that is here; where there is none, ``held`` has locked it (`_lock`).
 
         With ``held`` a RUN that must be run has its branch too, which goes with it unless it became a layer: each way
         to a thread and back takes a fourth of a millisecond. Blocks its thread.
         """
-        keys = self._lookup.keys(step, results)
-        found = self._find(step, results, keys)
-        if found is not None or held is None:
-            return keys, found, None
-        found = self._lock(step, results, keys, held)
-        parent = EMPTY if step.base is None else results[step.base]
-        if found is not None or not isinstance(step.operation, Run) or not self._session.is_unpacked(parent.layers):
-            return keys, found, None
-        snapshotter = self._session.snapshotter
-        active = snapshotter.prepare(keys.definition.digest, _chain(parent))
-        held.callback(snapshotter.remove, active)
-        return keys, None, active
+        turn = _Turn(step, results, self._lookup.keys(step, results))
+        found = self._find(turn)
+        if found is None and held is not None:
+            found = self._lock(turn, held)
+        begun = self._ahead.take(step)
+        if begun is not None and (found is not None or held is None):
+            begun.give_up()
+        elif begun is not None and held is not None:
+            turn = turn._replace(active=begun.hand_over(_chain(turn.parent), held), begun=begun.command)
+            self._prepare_next(turn)
+        elif found is None and held is not None and self._is_runnable(turn):
+            active = self._session.snapshotter.prepare(turn.keys.definition.digest, _chain(turn.parent))
+            held.callback(self._ahead.remove, active)
+            turn = turn._replace(active=active)
+        return turn, found
 
-    def _find(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> StepResult | None:
+    def _is_runnable(self, turn: _Turn) -> bool:
+        return isinstance(turn.step.operation, Run) and self._session.is_unpacked(turn.parent.layers)
+
+    def _prepare_next(self, turn: _Turn) -> None:
+        """What stands on the step, whose command runs, can begin sooner."""
+        if turn.active is not None:
+            root = Root(turn.active.path, self._view(turn.parent))
+            self._ahead.prepare(turn.step, turn.keys, root, turn.results)
+
+    def _find(self, turn: _Turn) -> StepResult | None:
         """The result that is here and stays while the build runs."""
-        if not self._may_reuse(step):
+        if not self._may_reuse(turn.step):
             return None
         with self._session.pins.looking():
-            found = self._lookup.find(step, results, keys)
+            found = self._lookup.find(turn.step, turn.results, turn.keys)
             self._pin(found)
         return found
 
@@ -250,52 +273,40 @@ class Executor:
         if result is not None and result.chain_id is not None:
             self._session.pins.pin((result.chain_id,))
 
-    def _lock(
-        self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys, held: ExitStack
-    ) -> StepResult | None:
+    def _lock(self, turn: _Turn, held: ExitStack) -> StepResult | None:
         """No other build works on the step until ``held`` is closed; the result of one that did before, if any."""
-        waited = held.enter_context(self._session.cache.lock(keys.definition, cancelled=_is_cancelled))
-        return self._find(step, results, keys) if waited else None
+        waited = held.enter_context(self._session.cache.lock(turn.keys.definition, cancelled=_is_cancelled))
+        return self._find(turn) if waited else None
 
     def _may_reuse(self, step: Step) -> bool:
         return not self._options.no_cache and step.id not in self._anew
 
-    async def _find_elsewhere(
-        self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys
-    ) -> StepResult | None:
-        elsewhere = self._elsewhere
+    async def _find_elsewhere(self, turn: _Turn) -> StepResult | None:
+        elsewhere, step = self._elsewhere, turn.step
         if not elsewhere or not self._may_reuse(step):
             return None
-        parent = EMPTY if step.base is None else results[step.base]
-        found = await trio.to_thread.run_sync(elsewhere.find, keys, parent, self._lookup.identity(step))
+        found = await trio.to_thread.run_sync(elsewhere.find, turn.keys, turn.parent, self._lookup.identity(step))
         if found is None:
             return None
         self._lookup.tell_found(step, found.records)
         self._pin(found.result)
         return found.result
 
-    async def _tell_miss(self, step: Step, keys: StepKeys, journal: StepJournal) -> None:
+    async def _tell_miss(self, turn: _Turn, journal: StepJournal) -> None:
         """Why the step must be run is part of its output."""
         if self._options.no_cache:
             text = "cache not asked: --no-cache"
-        elif step.id in self._anew:
+        elif turn.step.id in self._anew:
             text = "cache not asked: --no-cache-filter"
         else:
-            difference = await trio.to_thread.run_sync(self._lookup.explain, step, keys)
+            difference = await trio.to_thread.run_sync(self._lookup.explain, turn.step, turn.keys)
             text = "cache miss: " + explain_miss(difference)
         journal.output(2, text.encode("utf-8", "surrogateescape") + b"\n")
 
-    async def _work(
-        self,
-        step: Step,
-        results: Mapping[StepId, StepResult],
-        keys: StepKeys,
-        journal: StepJournal,
-        active: Active | None,
-    ) -> _Obtained:
-        parent = EMPTY if step.base is None else results[step.base]
+    async def _work(self, turn: _Turn, journal: StepJournal) -> _Obtained:
+        step, parent, keys = turn.step, turn.parent, turn.keys
         started_ns = time.time_ns()
-        packed, usage = await self._make_layer(step, parent, results, keys, journal, active)
+        packed, usage = await self._make_layer(turn, journal)
         layer = packed.layer
         for note in layer.notes:
             self._journal.notice(f"{step.title}: {note}")
@@ -319,33 +330,25 @@ class Executor:
             records.append(record._replace(key=content.digest, kind=content.domain, parts=content.parts))
         self._session.cache.add(*records)
 
-    async def _make_layer(
-        self,
-        step: Step,
-        parent: StepResult,
-        results: Mapping[StepId, StepResult],
-        keys: StepKeys,
-        journal: StepJournal,
-        active: Active | None,
-    ) -> tuple[PackedLayer, Usage | None]:
-        """The layer that ``step`` adds to ``parent``, and what the work used; ``active`` is its branch, if there."""
+    async def _make_layer(self, turn: _Turn, journal: StepJournal) -> tuple[PackedLayer, Usage | None]:
+        """The layer that the step adds to what it stands on, and what the work used."""
+        step, active = turn.step, turn.active
         operation = step.operation
         if isinstance(operation, Copy) and step.id in self._leaves and packing.is_packable(operation):
-            packed = await self._draft(step, operation, parent, results, keys)
+            packed = await self._draft(turn, operation)
             if packed is not None:
                 return packed, None
-        lower = await self._lower(parent)
-        snapshotter = self._session.snapshotter
+        lower = await self._lower(turn.parent)
         if active is None:
-            active = await trio.to_thread.run_sync(snapshotter.prepare, keys.definition.digest, _chain(parent))
+            key, chain = turn.keys.definition.digest, _chain(turn.parent)
+            active = await trio.to_thread.run_sync(self._session.snapshotter.prepare, key, chain)
+            turn = turn._replace(active=active)
         try:
-            usage = await self._perform(step, Root(active.path, lower), results, keys, journal)
-            verify = functools.partial(self._check_context, step, results, keys)
-            compressor = self._compressors.get(step.id)
-            return await trio.to_thread.run_sync(self._pack, active, verify, compressor), usage
+            usage = await self._perform(turn, Root(active.path, lower), journal)
+            return await trio.to_thread.run_sync(self._pack, turn, active, lower), usage
         except BaseException:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(snapshotter.remove, active)
+                await trio.to_thread.run_sync(self._ahead.remove, active)
             raise
 
     async def _lower(self, parent: StepResult) -> tuple[Path, ...]:
@@ -359,45 +362,43 @@ class Executor:
                 if settled is not None:
                     await settled.wait()
             await trio.to_thread.run_sync(self._session.ensure_unpacked, parent.layers)
+        return self._view(parent)
+
+    def _view(self, parent: StepResult) -> tuple[Path, ...]:
         chain = _chain(parent)
         return () if chain is None else self._session.snapshotter.view(chain)
 
-    async def _draft(
-        self,
-        step: Step,
-        operation: Copy,
-        parent: StepResult,
-        results: Mapping[StepId, StepResult],
-        keys: StepKeys,
-    ) -> PackedLayer | None:
+    async def _draft(self, turn: _Turn, operation: Copy) -> PackedLayer | None:
         """The layer without a directory of its own, packed from where its files lie; None where it is too large."""
-        lower = await self._lower(parent) if operation.looks_below else ()
-        verify = functools.partial(self._check_context, step, results, keys)
-        drafted = packing.Drafted(operation, _chain(parent), lower, verify, self._compressors.get(step.id))
+        lower = await self._lower(turn.parent) if operation.looks_below else ()
+        verify = functools.partial(self._check_context, turn)
+        drafted = packing.Drafted(operation, _chain(turn.parent), lower, verify, self._compressors.get(turn.step.id))
+        check = trio.from_thread.check_cancelled
         return await trio.to_thread.run_sync(
-            lambda: packing.pack(drafted, self._session, self._lookup, results, trio.from_thread.check_cancelled)
+            lambda: packing.pack(drafted, self._session, self._lookup, turn.results, check)
         )
 
-    async def _perform(
-        self, step: Step, root: Root, results: Mapping[StepId, StepResult], keys: StepKeys, journal: StepJournal
-    ) -> Usage | None:
-        operation = step.operation
+    async def _perform(self, turn: _Turn, root: Root, journal: StepJournal) -> Usage | None:
+        operation = turn.step.operation
         if isinstance(operation, Run):
-            sources = self._mount_sources(step, results, keys)
-
-            def keep(spec: SandboxSpec) -> None:
-                self._keep(step, operation, root, results, spec)
-
-            return await run.run(step, operation, root, self._environment, sources, journal.output, keep)
+            return await run.run(
+                turn.step,
+                operation,
+                root,
+                self._environment,
+                self._mount_sources(turn),
+                journal.output,
+                functools.partial(self._keep, turn, operation, root),
+                begun=turn.begun,
+                started=functools.partial(self._prepare_next, turn),
+            )
         if isinstance(operation, Copy):
-            await pull.call_blocking(lambda cancel: self._copy(step, operation, root, results, cancel), Cancellation())
+            await pull.call_blocking(lambda cancel: self._copy(turn, operation, root, cancel), Cancellation())
         elif isinstance(operation, MakeDirectory):
             await trio.to_thread.run_sync(directory.apply, operation, root.lower, root.upper)
         return None
 
-    def _keep(
-        self, step: Step, operation: Run, root: Root, results: Mapping[StepId, StepResult], spec: SandboxSpec
-    ) -> None:
+    def _keep(self, turn: _Turn, operation: Run, root: Root, spec: SandboxSpec) -> None:
         """The step that failed can be walked into, if it is the first; called in a thread."""
         with self._keeping:
             if self.failure is not None or self._options.on_failure == "remove":
@@ -405,16 +406,16 @@ class Executor:
             try:
                 kept = failedsteps.keep(self._session.root, root.upper, spec, operation, self._options.secrets)
             except OSError as error:
-                self._journal.notice(f"{step.title} can't be walked into: {describe_os_error(error)}")
+                self._journal.notice(f"{turn.step.title} can't be walked into: {describe_os_error(error)}")
                 return
-            self.failure = Failure(kept, step.id, dict(results))
+            self.failure = Failure(kept, turn.step.id, dict(turn.results))
 
-    def _mount_sources(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> MountSources:
+    def _mount_sources(self, turn: _Turn) -> MountSources:
         def open_source(operation: Copy) -> AbstractContextManager[SourceTree]:
-            return self._lookup.open_source(operation, results)
+            return self._lookup.open_source(operation, turn.results)
 
         def branches(other: StepId) -> tuple[Path, ...]:
-            return branches_of(results[other], self._session)
+            return branches_of(turn.results[other], self._session)
 
         return MountSources(
             session=self._session,
@@ -422,7 +423,7 @@ class Executor:
             secrets=self._options.secrets,
             agents=self._options.agents,
             check=trio.from_thread.check_cancelled,
-            verify=functools.partial(self._check_unchanged, step, results, keys),
+            verify=functools.partial(self._check_unchanged, turn),
             branches=branches,
             take_cache=self._take_cache,
         )
@@ -438,31 +439,30 @@ class Executor:
 
         return trio.from_thread.run(pull.call_blocking, take, threading.Event())
 
-    def _copy(
-        self,
-        step: Step,
-        operation: Copy,
-        root: Root,
-        results: Mapping[StepId, StepResult],
-        cancel: Cancellation,
-    ) -> None:
-        with self._lookup.open_source(operation, results) as tree, self._remote.open(step, cancel) as remote:
+    def _copy(self, turn: _Turn, operation: Copy, root: Root, cancel: Cancellation) -> None:
+        tree = self._lookup.open_source(operation, turn.results)
+        with tree as files, self._remote.open(turn.step, cancel) as remote:
             check = trio.from_thread.check_cancelled
-            copy.apply(operation, tree, root.lower, root.upper, remote=remote, check=check)
+            copy.apply(operation, files, root.lower, root.upper, remote=remote, check=check)
 
-    def _check_context(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
+    def _check_context(self, turn: _Turn) -> None:
         """What COPY took from a context is what its key says, see `_check_unchanged`."""
-        if isinstance(step.operation, Copy) and step.operation.from_step is None:
-            self._check_unchanged(step, results, keys)
+        if isinstance(turn.step.operation, Copy) and turn.step.operation.from_step is None:
+            self._check_unchanged(turn)
 
-    def _check_unchanged(self, step: Step, results: Mapping[StepId, StepResult], keys: StepKeys) -> None:
+    def _check_unchanged(self, turn: _Turn) -> None:
         """Raises ContextError when files changed since they were hashed: the key would name what was not copied."""
-        if self._lookup.fresh_keys(step, results).definition != keys.definition:
+        if self._lookup.fresh_keys(turn.step, turn.results).definition != turn.keys.definition:
             raise ContextError("the build context changed while it was copied")
 
-    def _pack(self, active: Active, verify: Callable[[], None], compressor: Compressor | None) -> PackedLayer:
-        verify()
-        return pack_layer(self._session.snapshotter, active, active.parent, self._lookup.epoch, compressor)
+    def _pack(self, turn: _Turn, active: Active, lower: tuple[Path, ...]) -> PackedLayer:
+        """The layer of ``active``; a step that stands on it begins before it is made."""
+        self._check_context(turn)
+        self._ahead.begin(turn.step, turn.keys, Root(active.path, lower), turn.results)
+        compressor, in_use = self._compressors.get(turn.step.id), self._ahead.is_stood_on(active)
+        return pack_layer(
+            self._session.snapshotter, active, active.parent, self._lookup.epoch, compressor, in_use=in_use
+        )
 
     @contextmanager
     def _placed_at(self, step: Step) -> Generator[None]:

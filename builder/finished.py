@@ -11,7 +11,7 @@ from layers.store import StoredImage
 from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
-    from builder.executor import StepReport
+    from builder.events import Usage
     from builder.exporting import Push
     from layers.attestation import Predicate
 
@@ -22,6 +22,15 @@ class Material(NamedTuple):
     uri: str
     algorithm: str
     digest: str
+
+
+class StepReport(NamedTuple):
+    """What a step cost, for the metadata file."""
+
+    title: str
+    cached: bool
+    duration_ns: int
+    usage: Usage | None = None
 
 
 class Work(NamedTuple):

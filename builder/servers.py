@@ -105,6 +105,14 @@ class Servers:
         union = self._settled_union()
         return "" if isinstance(union, UnionServer) else union.why
 
+    def makes_unions(self) -> bool:
+        """Whether `mount` makes unions, not copies; waits for the sandbox server.
+
+        Raises:
+            SandboxError: no step can be run here.
+        """
+        return isinstance(self._settled_union(), UnionServer)
+
     def describe_loss(self, report: bytes) -> str:
         """Why a root whose `Mounted.ended` said ``report``, and that is not whole, is not; may wait."""
         with self._lock:

@@ -214,6 +214,10 @@ def _epoch_parts(epoch: int | None) -> tuple[tuple[str, Value], ...]:
     return () if epoch is None else (("source date epoch", epoch),)
 
 
+OF_PARENT = frozenset({"parent files", "parent step"})
+"""The parts that say what a step stands on."""
+
+
 def _parent_parts(strength: str, parent: StepInput) -> tuple[tuple[str, Value], ...]:
     """What a step stands on: files alone for a content key, files and the steps that made them for a definition."""
     if strength == CONTENT:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Self
 
@@ -170,16 +170,28 @@ class BuildCache:
 
     def nearest(self, identity: str, key: CacheKey) -> CacheRecord | None:
         """The earlier record of the same step that has most parts in common with ``key``; the latest of equals."""
-        rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM record WHERE identity = ? AND kind = ? ORDER BY created_ns DESC LIMIT {_NEAREST}",  # noqa: S608 - constants
-            (_plain(identity), key.domain),
-        )
         digests = {part.name: part.digest for part in key.parts}
 
         def common(record: CacheRecord) -> int:
             return sum(digests.get(part.name) == part.digest for part in record.parts)
 
-        return max(map(_record, rows), key=common, default=None)
+        return max(self._latest(identity, key.domain), key=common, default=None)
+
+    def has_similar(self, identity: str, key: CacheKey, without: Container[str]) -> bool:
+        """Whether one of the latest records of the same step has all parts of ``key``, those ``without`` left out."""
+        parts = {part for part in key.parts if part.name not in without}
+        return any(
+            parts == {part for part in record.parts if part.name not in without}
+            for record in self._latest(identity, key.domain)
+        )
+
+    def _latest(self, identity: str, kind: str) -> Iterator[CacheRecord]:
+        """The latest records of the same step, the last one first."""
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM record WHERE identity = ? AND kind = ? ORDER BY created_ns DESC LIMIT {_NEAREST}",  # noqa: S608 - constants
+            (_plain(identity), kind),
+        )
+        return map(_record, rows)
 
     def explain(self, identity: str, key: CacheKey) -> Difference | None:
         """Why ``key`` missed, seen from the nearest earlier record; None when there is none or nothing differs."""

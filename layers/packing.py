@@ -77,10 +77,13 @@ def pack_layer(
     parent: ChainId | None = None,
     epoch: int | None = None,
     compressor: Compressor | None = None,
+    *,
+    in_use: bool = False,
 ) -> PackedLayer:
     """The branch is the layer on ``parent``, packed without compression and hashed in one pass.
 
     ``epoch``: times after this (seconds) become it. ``compressor``: a large layer is compressed in the same pass.
+    ``in_use``: somebody reads the branch (`Snapshotter.commit`).
 
     Raises:
         PackError: the branch cannot be read, or changed meanwhile.
@@ -89,7 +92,7 @@ def pack_layer(
 
     def pack(sink: Sink) -> tuple[PackResult, ChainId]:
         packed = write_layer(active.path, sink, epoch=epoch, root_before=snapshots.root_attributes(parent))
-        layer = snapshots.commit(active, packed.diff_id, parent, size=packed.size, epoch=epoch)
+        layer = snapshots.commit(active, packed.diff_id, parent, size=packed.size, epoch=epoch, in_use=in_use)
         return packed, layer.chain_id
 
     return _pack(snapshots.store, pack, compressor)

@@ -79,7 +79,19 @@ class Snapshotter:
         Raises:
             StoreError: the parent is not there, or the disk takes no more.
         """
-        before = None if parent is None else self.directories(parent)[0]
+        return self._prepare(key, parent, None if parent is None else self.directories(parent)[0])
+
+    def prepare_on(self, key: str, below: Path) -> Active:
+        """As `prepare`, on the branch ``below`` that is not yet a layer: the parent is still to be told.
+
+        What the root of ``below`` gets after this is for `resemble`.
+
+        Raises:
+            StoreError: the disk takes no more.
+        """
+        return self._prepare(key, None, below)
+
+    def _prepare(self, key: str, parent: ChainId | None, before: Path | str | None) -> Active:
         place = self._active_place()
         path = place / "fs"
         try:
@@ -87,15 +99,27 @@ class Snapshotter:
             path.mkdir(mode=0o755)
             if before is None:
                 path.chmod(0o755)
-            else:
-                status = os.stat(before)
-                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                    os.chown(path, status.st_uid, status.st_gid)
-                path.chmod(status.st_mode & 0o7777)
-                os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
         except OSError as error:
             raise store_error(path, error) from error
-        return Active(key, path, parent)
+        active = Active(key, path, parent)
+        if before is not None:
+            self.resemble(active, before)
+        return active
+
+    def resemble(self, active: Active, below: Path | str) -> None:
+        """The root of the branch has the attributes of the directory ``below``.
+
+        Raises:
+            StoreError: one of them can't be read or written.
+        """
+        try:
+            status = os.stat(below)
+            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(active.path, status.st_uid, status.st_gid)
+            os.chmod(active.path, status.st_mode & 0o7777)
+            os.utime(active.path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        except OSError as error:
+            raise store_error(active.path, error) from error
 
     def commit(
         self,
@@ -106,11 +130,13 @@ class Snapshotter:
         size: int = 0,
         epoch: int | None = None,
         blob: Digest | None = None,
+        in_use: bool = False,
     ) -> Layer:
         """The branch is the layer of that diff ID on top of ``parent``; its path is no longer valid.
 
-        When the layer is there already, the branch is dropped and the one that is there is returned. ``epoch`` is the
-        one the branch was packed with. ``blob`` is the archive that filled the branch; None when it was packed here.
+        When the layer is there already, that one is returned, and the branch is dropped, or with ``in_use`` left to be
+        removed when nobody stands on it any more. ``epoch`` is the one the branch was packed with. ``blob`` is the
+        archive that filled the branch; None when it was packed here.
         """
         new = chain_id(parent, diff_id)
         chain = (*(() if parent is None else self._record(parent).chain), new)
@@ -120,7 +146,7 @@ class Snapshotter:
         try:
             with open(place / "layer.json", "xb", buffering=0) as file:
                 file.write(record.to_bytes())
-            self._move(place, target, new)
+            self._move(place, target, new, keep=in_use)
         except OSError as error:
             raise store_error(target, error) from error
         self._sound.add(new)
@@ -128,7 +154,7 @@ class Snapshotter:
         return Layer(new, diff_id, self.path(new), chain, blob or diff_id)
 
     def remove(self, active: Active) -> None:
-        """The branch is gone. Idempotent; nothing happens after a commit."""
+        """The branch is gone. Idempotent; nothing happens after a commit that took it."""
         self._remove_tree(active.path.parent)
 
     # -- using layers -------------------------------------------------------------------------------------------------
@@ -247,8 +273,8 @@ class Snapshotter:
         return swept
 
     # -- the rest -----------------------------------------------------------------------------------------------------
-    def _move(self, place: Path, target: Path, new: ChainId) -> None:
-        """The place becomes the target, unless a sound layer is there."""
+    def _move(self, place: Path, target: Path, new: ChainId, *, keep: bool) -> None:
+        """The place becomes the target, unless a sound layer is there; then it is removed, unless it is to be kept."""
         for _ in range(_ATTEMPTS):
             try:
                 place.rename(target)
@@ -258,7 +284,8 @@ class Snapshotter:
             else:
                 return
             if self._is_sound(new):
-                self._remove_tree(place)
+                if not keep:
+                    self._remove_tree(place)
                 return
             self.drop(new)
         raise StoreError(f'store: "{target}" is being replaced by somebody else')

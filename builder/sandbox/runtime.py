@@ -18,7 +18,7 @@ from builder.sandbox import _sys, init, mounts, network, protocol
 from builder.sandbox.command import SETUP_FAILED
 from builder.sandbox.confinement import Confinement
 from builder.sandbox.descriptors import close_all_but
-from builder.sandbox.group import Usage
+from builder.sandbox.group import Group, Usage
 from builder.sandbox.machine import Kind, Machine
 from builder.sandbox.spec import SandboxResult, SandboxSpec
 from unionfs import wire
@@ -27,11 +27,22 @@ NO_PRIVATE_NETWORK = "no private network can be made here, steps use that of the
 _SIGNALLED = 128
 
 
+def make_group(machine: Machine, kind: Kind) -> Group:
+    """Groups for a `Child`.
+
+    Raises:
+        CgroupError: the parent that was asked for can't be had.
+    """
+    # a runtime that makes its own groups confines devices there
+    confines = not kind.insecure and (kind.runtime is None or kind.runtime.joins_groups)
+    return machine.groups_for(kind).make(kind.cgroup_parent, kind.controllers, confine_devices=confines)
+
+
 class Child:
     """The processes of one step, from before it is known to after its end."""
 
-    def __init__(self, machine: Machine, kind: Kind) -> None:
-        """The processes are getting ready.
+    def __init__(self, machine: Machine, kind: Kind, group: Group) -> None:
+        """The processes are getting ready, and will be in ``group`` (`make_group`), which belongs to them now.
 
         Raises:
             OSError: no process could be made.
@@ -51,10 +62,7 @@ class Child:
         self._warnings: tuple[str, ...] = ()
         is_machine_root = not machine.isolation.user_namespace
         self._device_control = is_machine_root and (kind.insecure or machine.groups.controls_devices)
-        groups = machine.groups_for(kind)
-        # a runtime that makes its own groups confines devices there
-        confines = not kind.insecure and (kind.runtime is None or kind.runtime.joins_groups)
-        self._group = groups.make(kind.cgroup_parent, kind.controllers, confine_devices=confines)
+        self._group = group
         self.report, theirs = socket.socketpair()
         try:
             self._take_network()

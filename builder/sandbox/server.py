@@ -25,6 +25,7 @@ from collections.abc import Callable
 from builder.sandbox import _sys, caps, descendants, devices, idmap, protocol
 from builder.sandbox.cgroup import CgroupError
 from builder.sandbox.command import SETUP_FAILED
+from builder.sandbox.group import Group
 from builder.sandbox.isolation import (
     AUTO,
     NO_NAMESPACES,
@@ -40,7 +41,7 @@ from builder.sandbox.isolation import (
 from builder.sandbox.limitfiles import FORKING_PIDS, INIT_PIDS
 from builder.sandbox.machine import Kind, Machine
 from builder.sandbox.rehearsal import rehearse_request
-from builder.sandbox.runtime import Child
+from builder.sandbox.runtime import Child, make_group
 from builder.sandbox.slice import Slice
 from builder.sandbox.spares import Spares
 from builder.sandbox.spec import SandboxResult, SpecError, parse_network
@@ -92,7 +93,7 @@ class Server:
 
     def _lacks_spare(self) -> bool:
         """Whether another child is to be made ready, once there is time."""
-        return not self._ended and self._spares.are_too_few() and not self._is_joining()
+        return not self._ended and self._spares.missing > 0 and not self._is_joining()
 
     def _is_joining(self) -> bool:
         """Whether a child is still on its way into its groups; it tells when it is ready."""
@@ -130,14 +131,20 @@ class Server:
         self._machine.hub.end()
 
     def _prepare(self) -> None:
+        kind = self._spares.kind
+        groups: list[Group] = []
         try:
-            self._spares.add(self._make_child(self._spares.kind))
+            groups += [make_group(self._machine, kind) for _ in range(self._spares.missing)]
+            while groups:
+                self._spares.add(self._make_child(kind, groups.pop()))
         except (OSError, CgroupError):
             # nobody waits for it; the step that needs one tries again, and is told
             self._spares.want(self._machine.usual_kind("none", frozenset()))
+        for group in groups:
+            group.close()
 
-    def _make_child(self, kind: Kind) -> Child:
-        child = Child(self._machine, kind)
+    def _make_child(self, kind: Kind, group: Group) -> Child:
+        child = Child(self._machine, kind, group)
         self._children[child] = None
         self._watch(child.pidfd, lambda: self._on_end(child))
         self._watch(child.report.fileno(), lambda: self._on_report(child))
@@ -149,7 +156,7 @@ class Server:
         try:
             spec, fds = protocol.parse_run(received.message, received.fds)
             kind = self._machine.kind_of(spec)
-            child = self._spares.take(kind) or self._make_child(kind)
+            child = self._spares.take(kind) or self._make_child(kind, make_group(self._machine, kind))
             child.order(spec, fds)
         except (SpecError, CgroupError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else None

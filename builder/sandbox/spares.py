@@ -1,7 +1,8 @@
 """The children that stand ready for steps that are still to come.
 
 Making one takes some 15 ms: most of it the kernel's grace period when a process joins its control groups, which needs
-no processor. So where many short steps are expected two are kept, and each step finds one.
+no processor, and which those that join together wait for once. So where many short steps are expected three are kept,
+and each step finds one.
 
 Invariants: all are of the kind last asked for; there are never more than steps still expected, where that was said; one
 that ended unasked is not replaced before the next step, which makes its own and is told why that fails.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from builder.sandbox.machine import Kind
 from builder.sandbox.runtime import Child
 
-_MOST = 2
+_MOST = 3
 
 
 class Spares:
@@ -28,10 +29,11 @@ class Spares:
         """At most so many steps will come; where it is no number, one after the other."""
         self._expected = steps if isinstance(steps, int) else None
 
-    def are_too_few(self) -> bool:
-        """Whether one more would be of use."""
+    @property
+    def missing(self) -> int:
+        """How many more would be of use."""
         wanted = 1 if self._expected is None else min(self._expected, _MOST)
-        return not self._failed and len(self._children) < wanted
+        return 0 if self._failed else max(0, wanted - len(self._children))
 
     def add(self, child: Child) -> None:
         """The child, of `kind`, waits to be taken."""

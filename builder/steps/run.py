@@ -16,6 +16,8 @@ removed.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
 from collections import deque
@@ -52,6 +54,7 @@ _INSECURE = "security.insecure"
 _HOST_NETWORK = "network.host"
 _READ_BYTES = 64 << 10
 _TAIL_LINES = 20
+_WIDE_BYTES = 1 << 20
 _STDERR_NAME = "stderr"
 _LITTLE_ROOM_BYTES = 4 << 20
 _MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
@@ -102,10 +105,13 @@ async def run(
     mounts: MountSources,
     output: Output,
     keep: Callable[[SandboxSpec], None],
+    begun: Begun | None = None,
+    started: Callable[[], None] | None = None,
 ) -> Usage:
     """The command has ended with status 0 and what it wrote is in ``root.upper``; what it used.
 
-    ``keep`` is called, in a thread, with what a command was that failed, while its mounts are still there.
+    ``keep`` is called, in a thread, with what a command was that failed, while its mounts are still there. ``begun`` is
+    the command, where it runs already; otherwise ``started`` is called once it does, in a thread too.
 
     Raises:
         StepFailed: any other status, or the sandbox could not be set up.
@@ -114,14 +120,9 @@ async def run(
     _refuse(step, operation, environment)
     tail = _Tail(output)
     async with _prepared(operation, mounts) as prepared:
-        made: list[SandboxSpec] = []
-
-        def make_spec() -> SandboxSpec:
-            user, home = environment.users.resolve(operation.user, root)
-            made.append(_spec(operation, user, home, environment, prepared))
-            return made[0]
-
-        result, lost = await _run_in_sandbox(make_spec, root, environment, tail, prepared.fds)
+        if begun is None:
+            begun = await trio.to_thread.run_sync(_begin, operation, root, root, environment, prepared, None, started)
+        result, lost = await _run_in_sandbox(begun.take(), root, environment, tail)
         for warning in result.warnings:
             if warning not in environment.noticed:
                 environment.noticed.add(warning)
@@ -133,7 +134,7 @@ async def run(
                 result = result._replace(error=result.error + more)
             full = _is_full(root.upper)
             if not full and not lost:
-                await trio.to_thread.run_sync(lambda: keep(made[0]._replace(binds=prepared.copied())))
+                await trio.to_thread.run_sync(lambda: keep(begun.spec._replace(binds=prepared.copied())))
             failure = describe_failure(step, operation, result, tail.lines(), environment.limits, disk_is_full=full)
             absence = () if environment.servers.can_mount else hint_on_absence(tail.lines())
             failure.hints = (*failure.hints, *about, *absence, *((lost,) if lost else ()))
@@ -162,18 +163,13 @@ async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[Pre
 
 
 async def _run_in_sandbox(
-    make_spec: Callable[[], SandboxSpec],
-    root: Root,
-    environment: Environment,
-    output: Output,
-    mount_fds: Sequence[int],
+    started: _Started, root: Root, environment: Environment, output: Output
 ) -> tuple[SandboxResult, str]:
-    """The result of the sandbox; its mount is gone, and ``root.upper`` is still. ``make_spec`` may block.
+    """The result of the sandbox; its mount is gone, and ``root.upper`` is still.
 
     With it comes why what a command changed that failed is not in ``root.upper``, empty where it is.
     """
     async with AsyncExitStack() as reading:
-        started = await trio.to_thread.run_sync(lambda: _start(make_spec(), root, environment, mount_fds))
         readers: dict[int, trio.lowlevel.FdStream] = {}
         for number, fd in started.outputs.items():
             readers[number] = trio.lowlevel.FdStream(fd)
@@ -208,33 +204,111 @@ class _Started(NamedTuple):
     outputs: dict[int, int]
 
 
-def _start(spec: SandboxSpec, root: Root, environment: Environment, mount_fds: Sequence[int]) -> _Started:
-    """The step runs over its mount, which nobody else has any more."""
+class Begun:
+    """A command that runs over its mount; `run` follows it, or `give_up` ends it."""
+
+    def __init__(self, spec: SandboxSpec, started: _Started) -> None:
+        self.spec = spec
+        self._started = started
+        self._is_taken = False
+
+    def take(self) -> _Started:
+        """What is to be followed and closed, by the caller alone."""
+        self._is_taken = True
+        return self._started
+
+    def widen(self) -> None:
+        """The command can write more before somebody reads it, as far as the kernel gives room."""
+        for fd in self._started.outputs.values():
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE_BYTES)
+
+    def give_up(self) -> None:
+        """The command is dead and its mount is gone, unless somebody took it. Idempotent; waits."""
+        if self._is_taken:
+            return
+        started = self.take()
+        started.running.close()
+        for fd in started.outputs.values():
+            os.close(fd)
+        started.mount.settle(take=False)
+        _await_end(started.mount)
+
+
+def begin(step: Step, operation: Run, root: Root, below: Root, environment: Environment, mount: Mounted) -> Begun:
+    """The command of ``step``, which has no mounts, runs, and writes some of its output without being followed. Blocks.
+
+    ``below`` looks as ``root`` does, and holds still. ``mount`` is that of ``root``, and ends with the command.
+
+    Raises:
+        BuildError: as `run`.
+    """
+    try:
+        _refuse(step, operation, environment)
+        begun = _begin(operation, root, below, environment, PreparedMounts(), mount)
+    except BaseException:
+        drop(mount)
+        raise
+    begun.widen()
+    return begun
+
+
+def drop(mount: Mounted) -> None:
+    """The mount, over which no command runs, is gone."""
+    os.close(mount.fd)
+    mount.settle(take=False)
+    _await_end(mount)
+
+
+def _await_end(mount: Mounted) -> None:
+    with open(mount.ended, "rb") as ended:
+        ended.read()
+
+
+def _begin(
+    operation: Run,
+    root: Root,
+    below: Root,
+    environment: Environment,
+    prepared: PreparedMounts,
+    mount: Mounted | None = None,
+    started: Callable[[], None] | None = None,
+) -> Begun:
+    user, home = environment.users.resolve(operation.user, below)
+    spec = _spec(operation, user, home, environment, prepared)
+    begun = Begun(spec, _start(spec, root, environment, prepared.fds, mount))
+    if started is not None:
+        try:
+            started()
+        except BaseException:
+            begun.give_up()
+            raise
+    return begun
+
+
+def _start(
+    spec: SandboxSpec, root: Root, environment: Environment, mount_fds: Sequence[int], mount: Mounted | None
+) -> _Started:
+    """The step runs over its mount, which nobody else has any more. Where it doesn't, a ``mount`` is the caller's."""
     servers = environment.servers
     with ExitStack() as ends, ExitStack() as failing:
         named = None if servers.can_mount else root.upper.with_name(_STDERR_NAME)
         stdout, stderr = _pipe(ends, failing), _pipe(ends, failing, named)
-        mount = mount_root(servers, root, environment.scaffold)
-        try:
-            try:
-                shown = mount.furnish(spec, named)
-                running = servers.sandbox.run(
-                    shown,
-                    root_fd=mount.fd,
-                    stdin=None,
-                    stdout=stdout.write_fd,
-                    stderr=stderr.write_fd,
-                    mount_fds=mount_fds,
-                )
-            finally:
-                os.close(mount.fd)
-        except BaseException:
-            mount.settle(take=False)
-            with open(mount.ended, "rb") as ended:
-                ended.read()
-            raise
+        used = mount or mount_root(servers, root, environment.scaffold)
+        if mount is None:
+            failing.callback(drop, used)
+        shown = used.furnish(spec, named)
+        running = servers.sandbox.run(
+            shown,
+            root_fd=used.fd,
+            stdin=None,
+            stdout=stdout.write_fd,
+            stderr=stderr.write_fd,
+            mount_fds=mount_fds,
+        )
+        os.close(used.fd)
         failing.pop_all()
-        return _Started(running, mount, {1: stdout.read_fd, 2: stderr.read_fd})
+        return _Started(running, used, {1: stdout.read_fd, 2: stderr.read_fd})
 
 
 def mount_root(servers: Servers, root: Root, scaffold: Path) -> Mounted:
