@@ -10,6 +10,7 @@ ids of cache mounts) can't be given or is dropped here.  Rules: docs/formats, "C
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 from cache.framing import Value, describe, frame
@@ -99,10 +100,23 @@ def key(domain: str, parts: Sequence[tuple[str, Value]]) -> CacheKey:
     pieces = [frame(f"pybuild.cache/{KEY_VERSION}/{domain}")]
     kept: list[Part] = []
     for name, value in parts:
-        framed = frame(value)
-        pieces += (frame(name), framed)
-        kept.append(Part(name, describe(value), hex_sha256(framed)[:16]))
+        # by exact type: what is equal need not look the same (1 and True)
+        framed, part = _make_text_part(name, value) if type(value) is str else _make_part(name, value)
+        pieces.append(framed)
+        kept.append(part)
     return CacheKey(hex_sha256(b"".join(pieces)), domain, tuple(kept))
+
+
+def _make_part(name: str, value: Value) -> tuple[bytes, Part]:
+    """``name`` and ``value`` framed, and the part for people."""
+    framed = frame(value)
+    return frame(name) + framed, Part(name, describe(value), hex_sha256(framed)[:16])
+
+
+@functools.lru_cache(maxsize=512)
+def _make_text_part(name: str, value: str) -> tuple[bytes, Part]:
+    """As `_make_part`: most parts of a step's key are those of the step before."""
+    return _make_part(name, value)
 
 
 def from_key(manifest_digest: str, platform: str) -> CacheKey:

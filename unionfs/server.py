@@ -40,6 +40,7 @@ from unionfs.transport.direct.connection import Connection, Settings
 from unionfs.transport.direct.notify import KernelNotifier
 from unionfs.transport.handoff import Handoff
 from unionfs.transport.loop import Loop
+from unionfs.transport.protocol import BUFFER_BYTES
 from unionfs.types import Passthrough
 
 Filesystem = Callable[[MountSpec, Notifier], FilesystemOps]
@@ -59,6 +60,7 @@ class Server:
         self._handoff = Handoff()
         self._loop = Loop(self._handoff)
         self._connections: set[Connection] = set()
+        self._buffer = bytearray(BUFFER_BYTES)
 
     def run(self) -> None:
         """Serves until the peer is gone; then every mount is dropped."""
@@ -115,7 +117,7 @@ class Server:
             stack_depth=stack_depth(branch.path for branch in spec.branches),
             volatile=spec.options.volatile,
         )
-        connection = Connection(device_fd, ops, notifier, settings, self._handoff, log)
+        connection = Connection(device_fd, ops, notifier, settings, self._handoff, log, self._buffer)
         connection.serve()  # INIT waits already
         self._connections.add(connection)
         self._loop.add(connection, lambda: self._ended(connection, told_fd))
