@@ -20,9 +20,11 @@ from builder.rootfs import open_root
 from builder.stagefiles import StageFiles
 from builder.steps import copy, copykeys, directory
 from cache.keys import CONTENT, DEFINITION, StepInput
+from harness.abilities import missing_for_owners
 from layers.pack import write_changes, write_layer
 
 OLD_NS = 1_000_000_000_123_456_789
+OWNER = (3, 4) if missing_for_owners() is None else (0, 0)
 
 
 def make(root, files):
@@ -220,6 +222,7 @@ class TestMetadata:
         assert stage.owner("dest/a") == (0, 0)
         assert stage.stat("dest/a").st_mtime_ns == OLD_NS
 
+    @pytest.mark.owners("gives files away")
     def test_of_new_destination_directories(self, stage):
         (stage.context / "d").chmod(0o700)
         stage.run("d", to="/one/two", chown="7:8", chmod="600")
@@ -267,6 +270,7 @@ class TestMetadata:
         assert stage.stat("usr/local/bin").st_mtime_ns > OLD_NS
         assert stage.mode("usr/local/bin") == "0o751"
 
+    @pytest.mark.owners("gives files away")
     def test_of_links(self, stage):
         os.utime(stage.context / "d/l", ns=(OLD_NS, OLD_NS), follow_symlinks=False)
         stage.run("d", chown="7:8", chmod="000")
@@ -309,6 +313,7 @@ class TestMetadata:
             ("1:wheel", (1, 10)),
         ],
     )
+    @pytest.mark.owners("gives files away")
     def test_chown(self, stage, chown, owner):
         make(stage.base, {"etc/passwd": b"app:x:5:6::/:\n", "etc/group": b"wheel:x:10:\n"})
         stage.run("d", chown=chown)
@@ -426,8 +431,14 @@ def test_inline_files(stage):
     inline = (InlineFile("one", "1\n"), InlineFile("two", "é\n"))
     assert stage.run("a", inline=inline) == {"dest/a": "A", "dest/one": "1\n", "dest/two": "Ã©\n"}
     assert stage.mode("dest/one") == "0o644"
-    assert stage.run(to="/file", inline=inline[:1], chown="3", chmod="+x")["file"] == "1\n"
-    assert (stage.mode("file"), stage.owner("file")) == ("0o755", (3, 3))
+    assert stage.run(to="/file", inline=inline[:1], chmod="+x")["file"] == "1\n"
+    assert stage.mode("file") == "0o755"
+
+
+@pytest.mark.owners("gives files away")
+def test_owner_of_inline_files(stage):
+    stage.run(to="/file", inline=(InlineFile("one", "1\n"),), chown="3")
+    assert stage.owner("file") == (3, 3)
 
 
 def test_a_file_that_cannot_be_read_is_named(stage, monkeypatch):
@@ -479,6 +490,7 @@ class TestFromAnotherStep:
         assert stage.stat("dest/x").st_ino == stage.stat("dest/x2").st_ino
         assert os.getxattr(stage.upper / "dest/x", "user.x") == b"1"
 
+    @pytest.mark.owners("gives files away")
     def test_chown(self, stage):
         self.run(stage, "d", chown="1:2")
         assert stage.owner("dest/x") == (1, 2)
@@ -525,7 +537,7 @@ def archive(*members):
             info = tarfile.TarInfo(name)
             info.mode = 0o755 if content is None else 0o640
             info.mtime = 1_000_000_000
-            info.uid, info.gid = 3, 4
+            info.uid, info.gid = OWNER
             if content is None:
                 info.type = tarfile.DIRTYPE
             for field in fields:
@@ -574,6 +586,7 @@ class TestArchives:
         make(stage.context, {"e/x.tar": SIMPLE})
         assert list(stage.run("e", unpack=True)) == ["dest/x.tar"]
 
+    @pytest.mark.owners("gives files away")
     def test_metadata(self, stage):
         self.run(stage, SIMPLE)
         assert (stage.owner("dest/p/f"), stage.mode("dest/p/f")) == ((3, 4), "0o640")
@@ -585,6 +598,7 @@ class TestArchives:
         self.run(stage, archive(("./", None, {"mode": 0o700}), ("./f", b"F")))
         assert (stage.owner("dest"), stage.mode("dest")) == ((0, 0), "0o755")
 
+    @pytest.mark.owners("gives files away")
     def test_chown(self, stage):
         self.run(stage, SIMPLE, chown="8:9")
         assert {stage.owner(path) for path in ("dest", "dest/p", "dest/p/f", "dest/p/l")} == {(8, 9)}
@@ -680,6 +694,7 @@ class TestWorkdir:
     def run(self, stage, path, user="", branches=None):
         directory.apply(MakeDirectory(path, user), [stage.base] if branches is None else branches, stage.upper)
 
+    @pytest.mark.owners("gives files away")
     def test_new(self, stage):
         make(stage.base, {"etc/passwd": b"app:x:5:6::/:\n"})
         self.run(stage, "/srv/app", "app")
@@ -698,6 +713,7 @@ class TestWorkdir:
         assert (stage.mode("srv/app"), stage.owner("srv/app")) == ("0o700", (3, 4))
         assert stage.stat("srv").st_mtime_ns == OLD_NS
 
+    @pytest.mark.owners("gives files away")
     def test_numbers_and_scratch(self, stage):
         self.run(stage, "/a/b", "5", [])
         self.run(stage, "/c", "5:6", [])

@@ -52,6 +52,7 @@ def test_a_wide_tree_and_what_links_lead_to(tmp_path: Path) -> None:
     remove_at(tmp_path, "tree")
 
 
+@pytest.mark.owners("becomes somebody who has no right to write")
 def test_directories_that_even_their_owner_may_not_write_to(tmp_path: Path) -> None:
     for name in ("tree/a/b", "tree/c", "tree/a/d"):
         (tmp_path / name).mkdir(parents=True)
@@ -61,11 +62,10 @@ def test_directories_that_even_their_owner_may_not_write_to(tmp_path: Path) -> N
         status = 1
         try:
             fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-            if os.geteuid() == 0:
-                for directory, _, _ in os.walk(tmp_path, topdown=False):
-                    os.chown(directory, 1234, 1234)
-                os.setresgid(1234, 1234, 1234)
-                os.setresuid(1234, 1234, 1234)
+            for directory, _, _ in os.walk(tmp_path, topdown=False):
+                os.chown(directory, 1234, 1234)
+            os.setresgid(1234, 1234, 1234)
+            os.setresuid(1234, 1234, 1234)
             for name in ("tree/a/b", "tree/a/d", "tree/a", "tree/c", "tree"):
                 os.chmod(name, 0o500 if name == "tree/a/b" else 0, dir_fd=fd)
             remove_tree("tree", dir_fd=fd)
