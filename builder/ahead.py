@@ -94,6 +94,8 @@ class Ahead:
         self._ready: dict[StepId, _Ready] = {}
         self._begun: dict[StepId, Begun] = {}
         self._stood_on: set[Path] = set()
+        self._left: set[Path] = set()
+        """What is to be removed when nothing stands on it any more."""
         self._above = {step.base: step for step in reversed(steps) if _needs_its_base_alone(step)}
 
     def prepare(self, below: Step, keys: StepKeys, root: Root, results: Mapping[StepId, StepResult]) -> None:
@@ -128,12 +130,16 @@ class Ahead:
         ready = None if step is None else self._ready.pop(step.id, None)
         if step is None or ready is None or not isinstance(step.operation, Run):
             return
+        try:
+            # what has changed since it was made
+            self._session.snapshotter.resemble(ready.active, root.upper)
+        except LayersError:
+            ready.give_up()
+            return
         with ExitStack() as held:
             mount = ready.take(held)
+            own = Root(ready.active.path, (root.upper, *root.lower))
             try:
-                # what has changed since it was made
-                self._session.snapshotter.resemble(ready.active, root.upper)
-                own = Root(ready.active.path, (root.upper, *root.lower))
                 command = run.begin(step, step.operation, own, root, self._environment, mount)
             except (BuildError, LayersError, UnionError, OSError):
                 return
@@ -146,7 +152,9 @@ class Ahead:
 
     def remove(self, active: Active) -> None:
         """The branch is gone, unless it became a layer; later, where a mount has it open."""
-        if not self.is_stood_on(active):
+        if self.is_stood_on(active):
+            self._left.add(active.path)
+        else:
             self._session.snapshotter.remove(active)
 
     def started_ns(self, step: Step) -> int | None:
@@ -171,9 +179,11 @@ class Ahead:
         return self._session.cache.has_similar(self._lookup.identity(step), key, without=OF_PARENT)
 
     def _let_go(self, branch: Path) -> None:
-        """Nothing stands on ``branch`` any more: if another such layer was there before, it is left over."""
+        """Nothing stands on ``branch`` any more."""
         self._stood_on.discard(branch)
-        self._session.snapshotter.remove(Active("", branch, None))
+        if branch in self._left:
+            self._left.discard(branch)
+            self._session.snapshotter.remove(Active("", branch, None))
 
 
 def _needs_its_base_alone(step: Step) -> bool:

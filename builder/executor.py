@@ -373,10 +373,8 @@ class Executor:
         lower = await self._lower(turn.parent) if operation.looks_below else ()
         verify = functools.partial(self._check_context, turn)
         drafted = packing.Drafted(operation, _chain(turn.parent), lower, verify, self._compressors.get(turn.step.id))
-        check = trio.from_thread.check_cancelled
-        return await trio.to_thread.run_sync(
-            lambda: packing.pack(drafted, self._session, self._lookup, turn.results, check)
-        )
+        arguments = self._session, self._lookup, turn.results, trio.from_thread.check_cancelled
+        return await trio.to_thread.run_sync(packing.pack, drafted, *arguments)
 
     async def _perform(self, turn: _Turn, root: Root, journal: StepJournal) -> Usage | None:
         operation = turn.step.operation
@@ -440,10 +438,9 @@ class Executor:
         return trio.from_thread.run(pull.call_blocking, take, threading.Event())
 
     def _copy(self, turn: _Turn, operation: Copy, root: Root, cancel: Cancellation) -> None:
-        tree = self._lookup.open_source(operation, turn.results)
-        with tree as files, self._remote.open(turn.step, cancel) as remote:
-            check = trio.from_thread.check_cancelled
-            copy.apply(operation, files, root.lower, root.upper, remote=remote, check=check)
+        check = trio.from_thread.check_cancelled
+        with self._lookup.open_source(operation, turn.results) as tree, self._remote.open(turn.step, cancel) as remote:
+            copy.apply(operation, tree, root.lower, root.upper, remote=remote, check=check)
 
     def _check_context(self, turn: _Turn) -> None:
         """What COPY took from a context is what its key says, see `_check_unchanged`."""
@@ -460,9 +457,11 @@ class Executor:
         self._check_context(turn)
         self._ahead.begin(turn.step, turn.keys, Root(active.path, lower), turn.results)
         compressor, in_use = self._compressors.get(turn.step.id), self._ahead.is_stood_on(active)
-        return pack_layer(
-            self._session.snapshotter, active, active.parent, self._lookup.epoch, compressor, in_use=in_use
-        )
+        snapshotter, epoch = self._session.snapshotter, self._lookup.epoch
+        packed = pack_layer(snapshotter, active, active.parent, epoch, compressor, in_use=in_use)
+        if in_use:  # and left where it is, if there was such a layer before
+            self._ahead.remove(active)
+        return packed
 
     @contextmanager
     def _placed_at(self, step: Step) -> Generator[None]:

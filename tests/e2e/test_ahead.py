@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.pybuild import Pybuild
+from harness.pybuild import Pybuild, step_outcomes
 from harness.waiting import DEADLINE_SECONDS, processes_with, wait_until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.fuse]
@@ -130,6 +130,38 @@ def test_layer_below_is_there_already(small: Pybuild, context: Path) -> None:
         steps = steps_of(small, "--no-cache", *DATED, context)
         large, counted = steps.values()
         assert counted["started"] < large["completed"]
+        assert_nothing_active(small)
+
+
+@pytest.mark.parametrize(
+    ("above", "said"),
+    [
+        ("USER absent\nRUN true", "user 'absent' is not in /etc/passwd"),
+        ("RUN --network=host true", "--network=host is not allowed in this build"),
+        ("WORKDIR /large/below\nRUN true", "/large"),
+    ],
+)
+@pytest.mark.parametrize("first", ["RUN echo kept >/large", "COPY large /"])
+def test_can_not_begin(small: Pybuild, context: Path, first: str, above: str, said: str) -> None:
+    """What keeps a step from beginning is told when it is its turn, and costs the step below nothing."""
+    (context / "large").write_text("kept\n")
+    write(context, first, above)
+    for outcome in ("DONE", "CACHED"):
+        done = small.attempt("build", "--progress", "plain", context)
+        assert done.returncode == 1
+        assert said in done.stderr, done.stderr
+        outcomes = {title.partition("] ")[2]: ended for title, ended in step_outcomes(done.stderr).items()}
+        assert outcomes[first] == outcome
+        assert_nothing_active(small)
+
+
+def test_copied_layer_below_is_there_already(small: Pybuild, context: Path) -> None:
+    (context / "files").mkdir()
+    for number in range(2000):
+        (context / "files" / str(number)).write_text(str(number))
+    write(context, "COPY files /files", "RUN sleep 1; cat /files/* | wc -c", "RUN ls /files | wc -l")
+    for _ in range(2):
+        assert len(steps_of(small, "--no-cache", context)) == 2
         assert_nothing_active(small)
 
 
