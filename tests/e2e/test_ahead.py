@@ -19,8 +19,6 @@ import pytest
 from harness.pybuild import Pybuild, step_outcomes
 from harness.waiting import DEADLINE_SECONDS, processes_with, wait_until
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.fuse]
-
 LARGE = "RUN dd if=/dev/zero of=/large bs=1M count=160 2>/dev/null"
 DATED = ("--build-arg", "SOURCE_DATE_EPOCH=1700000000")
 
@@ -64,6 +62,7 @@ def test_one_at_a_time(small: Pybuild, context: Path) -> None:
     assert large["completed"] <= counted["started"]
 
 
+@pytest.mark.ids("runs as another user")
 def test_sees_all_that_the_step_below_changed(small: Pybuild, context: Path) -> None:
     """Also what it changed last, of the root directory and of the users."""
     write(
