@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,14 +66,24 @@ def running_sshd(directory: Path) -> Iterator[Sshd]:
         server.wait()
 
 
-@contextmanager
-def running_agent(socket: Path, *keys: Path) -> Iterator[str]:
-    """The socket of an ssh-agent that has ``keys``."""
-    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as process:
+def _listens(path: Path) -> bool:
+    """Whether somebody accepts connections at ``path``: it is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as client:
         try:
-            wait_until(socket.exists, "the agent")
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def running_agent(place: Path, *keys: Path) -> Iterator[str]:
+    """The socket of an ssh-agent that has ``keys``."""
+    with subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: _listens(place), "the agent")
             for key in keys:
-                subprocess.run(["ssh-add", "-q", key], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(socket)})
-            yield str(socket)
+                subprocess.run(["ssh-add", "-q", key], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(place)})
+            yield str(place)
         finally:
             process.terminate()
