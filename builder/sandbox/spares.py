@@ -13,7 +13,8 @@ from __future__ import annotations
 from builder.sandbox.machine import Kind
 from builder.sandbox.runtime import Child
 
-_MOST = 3
+MOST = 3
+"""How many are kept where many steps are to come."""
 
 
 class Spares:
@@ -32,7 +33,7 @@ class Spares:
     @property
     def missing(self) -> int:
         """How many more would be of use."""
-        wanted = 1 if self._expected is None else min(self._expected, _MOST)
+        wanted = 1 if self._expected is None else min(self._expected, MOST)
         return 0 if self._failed else max(0, wanted - len(self._children))
 
     def add(self, child: Child) -> None:
