@@ -88,16 +88,25 @@ def refused(*numbers: int) -> Iterator[None]:
 
 
 def as_nobody(d: Path, action: Callable[[], object]) -> str:
-    """What ``action`` gives, as text, when done in ``d`` by a user without any rights; the name of its errno if refused."""
+    """As `in_child`, by a user without any rights."""
+
+    def act() -> object:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        return action()
+
+    return in_child(d, act)
+
+
+def in_child(d: Path, action: Callable[[], object]) -> str:
+    """What ``action`` gives, as text, when done in ``d`` by another process; the name of its errno if refused."""
     reading, writing = os.pipe()
     child = os.fork()  # noqa: TID251 - rights are given up by a whole process; no thread is running
     if child == 0:
         outcome = "died"
         try:
             os.chdir(d)
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
             outcome = str(action())
         except OSError as error:
             outcome = errno.errorcode[error.errno or 0]
@@ -1034,8 +1043,8 @@ def record_locks(d: Path) -> None:
 
     with opened(d / "f", os.O_RDWR) as fd:
         fcntl.lockf(fd, fcntl.LOCK_EX, 2, 0)
-        assert as_nobody(d, attempt) == "['held', 'got']"
-    assert as_nobody(d, attempt) == "['got', 'got']"
+        assert in_child(d, attempt) == "['held', 'got']"
+    assert in_child(d, attempt) == "['got', 'got']"
 
 
 def _tried(fd: int, start: int) -> str:

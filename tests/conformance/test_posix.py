@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.posix_cases import ALL, Case
+from conformance.posix_cases import ALL, Case, as_nobody
 from conformance.targets import TARGETS, Where, origins, run, seed_lower
 
 pytestmark = pytest.mark.fuse
@@ -28,13 +28,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             origin,
             case,
             id=f"{where.name}-{origin}-{case.name}",
-            marks=[pytest.mark.root(RESERVED[case.name])] if case.name in RESERVED else [],
+            marks=_marks(case),
         )
         for where in TARGETS
         for origin in origins(where)
         for case in ALL
     ]
     metafunc.parametrize(("target", "origin", "case"), rows, indirect=["target"], scope="module")
+
+
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+    marks = [pytest.mark.root(RESERVED[case.name])] if case.name in RESERVED else []
+    if as_nobody.__name__ in case.run.__code__.co_names:
+        marks.append(pytest.mark.owners("becomes another user"))
+    return marks
 
 
 @pytest.fixture(scope="module")
