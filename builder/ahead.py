@@ -14,7 +14,6 @@ that can't be begun here is left for its turn, which tells why.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,7 +40,6 @@ class Begun:
     def __init__(self, active: Active, command: run.Begun, held: ExitStack) -> None:
         """``active`` is its branch, whose parent is not known yet; ``held`` ends the command and removes the branch."""
         self.command = command
-        self.started_ns = time.monotonic_ns()
         self._active = active
         self._held = held
 
@@ -158,9 +156,9 @@ class Ahead:
             self._session.snapshotter.remove(active)
 
     def started_ns(self, step: Step) -> int | None:
-        """When ``step`` began (monotonic), None when it hasn't."""
+        """When ``step``, whose turn it is, began (`builder.steps.run.Begun.began_ns`), None when it hasn't."""
         begun = self._begun.get(step.id)
-        return None if begun is None else begun.started_ns
+        return None if begun is None else begun.command.began_ns()
 
     def take(self, step: Step) -> Begun | None:
         """What has begun of ``step``, for the caller to hand over or to give up."""

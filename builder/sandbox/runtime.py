@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import time
 
 from builder.network.hub import Station
 from builder.network.reuse import OwnNetwork
@@ -51,6 +52,7 @@ class Child:
         self._machine = machine
         self._failure: tuple[str, int] | None = None
         self._wait_status: int | None = None
+        self._ended_ns = 0
         self._init_status = 0
         self._init_ns = 0, 0  # on the processor, as user and in the kernel
         self._notes: tuple[str, ...] = ()
@@ -175,6 +177,7 @@ class Child:
             self._failure = str(message["error"]), int(message["status"])
         elif message["event"] == protocol.EXITED:
             self._wait_status = int(message["wait_status"])
+            self._ended_ns = time.monotonic_ns()
             self._notes = tuple(map(str, message["notes"]))
             self._was_silent = bool(message["was_silent"])
         return True
@@ -242,6 +245,7 @@ class Child:
             error=self._failure[0] if self._failure else None,
             notes=(*self._group.notes, *self._notes),
             warnings=self._warnings,
+            ended_ns=self._ended_ns,
         )
 
     def close_group(self) -> bool:

@@ -141,7 +141,8 @@ class SandboxResult(NamedTuple):
     ``status`` is what a shell would show: the exit status, or 128 + ``signal``; 125 where the sandbox itself failed,
     126 and 127 where the command could not be run. ``error`` names the stage that failed. ``notes`` tell what the
     sandbox had to do without, ``warnings`` what of that the user should know. ``pids_refused`` is how often the limit
-    on processes was met. A number is None where nobody counted.
+    on processes was met. A number is None where nobody counted. ``ended_ns`` is when the command ended
+    (CLOCK_MONOTONIC), 0 where nobody saw it.
     """
 
     status: int
@@ -157,6 +158,7 @@ class SandboxResult(NamedTuple):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     pids_refused: int = 0
+    ended_ns: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The document `result_from_json` reads."""

@@ -19,7 +19,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -210,7 +212,21 @@ class Begun:
     def __init__(self, spec: SandboxSpec, started: _Started) -> None:
         self.spec = spec
         self._started = started
+        self._started_ns = time.monotonic_ns()
         self._is_taken = False
+
+    def began_ns(self) -> int:
+        """When the command began (monotonic), as if it had only ended now where it has ended before."""
+        running = self._started.running
+        readable = select.poll()
+        readable.register(running.fd, select.POLLIN)
+        if not readable.poll(0):
+            return self._started_ns
+        with contextlib.suppress(BuildError):  # told when it is followed
+            ended_ns = running.result().ended_ns
+            if ended_ns:
+                return time.monotonic_ns() - max(0, ended_ns - self._started_ns)
+        return self._started_ns
 
     def take(self) -> _Started:
         """What is to be followed and closed, by the caller alone."""

@@ -49,7 +49,7 @@ def assert_nothing_active(store: Pybuild) -> None:
 
 
 def test_begins_while_the_layer_below_is_packed(small: Pybuild, context: Path) -> None:
-    write(context, LARGE, "RUN wc -c </large")
+    write(context, LARGE, "RUN wc -c </large; sleep 3")
     large, counted = steps_of(small, "-t", "ahead", context).values()
     assert counted["started"] < large["completed"] < counted["completed"]
     assert_nothing_active(small)

@@ -61,7 +61,7 @@ def test_specification_crosses(spec: SandboxSpec) -> None:
 
 @pytest.mark.parametrize(
     "result",
-    [SandboxResult(0), SandboxResult(137, 9, Oom(1, 2), 3, 4, 5, 6, 7, 8, "error", ("note",), ("warning",), 9)],
+    [SandboxResult(0), SandboxResult(137, 9, Oom(1, 2), 3, 4, 5, 6, 7, 8, "error", ("note",), ("warning",), 9, 10)],
 )
 def test_result_crosses(result: SandboxResult) -> None:
     assert result_from_json(json.loads(json.dumps(result.to_json()))) == result
