@@ -54,7 +54,7 @@ def context(tmp_path: Path) -> Path:
 def build(store: Pybuild, context: Path, steps: str, *arguments: str) -> str:
     """What the build told and its steps wrote."""
     (context / "Dockerfile").write_text(f"FROM busybox\n{steps}")
-    return store.run("build", "--progress", "plain", *arguments, context).stderr
+    return store.run("build", "--network", "none", "--progress", "plain", *arguments, context).stderr
 
 
 def command(store: Pybuild, *words: str) -> subprocess.CompletedProcess[str]:

@@ -149,7 +149,7 @@ def test_debian_is_built_and_run(mounted: Storage, copied: Storage, context: Pat
 
 # crun wants one hierarchy of cgroups, and neither may raise limits where the machine forbids it
 PODMAN = """\
-mount -t cgroup2 none /sys/fs/cgroup
+[ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t cgroup2 none /sys/fs/cgroup
 exec podman --runtime crun --cgroup-manager cgroupfs run --rm --cgroups disabled --network none --log-driver none \
     --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "$@"
 """

@@ -127,6 +127,7 @@ def digests_of(tree: Path) -> dict[str, dict[str, list[str]]]:
 
 
 @pytest.mark.root("mounts filesystems of all kinds")
+@pytest.mark.kernel("loop")
 def test_everywhere_the_same(tmp_path: Path) -> None:
     seen: dict[str, set[str]] = {}
 

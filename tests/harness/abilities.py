@@ -177,12 +177,23 @@ def _missing_nat() -> str | None:
     return None if done.returncode == 0 else "nf_tables of the kernel can't translate addresses of IPv4"
 
 
+def _missing_loop() -> str | None:
+    if not is_root_of_the_machine():
+        return None  # the tests that need it are not for a plain user
+    try:
+        os.close(os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"the kernel has no loop devices: {error.strerror}"
+    return None
+
+
 # what a kernel may be built without, as the argument of the marker "kernel"
 KERNEL: dict[str, Callable[[], str | None]] = {
     "cpuset": _missing_cpuset,
     "irq": lambda: (
         None if Path("/proc/irq/default_smp_affinity").exists() else "the kernel has no interrupts to be steered"
     ),
+    "loop": _missing_loop,
     "nat": _missing_nat,
 }
 
