@@ -113,8 +113,8 @@ class Snapshotter:
             StoreError: one of them can't be read or written.
         """
         try:
-            status = os.stat(below)
-            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+            status, own = os.stat(below), os.stat(active.path)
+            if (status.st_uid, status.st_gid) != (own.st_uid, own.st_gid):
                 os.chown(active.path, status.st_uid, status.st_gid)
             os.chmod(active.path, status.st_mode & 0o7777)
             os.utime(active.path, ns=(status.st_mtime_ns, status.st_mtime_ns))

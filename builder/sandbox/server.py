@@ -134,7 +134,8 @@ class Server:
         kind = self._spares.kind
         groups: list[Group] = []
         try:
-            groups += [make_group(self._machine, kind) for _ in range(self._spares.missing)]
+            for _ in range(self._spares.missing):
+                groups.append(make_group(self._machine, kind))  # noqa: PERF401  (those that were made are to be removed)
             while groups:
                 self._spares.add(self._make_child(kind, groups.pop()))
         except (OSError, CgroupError):

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from harness.pybuild import Pybuild, step_outcomes
 from harness.waiting import DEADLINE_SECONDS, processes_with, wait_until
 
 LARGE = "RUN dd if=/dev/zero of=/large bs=1M count=160 2>/dev/null"
+OWNERS = [("3:4", 711), ("0:0", 755), ("0:5", 1755), ("6:0", 755)]
 DATED = ("--build-arg", "SOURCE_DATE_EPOCH=1700000000")
 
 
@@ -78,6 +80,17 @@ def test_sees_all_that_the_step_below_changed(small: Pybuild, context: Path) -> 
         assert f" {line}\n" in said, said
     assert said.count(" 1711 3 4\n") == 2
     small.run("run", "seen", "stat", "/last")
+
+
+@pytest.mark.ids("gives the root directory away")
+def test_root_directory_goes_to_and_fro(small: Pybuild, context: Path) -> None:
+    """What stands on a step was made ready before that one changed its root directory, and is changed with it."""
+    steps = [f"RUN stat -c 'is %a %u %g' /; chown {owner} /; chmod {mode} /" for owner, mode in OWNERS]
+    write(context, *steps, "RUN stat -c 'is %a %u %g' /")
+    said = small.run("build", "--progress", "plain", "-t", "seen", context).stderr
+    seen = [line.rpartition(" is ")[2] for line in said.splitlines() if re.search(r" is \d+ \d+ \d+$", line)]
+    assert seen == ["755 0 0", *(f"{mode} {owner.replace(':', ' ')}" for owner, mode in OWNERS)]
+    assert small.run("run", "seen", "stat", "-c", "%a %u %g", "/").stdout == f"{seen[-1]}\n"
 
 
 def test_much_is_said_before_its_turn(small: Pybuild, context: Path) -> None:
