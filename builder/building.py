@@ -151,30 +151,7 @@ async def _run(
     """The results of all steps, by the numbers of each graph, and what running them told."""
     whole = merge([one.graph for one in preparations])
     environment = _environment(job)
-    executors: list[Executor] = []
-    for one, own in zip(preparations, caches, strict=True):
-        elsewhere = RemoteCaches(own, job.session, absent, job.journal)
-        one.lookup.elsewhere = elsewhere.has if own else None
-        leaves = frozenset[StepId]() if job.exports.need_root else one.graph.leaves
-        compressors = _compressors(job.exports, one.graph)
-        # one at a time means one; what may be had elsewhere is not begun
-        may_begin = one.graph.steps if job.options.jobs != 1 and not own else ()
-        anew = frozenset(step.id for step in one.graph.steps) if job.options.no_cache else one.graph.anew
-        ahead = Ahead(job.session, one.lookup, environment, may_begin, anew)
-        executors.append(
-            Executor(
-                job.session,
-                one.lookup,
-                job.journal,
-                environment,
-                job.options,
-                one.graph.anew,
-                elsewhere,
-                leaves,
-                compressors,
-                ahead=ahead,
-            )
-        )
+    executors = [_executor(job, one, own, absent, environment) for one, own in zip(preparations, caches, strict=True)]
 
     def place_of(step: Step) -> tuple[Executor, Step, int]:
         graph, number = whole.places[step.id]
@@ -210,6 +187,30 @@ async def _run(
         tuple(material for one in executors for material in one.materials),
     )
     return [whole.own(graph, results) for graph in range(len(preparations))], work
+
+
+def _executor(
+    job: Job, one: api.Preparation, caches: Sequence[RemoteCache], absent: AbsentLayers, environment: Environment
+) -> Executor:
+    """What executes the steps of ``one``, which may be had from ``caches``."""
+    graph, options = one.graph, job.options
+    elsewhere = RemoteCaches(caches, job.session, absent, job.journal)
+    one.lookup.elsewhere = elsewhere.has if caches else None
+    # one at a time means one; what may be had elsewhere is not begun
+    may_begin = graph.steps if options.jobs != 1 and not caches else ()
+    anew = frozenset(step.id for step in graph.steps) if options.no_cache else graph.anew
+    return Executor(
+        job.session,
+        one.lookup,
+        job.journal,
+        environment,
+        options,
+        graph.anew,
+        elsewhere,
+        frozenset() if job.exports.need_root else graph.leaves,
+        _compressors(job.exports, graph),
+        ahead=Ahead(job.session, one.lookup, environment, may_begin, anew),
+    )
 
 
 def _compressors(exports: Exports, graph: Graph) -> dict[StepId, Compressor]:
