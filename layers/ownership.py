@@ -15,6 +15,7 @@ from unionfs.namedtuple import NamedTuple
 
 FOREIGN_GRACE_SECONDS = 7 * 24 * 3600
 _PARTS = 4
+_DEAD = (b"Z", b"X")
 
 
 class Owner(NamedTuple):
@@ -63,10 +64,12 @@ def _pid_namespace() -> int:
 
 
 def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat, None when there is no such process."""
+    """Field 22 of /proc/PID/stat, None when there is no such process, or one that only waits for its parent."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             # the command name stands in parentheses and may hold anything
-            return int(stat.read().rpartition(b")")[2].split()[19])
+            fields = stat.read().rpartition(b")")[2].split()
+            # many containers have a first process that reaps nobody
+            return None if fields[0] in _DEAD else int(fields[19])
     except (OSError, IndexError, ValueError):
         return None

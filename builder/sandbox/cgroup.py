@@ -112,8 +112,10 @@ def owner_name() -> str:
 
 def _owner_name(pid: int, namespace: int) -> str:
     text = read(f"/proc/{pid}/stat")
-    # the command may hold blanks and parentheses; field 22 is the start time (proc(5))
-    start = text.rpartition(")")[2].split()[19] if text else "0"
+    # the command may hold blanks and parentheses; field 22 is the start time (proc(5)). Who is dead and not reaped by
+    # its parent, as in many containers, is gone
+    fields = text.rpartition(")")[2].split()
+    start = fields[19] if fields and fields[0] not in {"Z", "X"} else "0"
     return f"pybuild-{namespace}-{pid}-{start}"
 
 

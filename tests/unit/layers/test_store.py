@@ -398,6 +398,16 @@ def test_owner_of_a_name() -> None:
     assert is_abandoned(temporary_name(owner._replace(pid=ended_process().pid)), 0)
 
 
+def test_owner_that_nobody_reaps_is_gone() -> None:
+    """Many containers have a first process that doesn't wait for what was killed."""
+    script = "import os; from layers.ownership import *; os.write(1, temporary_name(this_process()).encode())"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        name = process.stdout.read().decode()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert is_abandoned(name, 0)
+
+
 def test_owner_elsewhere_has_time() -> None:
     foreign = temporary_name(this_process()._replace(namespace=1))
     week = 7 * 24 * 3600

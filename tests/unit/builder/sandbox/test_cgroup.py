@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,6 +55,9 @@ def test_group_below_a_mount_of_a_part(root: str, own: str) -> None:
     assert found == (Hierarchy(1, "/cg", own, frozenset({"memory"})),)
 
 
+PROJECT = Path(__file__).parents[4]
+
+
 def test_owner_is_known_by_pid_and_start() -> None:
     name = cgroup.owner_name()
     namespace = os.stat("/proc/self/ns/pid").st_ino
@@ -63,6 +68,15 @@ def test_owner_is_known_by_pid_and_start() -> None:
     # another pid namespace's processes can't be looked up here
     assert not cgroup.is_abandoned(f"pybuild-{namespace + 1}-4194303-1", namespace)
     assert not cgroup.is_abandoned("pybuild-mine", namespace)
+
+
+def test_owner_that_nobody_reaps_is_gone() -> None:
+    script = "from builder.sandbox.cgroup import owner_name; print(owner_name())"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.read().strip()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert cgroup.is_abandoned(name, os.stat("/proc/self/ns/pid").st_ino)
 
 
 def test_sweep_removes_the_dead_alone(tmp_path: Path) -> None:
