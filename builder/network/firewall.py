@@ -48,6 +48,17 @@ class Hook(NamedTuple):
         return self.family == nat.IPV4 and (self.table, self.chain) == _IPTABLES
 
 
+def is_passable() -> bool:
+    """Whether `let_through` will find a way. Rules that a killed build has left are gone."""
+    try:
+        with Netlink(open_socket(NETFILTER)) as netlink:
+            if _needs_rules(netlink):
+                _sweep(netlink)
+    except FirewallError:
+        return False
+    return True
+
+
 def let_through(device: str) -> bool:
     """Packets from and to ``device`` pass the machine's firewall; whether rules were needed for that.
 
@@ -57,13 +68,9 @@ def let_through(device: str) -> bool:
         FirewallError: they don't, by a table that is not for us to change.
     """
     with Netlink(open_socket(NETFILTER)) as netlink:
-        hooks = list(closed_hooks(netlink.dump(nat.list_chains())))
-        for hook in hooks:
-            if not hook.is_of_iptables:
-                raise FirewallError(f"chain {hook.chain!r} of the firewall's table {hook.table!r} drops packets")
-        if not hooks:
+        if not _needs_rules(netlink):
             return False
-        _remove(netlink, {name for _handle, name in _rules(netlink) if not _is_there(name)})
+        _sweep(netlink)
         rules = [nat.Rule((nat.Match(key, device.encode() + b"\0"),), "accept") for key in (nat.IIFNAME, nat.OIFNAME)]
         netlink.request(*nat.insert_rules(nat.IPV4, *_IPTABLES, *rules))
     return True
@@ -73,6 +80,24 @@ def let_through_no_more(device: str) -> None:
     """The rules of ``device`` are gone, if there still are any."""
     with Netlink(open_socket(NETFILTER)) as netlink, contextlib.suppress(FileNotFoundError):
         _remove(netlink, {device})
+
+
+def _needs_rules(netlink: Netlink) -> bool:
+    """Whether nothing is passed on without rules.
+
+    Raises:
+        FirewallError: nothing is with them either.
+    """
+    hooks = list(closed_hooks(netlink.dump(nat.list_chains())))
+    for hook in hooks:
+        if not hook.is_of_iptables:
+            raise FirewallError(f"chain {hook.chain!r} of the firewall's table {hook.table!r} drops packets")
+    return bool(hooks)
+
+
+def _sweep(netlink: Netlink) -> None:
+    """Rules of builds that are gone are gone."""
+    _remove(netlink, {name for _handle, name in _rules(netlink) if not _is_there(name)})
 
 
 def closed_hooks(chains: list[bytes]) -> Iterator[Hook]:

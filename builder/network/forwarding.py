@@ -38,7 +38,7 @@ class Forwarding:
         self._host = host
         self._file: int | None = None
         self.changed: tuple[str, ...] = ()
-        self._path = f"{directory}/forwarding-{os.stat('/proc/thread-self/ns/net').st_ino}"
+        self._path = _path_in(directory)
         if _is_on("all") and not os.path.exists(self._path):
             return
         os.makedirs(directory, mode=0o755, exist_ok=True)
@@ -82,6 +82,17 @@ class Forwarding:
             # a device may have gone meanwhile
             with contextlib.suppress(OSError):
                 self._host.forward(socket.if_nametoindex(name), on=on)
+
+
+def is_within_reach(directory: str = DIRECTORY) -> bool:
+    """Whether `Forwarding` will have nothing to put back after others, and can remember what it changes."""
+    if os.path.exists(_path_in(directory)):
+        return False
+    return _is_on("all") or os.access(directory if os.path.exists(directory) else os.path.dirname(directory), os.W_OK)
+
+
+def _path_in(directory: str) -> str:
+    return f"{directory}/forwarding-{os.stat('/proc/thread-self/ns/net').st_ino}"
 
 
 def _open_locked(path: str) -> int:

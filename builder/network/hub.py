@@ -20,11 +20,13 @@ hub killed with everything else leaves the host's forwarding on until the next o
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import socket
 from collections import deque
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.network.links import End, Links
 from builder.network.netlink import NETFILTER, ROUTE, open_socket
@@ -33,6 +35,9 @@ from builder.sandbox import _sys
 from builder.sandbox.descriptors import close_all_but
 from unionfs import wire
 from unionfs.namedtuple import NamedTuple
+
+if TYPE_CHECKING:
+    from builder.network.ondemand import PairOnDemand
 
 HOST_WAY = "host"
 _TITLE = b"pybuild-network"
@@ -87,6 +92,7 @@ class Hub:
         self._namespace: int | None = None
         self._report: socket.socket | None = None
         self._pid = 0
+        self._refusal = ""
 
     def outlet(self) -> Outlet:
         """What becomes of it; waits until that is known."""
@@ -131,6 +137,16 @@ class Hub:
     def give_back(self, station: Station) -> None:
         """The place is free; it's the last to be taken again, since a namespace lives on a little after its step."""
         self._free.append(station.number)
+
+    @property
+    def refusal(self) -> str:
+        """Why a way out that was to be made at the first packet could not be; empty where that is not so."""
+        if self._report is not None and not self._refusal:
+            with contextlib.suppress(OSError, wire.WireError):
+                if self._report.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                    received = wire.receive(self._report)
+                    self._refusal = str(received.message.get("refusal", "")) if received is not None else ""
+        return self._refusal
 
     def end(self) -> None:
         """The hub is being taken down; `close` waits."""
@@ -199,27 +215,57 @@ def _run(report: socket.socket, *, is_root: bool) -> NoReturn:
 
 def _serve(report: socket.socket, *, is_root: bool) -> None:
     # the server, which everything else here is imported for, doesn't need these
+    from builder.network.ondemand import PairOnDemand, Trap, can_wait
     from builder.network.uplinks import Ground, open_uplink
 
-    namespace, route, netfilter, control = _sockets_in_new_namespace()
+    made = _enter_nothing(is_root=is_root)
     start = int.from_bytes(os.urandom(4), "big")
-    with Links(route) as hub, Links() as host:
+    with Links(made.route) as hub, Links() as host:
         hub.add_bridge(_BRIDGE, _BRIDGE_INDEX)
-        ground = Ground(hub, netfilter, control, namespace, host, free_blocks(list(host.networks()), start))
-        uplink = open_uplink(ground, is_root=is_root)
+        blocks = free_blocks(list(host.networks()), start)
+        ground = Ground(hub, made.netfilter, made.control, made.namespace, host, blocks)
+        waiting = PairOnDemand(ground, Trap(*made.trap)) if made.trap and can_wait(ground) else None
+        uplink = open_uplink(ground, is_root=is_root) if waiting is None else waiting.uplink
         try:
             hub.add_address(_BRIDGE_INDEX, uplink.block.gateway, STEPS_PREFIX)
             hub.forward(_BRIDGE_INDEX)
             outlet = Outlet(uplink.way, uplink.block.first, uplink.mtu, uplink.resolvers, uplink.host)
-            wire.send(report, outlet._asdict(), [namespace])
-            while report.recv(1):
-                pass
+            wire.send(report, outlet._asdict(), [made.namespace])
+            _attend(report, waiting)
         finally:
             uplink.close()
 
 
-def _sockets_in_new_namespace() -> tuple[int, socket.socket, socket.socket, socket.socket]:
-    """A new network namespace, and sockets in it: to rtnetlink, to netfilter, and any."""
+def _attend(report: socket.socket, waiting: PairOnDemand | None) -> None:
+    """Packets that wait for a way out get one, until the server's end of ``report`` closes."""
+    poll = select.poll()
+    poll.register(report, select.POLLIN)
+    if waiting is not None:
+        poll.register(waiting, select.POLLIN)
+    while True:
+        ready = [fd for fd, _events in poll.poll()]
+        if report.fileno() in ready and not report.recv(1):
+            return
+        refusal = waiting.serve() if waiting is not None and waiting.fileno() in ready else ""
+        if waiting is not None and refusal:
+            # said before steps notice, so that it is known when they end
+            wire.send(report, {"refusal": refusal})
+            poll.unregister(waiting)
+            waiting.give_up()
+
+
+class _Made(NamedTuple):
+    """A network namespace, and what belongs to it: sockets to rtnetlink, to netfilter, and any; perhaps a trap."""
+
+    namespace: int
+    route: socket.socket
+    netfilter: socket.socket
+    control: socket.socket
+    trap: list[int]
+
+
+def _enter_nothing(*, is_root: bool) -> _Made:
+    """A new network namespace, which this process stays outside of; a trap is tried where ``is_root``."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         pid = _sys.clone(_sys.CLONE_NEWNET)
@@ -227,7 +273,7 @@ def _sockets_in_new_namespace() -> tuple[int, socket.socket, socket.socket, sock
             try:
                 namespace = os.open(OWN_NAMESPACE, os.O_RDONLY)
                 made = (open_socket(ROUTE), open_socket(NETFILTER), socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                wire.send(theirs, {}, [namespace, *(one.fileno() for one in made)])
+                wire.send(theirs, {}, [namespace, *(one.fileno() for one in made), *_try_trap(is_root=is_root)])
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
@@ -235,6 +281,16 @@ def _sockets_in_new_namespace() -> tuple[int, socket.socket, socket.socket, sock
         received = wire.receive(ours)
     if received is None:
         raise OSError(0, "no network namespace can be made")
-    namespace, *fds = received.fds
-    route, netfilter, control = (socket.socket(fileno=fd) for fd in fds)
-    return namespace, route, netfilter, control
+    namespace, route, netfilter, control, *trap = received.fds
+    sockets = [socket.socket(fileno=fd) for fd in (route, netfilter, control)]
+    return _Made(namespace, sockets[0], sockets[1], sockets[2], trap)
+
+
+def _try_trap(*, is_root: bool) -> tuple[int, ...]:
+    """One in this network namespace, if it can be had."""
+    from builder.network.ondemand import lay_trap
+
+    if is_root:
+        with contextlib.suppress(OSError):
+            return lay_trap()
+    return ()

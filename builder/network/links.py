@@ -6,6 +6,7 @@ it can; what a request made is undone by removing its device.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator
@@ -40,9 +41,10 @@ _IFLA_INET_CONF, _DEVCONF_FORWARDING = 1, 1
 _BRPORT_ISOLATED = 33
 _AF_BRIDGE = 7
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 _TABLE_MAIN, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _UNICAST = 254, 4, 0, 1
 _MAKE = ACK | CREATE | EXCLUSIVE
+_NO_DEVICE = (1 << 31) - 1
 
 
 class End(NamedTuple):
@@ -89,9 +91,18 @@ class Links:
             messages.append(Message(_SETLINK, _link(near.number, family=_AF_BRIDGE) + isolated))
         self._netlink.request(*messages)
 
-    def raise_up(self, index: int) -> None:
-        """The device is up."""
-        self._netlink.request(Message(_SETLINK, _link(index, _IFF_UP)))
+    def raise_up(self, index: int, mtu: int = 0) -> None:
+        """The device is up; ``mtu`` 0 leaves it as it is."""
+        most = attribute(_IFLA_MTU, struct.pack("=I", mtu)) if mtu else b""
+        self._netlink.request(Message(_SETLINK, _link(index, _IFF_UP) + most))
+
+    def may_be_changed(self) -> bool:
+        """Whether this process may change devices here: asked with one that is nobody's."""
+        try:
+            self.remove(_NO_DEVICE)
+        except OSError as error:
+            return error.errno == errno.ENODEV
+        return True
 
     def remove(self, index: int) -> None:
         """The device is gone, and what it was joined to."""
@@ -111,15 +122,23 @@ class Links:
             Message(_NEWADDR, body + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed), _MAKE)
         )
 
-    def add_route(self, index: int, gateway: str, network: str = "", prefix: int = 0) -> None:
+    def add_route(
+        self, index: int, gateway: str = "", network: str = "", prefix: int = 0, *, priority: int = 0
+    ) -> None:
         """``network`` is reached over ``gateway``, by default all that nothing else is known of.
+
+        Without a gateway all of it is at the other end of the device. Of two routes to the same network the one of the
+        lower ``priority`` is taken.
 
         Raises:
             FileExistsError: that network has a route; of two who ask at once, one gets it.
         """
         header = _ROUTE.pack(socket.AF_INET, prefix, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _UNICAST, 0)
-        body = header + attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
-        body += attribute(_RTA_OIF, struct.pack("=I", index))
+        body = header + attribute(_RTA_OIF, struct.pack("=I", index))
+        if gateway:
+            body += attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
+        if priority:
+            body += attribute(_RTA_PRIORITY, struct.pack("=I", priority))
         if prefix:
             body += attribute(_RTA_DST, socket.inet_aton(network))
         self._netlink.request(Message(_NEWROUTE, body, _MAKE))

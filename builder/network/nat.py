@@ -20,11 +20,12 @@ SOURCE_NAT = 100
 
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _TABLES = 10
-_NEWTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 3, 4, 6, 7, 8
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 2, 3, 4, 6, 7, 8
 CHAIN_HOOK, CHAIN_POLICY = 4, 5
 RULE_HANDLE, RULE_EXPRESSIONS = 3, 4
 """Attributes of chains and rules (nf_tables.h)."""
 
+_TRIAL = "trial"
 _OWNER = 2
 _EQUAL, _UNEQUAL = 0, 1
 _REGISTER = 1
@@ -92,6 +93,22 @@ class OwnedTable:
     def close(self) -> None:
         """The table is gone."""
         self._netlink.close()
+
+
+def can_translate(made: socket.socket) -> bool:
+    """Whether the kernel can hide addresses behind those of others; ``made`` is left open, its namespace as it was.
+
+    Nobody's table is made and removed: taking down one that is owned waits for a grace period of the kernel's.
+    """
+    chain = Chain("nat", "nat", POSTROUTING, SOURCE_NAT, (Rule((), "masquerade"),))
+    netlink = Netlink(made)
+    try:
+        netlink.request(*_batch(_message(_NEWTABLE, named(1, _TRIAL)), *_chain(_TRIAL, chain)))
+        netlink.request(*_batch(_message(_DELTABLE, named(1, _TRIAL))))
+    except OSError:
+        netlink.forget_answers()
+        return False
+    return True
 
 
 def _batch(*messages: Message) -> tuple[Message, ...]:

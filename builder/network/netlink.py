@@ -6,6 +6,7 @@ words; a socket belongs to the network namespace it was made in, wherever its pr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -109,6 +110,12 @@ class Netlink:
                 awaited.discard(sequence)
         if failure is not None:
             raise failure
+
+    def forget_answers(self) -> None:
+        """Nothing that the kernel has said meanwhile will be taken for an answer to what comes."""
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                pass
 
     def dump(self, message: Message) -> list[bytes]:
         """The bodies of all that the kernel lists for ``message``."""

@@ -113,7 +113,7 @@ def by_pair(ground: Ground) -> Uplink:
         OSError: the kernel has no such devices or no NAT, or this process may not make them.
     """
     with contextlib.ExitStack() as device, contextlib.ExitStack() as around:
-        mtu = _host_mtu(ground.host)
+        mtu = host_mtu(ground.host)
         block, index = _add_pair(ground, mtu)
         device.callback(ground.host.remove, index)
         forwarding = Forwarding(ground.host)
@@ -128,7 +128,12 @@ def by_pair(ground: Ground) -> Uplink:
         undo.callback(around.pop_all().close)
         # the device goes first: nobody comes through it without the table, and the kernel takes a sixth less time
         undo.callback(device.pop_all().close)
-        return Uplink("bridge", block, (), block.address(_HOST), mtu, undo.close)
+        return Uplink("bridge", block, (), host_address(block), mtu, undo.close)
+
+
+def host_address(block: Block) -> str:
+    """The address that the host has in a block that a pair of devices leads to."""
+    return block.address(_HOST)
 
 
 def _device_name(block: Block) -> str:
@@ -224,7 +229,7 @@ def _by_program(ground: Ground, argv: tuple[str, ...], block: Block) -> Uplink:
         undo.callback(OwnedTable(PREFIX, chain, made=ground.filter).close)
         ground.hub.forward(index)
         mtu = _device_mtu(ground.control, NAME)
-        return Uplink(argv[0], block, (block.address(_RESOLVER),), _host_address(), mtu, undo.pop_all().close)
+        return Uplink(argv[0], block, (block.address(_RESOLVER),), _outer_address(), mtu, undo.pop_all().close)
 
 
 def _start(ground: Ground, argv: tuple[str, ...]) -> int:
@@ -262,7 +267,7 @@ def _end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def _host_address() -> str:
+def _outer_address() -> str:
     """The address the host has towards the internet; the loopback one where it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -273,7 +278,7 @@ def _host_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def _host_mtu(host: Links) -> int:
+def host_mtu(host: Links) -> int:
     """The most the host's way to the internet carries at once, 0 where it has none.
 
     Larger ones from outside might not come through to us, and nobody would say so.

@@ -25,6 +25,7 @@ from builder.sandbox.spec import SandboxResult, SandboxSpec
 from unionfs import wire
 
 NO_PRIVATE_NETWORK = "no private network can be made here, steps use that of the host"
+NO_WAY_OUT = "the private network has no way out, steps reach nothing outside"
 _SIGNALLED = 128
 
 
@@ -244,9 +245,13 @@ class Child:
             pids_refused=used.pids_refused,
             error=self._failure[0] if self._failure else None,
             notes=(*self._group.notes, *self._notes),
-            warnings=self._warnings,
+            warnings=self._warnings or self._later_warnings(),
             ended_ns=self._ended_ns,
         )
+
+    def _later_warnings(self) -> tuple[str, ...]:
+        refusal = self._machine.hub.refusal if self.kind.network == "default" else ""
+        return (f"{NO_WAY_OUT} ({refusal})",) if refusal else ()
 
     def close_group(self) -> bool:
         """The groups are removed; False while the kernel still counts a member."""

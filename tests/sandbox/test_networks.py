@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ from harness.waiting import wait_until
 pytestmark = [pytest.mark.sandbox, pytest.mark.kernel("nat")]
 
 ASK_OUTSIDE = f"nc -w 3 {OUTSIDE} {PORT}"
+# one datagram that nobody sends again
+PING = f"ping -q -c 1 -W 3 {OUTSIDE} >/dev/null"
 Run = Callable[[SandboxServer, str], Ran]
 
 
@@ -91,7 +94,8 @@ def test_steps_at_once_have_the_same_port_and_nothing_of_each_other(
         assert (ran.status, ran.err) == (0, f"nc: {address} ({address}:{PORT}): Host is unreachable\n") or (
             ran.status == 0 and "timed out" in ran.err
         ), ran
-        # the first one's is there indeed: the machine itself has a way to it
+        # the first one's is there indeed: the machine itself has a way to it, once a step has been outside
+        assert out(private, rootfs, PING) == ""
         run("busybox", "nc", "-w", "3", address, str(PORT))
         assert first.result().status == 0
 
@@ -135,7 +139,7 @@ def test_a_network_that_could_be_changed_serves_nobody_else(
 def test_builds_at_once_have_networks_of_their_own(here: Machine, private: SandboxServer, rootfs: Path) -> None:
     address = "ip -4 -o address show eth0 | awk '{print $4}'"
     with greeting(here.outside), SandboxServer.start(network="default") as second:
-        networks = {out(server, rootfs, address).rpartition(".")[0] for server in (private, second)}
+        networks = {out(server, rootfs, f"{PING}; {address}").rpartition(".")[0] for server in (private, second)}
         assert len(networks) == 2
         assert [name for name in here.links() if name.startswith("pybuild")] == sorted(
             name.split()[2].replace("-", "") for name in here.tables()
@@ -159,8 +163,67 @@ def test_nothing_is_left(here: Machine, rootfs: Path) -> None:
     assert not [name for name in os.listdir("/run/pybuild") if name.endswith(str(os.fstat(here.own).st_ino))]
 
 
-def test_what_others_switch_on_stays_on(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+def test_nothing_is_there_before_a_step_sends_something(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    before = state(here)
+    for _ in range(STEPS):
+        assert out(private, rootfs, "ping -c 1 127.0.0.1 >/dev/null; ls /sys/class/net").split() == ["eth0", "lo"]
+    assert state(here) == before
+    assert out(private, rootfs, PING) == ""
+    assert state(here) != before
+    private.close()
+    assert state(here) == before
+
+
+def test_a_build_that_sent_nothing_leaves_nothing_when_it_is_killed(here: Machine, rootfs: Path) -> None:
+    before = state(here)
+    server = SandboxServer.start(network="default")
+    assert out(server, rootfs, "true") == ""
+    kill_all(server)
+    assert state(here) == before
+
+
+def test_many_steps_at_once_send_the_first(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    with ExitStack() as stack:
+        running = [stack.enter_context(start(private, rootfs, ("sh", "-c", PING), network="default")) for _ in range(6)]
+        assert [one.result().status for one in running] == [0] * 6
+
+
+def test_addresses_that_another_took_meanwhile_are_hidden(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    address = out(private, rootfs, ADDRESS).partition("/")[0].split(".")
+    block = ".".join((*address[:2], str(int(address[2]) & ~3), "0"))
+    run("ip", "route", "add", f"{block}/22", "dev", "in0")
+    with greeting(here.outside):
+        assert out(private, rootfs, ASK_OUTSIDE) == f"you are {MACHINE}"
+    assert out(private, rootfs, PING) == ""
+
+
+def test_a_way_out_that_can_not_be_made_any_more_is_told(here: Machine, private: SandboxServer, rootfs: Path) -> None:
     assert out(private, rootfs, "true") == ""
+    run("nft", "add", "table", "inet", "mine")
+    run("nft", "add", "chain", "inet", "mine", "closed", "{ type filter hook forward priority 10; policy drop; }")
+    told = "the private network has no way out, steps reach nothing outside (chain 'closed' of the firewall's"
+    for _ in range(2):
+        # the first packet is lost, the next ones are refused
+        ran = shell(private, rootfs, f"{PING}; nc -w 30 {OUTSIDE} {PORT}")
+        assert (ran.status, "unreachable" in ran.err) == (1, True)
+        assert ran.result.warnings[0].startswith(told)
+
+
+def test_without_a_tun_device_the_way_out_is_made_at_once(here: Machine, rootfs: Path, tmp_path: Path) -> None:
+    before = state(here)
+    run("mount", "--bind", str(tmp_path), "/dev/net")
+    try:
+        with SandboxServer.start(network="default") as server, greeting(here.outside):
+            assert out(server, rootfs, "true") == ""
+            assert state(here) != before
+            assert out(server, rootfs, ASK_OUTSIDE) == f"you are {MACHINE}"
+    finally:
+        run("umount", "/dev/net")
+    assert state(here) == before
+
+
+def test_what_others_switch_on_stays_on(here: Machine, private: SandboxServer, rootfs: Path) -> None:
+    assert out(private, rootfs, PING) == ""
     write_setting("ip_forward", "1")
     private.close()
     assert (read_setting("ip_forward"), here.forwarding("up0")) == ("1", "1")
@@ -184,7 +247,7 @@ def kill_all(server: SandboxServer) -> None:
 def test_killed_it_leaves_only_what_the_next_takes_away(here: Machine, rootfs: Path) -> None:
     before = state(here)
     server = SandboxServer.start(network="default")
-    assert out(server, rootfs, "true") == ""
+    assert out(server, rootfs, PING) == ""
     kill_all(server)
     wait_until(lambda: state(here)[:3] == before[:3], "devices, tables and routes to be gone")
     assert here.forwarding("up0") == "1"
@@ -196,7 +259,7 @@ def test_killed_it_leaves_only_what_the_next_takes_away(here: Machine, rootfs: P
 def test_a_killed_server_leaves_nothing(here: Machine, rootfs: Path) -> None:
     before = state(here)
     server = SandboxServer.start(network="default")
-    assert out(server, rootfs, "true") == ""
+    assert out(server, rootfs, PING) == ""
     os.kill(server.pid, signal.SIGKILL)
     server.close()
     wait_until(lambda: state(here) == before, "the machine to be as before")
@@ -211,7 +274,7 @@ def can_connect(namespace: int, address: str) -> bool:
 def test_the_machine_becomes_no_router_for_others(
     here: Machine, private: SandboxServer, rootfs: Path, reader: Reader
 ) -> None:
-    serve = f"ip -4 -o address show eth0; while :; do echo you are in | nc -l -p {PORT}; done"
+    serve = f"{PING}; ip -4 -o address show eth0; while :; do echo you are in | nc -l -p {PORT}; done"
     with start(private, rootfs, ("sh", "-c", serve), network="default", stdout=reader.write_fd) as running:
         reader.started()
         address = reader.wait_for(b"scope").split()[3].split(b"/")[0].decode()
@@ -244,7 +307,7 @@ def test_a_firewall_of_iptables_lets_steps_through_and_has_its_rules_back(here: 
             ]
         assert rules_of_iptables() == before
         server = SandboxServer.start(network="default")
-        assert out(server, rootfs, "true") == ""
+        assert out(server, rootfs, PING) == ""
         kill_all(server)
         wait_until(lambda: not [name for name in here.links() if name.startswith("pybuild")], "the device to be gone")
         assert rules_of_iptables() != before
