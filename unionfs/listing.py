@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from unionfs import whiteout
 from unionfs.branch import OpenBranch
 from unionfs.namedtuple import NamedTuple
 from unionfs.resolve import Index, Kind, Probe, Scan, merge_scans
+
+if TYPE_CHECKING:
+    from unionfs.constantscans import ConstantScans
 
 _FILE, _DIRECTORY = Kind.FILE, Kind.DIRECTORY
 
@@ -27,16 +31,23 @@ class Loaded(NamedTuple):
     floor: int
 
 
-def load(branches: Sequence[OpenBranch], path: bytes, floor: int, lowest_writable: int = -1) -> Loaded:
+def load(
+    branches: Sequence[OpenBranch],
+    path: bytes,
+    floor: int,
+    lowest_writable: int = -1,
+    constant: ConstantScans | None = None,
+) -> Loaded:
     """What the directory ``path`` holds, merged from ``branches`` (top first) down to the first opaque one.
 
     ``lowest_writable`` is the lowest position where an entry could be made: whether the last branch is opaque matters
-    to what is made below it, and is not asked for nothing.
+    to what is made below it, and is not asked for nothing. ``constant`` knows branches that can't be written.
     """
     scans: list[Scan] = []
     for branch in branches:
         last = branch is branches[-1] and branch.position >= min(lowest_writable, floor)
-        found = scan(branch, path, last=last)
+        known = None if branch.writable else constant
+        found = scan(branch, path, last=last) if known is None else known.scan(branch, path, last=last)
         scans.append(found)
         if found.opaque:
             return Loaded(merge_scans(scans, branch.position), tuple(branches[: len(scans)]), branch.position)

@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from unionfs.branch import BranchStack
 from unionfs.files import without_privileges
@@ -31,6 +32,9 @@ from unionfs.tree import refuse
 from unionfs.types import Attr, Caller, DirEntry, HandleId, Ino, SetAttr, UnionOptions
 from unionfs.union import Union
 
+if TYPE_CHECKING:
+    from unionfs.constantscans import ConstantScans
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
@@ -40,8 +44,9 @@ def open_union(
     options: UnionOptions,
     notifier: Notifier | None = None,
     log: Callable[[str], None] | None = None,
+    scans: ConstantScans | None = None,
 ) -> Union:
-    """The union of ``stack`` that ``options`` ask for; the caller closes it. ``log`` is that of `Union`.
+    """The union of ``stack`` that ``options`` ask for; the caller closes it. ``log``, ``scans``: as in `Union`.
 
     Raises:
         UnionError: a branch is missing, twice in the stack, or inside another.
@@ -51,7 +56,7 @@ def open_union(
         return StoringUnion(stack, options, notifier, log)
     if options.uid_map or options.gid_map or squashed:
         return MappedUnion(stack, options, notifier, log)
-    return Union(stack, options, notifier, log)
+    return Union(stack, options, notifier, log, scans)
 
 
 class MappedUnion(Union):

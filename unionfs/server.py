@@ -30,6 +30,7 @@ from collections.abc import Callable
 
 from unionfs import mountspec, wire
 from unionfs.branch import BranchStack
+from unionfs.constantscans import ConstantScans
 from unionfs.errors import UnionError
 from unionfs.mounting import MountError, MountOptions, mount_detached, open_device, stack_depth
 from unionfs.mountspec import MountSpec
@@ -161,13 +162,13 @@ def serve(fd: int, make_filesystem: Filesystem) -> None:
         Server(sock, make_filesystem).run()
 
 
-def make_union(spec: MountSpec, notifier: Notifier) -> FilesystemOps:
-    """The union that ``spec`` describes."""
-    return open_union(BranchStack(spec.branches), spec.options, notifier, log)
-
-
 def main(fd: str) -> None:
     """The program: serves unions on the socket ``fd``."""
+    scans = ConstantScans()
+
+    def make_union(spec: MountSpec, notifier: Notifier) -> FilesystemOps:
+        return open_union(BranchStack(spec.branches), spec.options, notifier, log, scans)
+
     serve(int(fd), make_union)
 
 

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from unionfs import listing, origins, whiteout
 from unionfs.branch import BranchStack, OpenBranch
@@ -20,6 +20,9 @@ from unionfs.inodes import DirectoryNode, FileNode, InodeTable, Node
 from unionfs.links import find_link, read_again, read_link
 from unionfs.resolve import CODE_KIND, CODE_SHADOWS, CODE_SHIFT, SHOWN, Extent, Index, Kind, Resolution, encode, resolve
 from unionfs.types import ROOT_INO, Attr, Ino, UnionOptions
+
+if TYPE_CHECKING:
+    from unionfs.constantscans import ConstantScans
 
 _DEVICE_SHIFT = 48
 _RACY_NS = 50_000_000
@@ -50,7 +53,14 @@ def _ignore(_text: str) -> None:
 class Tree:
     """Nodes of one mount over one stack of open branches."""
 
-    def __init__(self, stack: BranchStack, branches: tuple[OpenBranch, ...], options: UnionOptions) -> None:
+    def __init__(
+        self,
+        stack: BranchStack,
+        branches: tuple[OpenBranch, ...],
+        options: UnionOptions,
+        scans: ConstantScans | None = None,
+    ) -> None:
+        """``scans`` are used where ``options`` say that branches are constant."""
         self.options = options
         self.table = InodeTable(DirectoryNode(ROOT_INO, None, b"", branches, len(branches) - 1))
         self.root = self.table.root
@@ -63,6 +73,7 @@ class Tree:
         self._devices: dict[int, int] = {}
         self._large: dict[tuple[int, int], int] = {}
         self._sealed = options.sealed_branches
+        self._scans = scans if options.constant_branches else None
         self._stable = options.stable_inodes
         self._asked: set[int] = set()
         self.set_branches(stack, branches)
@@ -113,7 +124,7 @@ class Tree:
         if not self._sealed:
             self._reopen(directory)
         lowest_writable = self.writable[-1] if self.writable else -1
-        loaded = listing.load(directory.branches, directory.path, directory.floor, lowest_writable)
+        loaded = listing.load(directory.branches, directory.path, directory.floor, lowest_writable, self._scans)
         directory.branches = loaded.branches
         directory.floor = loaded.floor
         directory.index = loaded.contents

@@ -175,6 +175,8 @@ class UnionOptions(NamedTuple):
     passthrough: Passthrough = Passthrough.AUTO
     sealed_branches: bool = True
     """Nobody changes the branches from outside, so that the kernel may cache entries for ever."""
+    constant_branches: bool = False
+    """Those that can't be written are what they are for other unions too, as long as there is a server."""
     uid_map: tuple[IdRange, ...] = ()
     gid_map: tuple[IdRange, ...] = ()
     squash_uid: int | None = None

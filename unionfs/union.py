@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from unionfs.branch import Branch, BranchStack, OpenBranch, open_branches
 from unionfs.files import Files
@@ -37,6 +38,9 @@ from unionfs.types import (
     UnionOptions,
 )
 
+if TYPE_CHECKING:
+    from unionfs.constantscans import ConstantScans
+
 _PERMISSIONS = 0o7777
 _TYPE = 0o170000
 
@@ -54,13 +58,14 @@ class Union:
         options: UnionOptions | None = None,
         notifier: Notifier | None = None,
         log: Callable[[str], None] | None = None,
+        scans: ConstantScans | None = None,
     ) -> None:
-        """``log`` takes what nobody is answered but somebody should know."""
+        """``log`` takes what nobody is answered but somebody should know. ``scans`` are shared with other unions."""
         self.options = UnionOptions() if options is None else options
         self.notifier = notifier
         branches = open_branches(stack.branches, read_only=self.options.read_only)
         self._handles = Handles()
-        self._tree = Tree(stack, branches, self.options)
+        self._tree = Tree(stack, branches, self.options, scans)
         self._lifter = Lifter(self._tree, notifier)
         self._names = Names(self._tree, self._lifter)
         self._renamer = Renamer(self._tree, self._lifter, self._names)

@@ -59,7 +59,7 @@ _TAIL_LINES = 20
 _WIDE_BYTES = 1 << 20
 _STDERR_NAME = "stderr"
 _LITTLE_ROOM_BYTES = 4 << 20
-_MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True)
+_MOUNT_OPTIONS = UnionOptions(volatile=True, sealed_branches=True, constant_branches=True)
 """The layer is made durable when it is packed; until then nothing of the branch is promised to anybody."""
 
 
