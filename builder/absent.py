@@ -17,8 +17,8 @@ from typing import Protocol
 
 import trio
 
+from builder.blocking import call_blocking
 from builder.errors import LostLayerError
-from builder.steps.pull import call_blocking
 from cache.records import CacheRecord
 from layers.descriptor import Descriptor
 from layers.digest import Digest

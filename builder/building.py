@@ -12,21 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from builder import api, failedsteps, opening
+from builder import api, opening
 from builder.absent import AbsentLayers
 from builder.ahead import Ahead
 from builder.bases import Base, find_in_layout, find_in_store, hints_about
-from builder.buildrecord import begin_of, make_record
+from builder.blocking import call_blocking
 from builder.dockerfile.source import Source
-from builder.elsewhere import RemoteCaches
 from builder.errors import BaseImageError, BuildError, Interrupted, LostLayerError, StepFailed
 from builder.events import Emit, Event, Journal, Outcome
-from builder.exchange import RemoteCache
-from builder.exchanging import export_caches, open_caches
 from builder.executor import Executor, Failure
 from builder.exporting import Exports, plan_exports
 from builder.finished import BuildResult, Work
@@ -35,16 +32,12 @@ from builder.merging import merge
 from builder.options import BuildOptions
 from builder.owners import has_one_owner
 from builder.planning import Plan, find_local_bases, needed_bases, read_plans
-from builder.pushing import push_all
 from builder.results import StepResult
-from builder.runtimes import find_runtime
 from builder.sandbox.client import SandboxError
 from builder.sandbox.isolation import AUTO, NO_NAMESPACES
 from builder.sandbox.spec import HOSTNAME
 from builder.schedule import Finished, required_steps, run_graph
 from builder.session import Session
-from builder.steps import pull
-from builder.steps.pull import call_blocking
 from builder.steps.roots import KnownUsers
 from builder.steps.run import Environment, make_scaffold
 from builder.stopping import until_signal
@@ -52,6 +45,7 @@ from layers.image import Image
 from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
+    from builder.exchange import RemoteCache
     from layers.registry.compress import Compressor
 
 _LEAST_JOBS = 4
@@ -72,7 +66,7 @@ class Job(NamedTuple):
     preparations: tuple[api.Preparation, ...] = ()
 
 
-Caches = Sequence[Sequence[RemoteCache]]
+Caches: TypeAlias = "Sequence[Sequence[RemoteCache]]"
 """The caches elsewhere of each platform."""
 
 
@@ -118,7 +112,11 @@ async def build_job(job: Job) -> BuildResult:
     api.tell_findings(preparations, journal)
     if options.ignore_chown_errors and has_one_owner():
         journal.notice("all files are root's, whoever they are given to: nobody else exists here")
-    caches: Caches = [await open_caches(options, one.plan.platform, session, journal) for one in preparations]
+    caches: Caches = [() for _ in preparations]
+    if options.cache_from:
+        from builder.exchanging import open_caches
+
+        caches = [await open_caches(options, one.plan.platform, session, journal) for one in preparations]
     while True:
         try:
             return await _build(job, preparations, caches)
@@ -140,9 +138,15 @@ async def _build(job: Job, preparations: Sequence[api.Preparation], caches: Cach
     result = await _finish(job, preparations, images, work, keep=keep)
     if keep:
         await trio.to_thread.run_sync(api.record, preparations, images, results, session)
-    pushed = await push_all(session, result.exported.pushes, journal)
-    await export_caches(preparations, results, session, journal)
-    return result._replace(pushed=pushed)
+    if result.exported.pushes:
+        from builder.pushing import push_all
+
+        result = result._replace(pushed=await push_all(session, result.exported.pushes, journal))
+    if job.options.cache_to:
+        from builder.exchanging import export_caches
+
+        await export_caches(preparations, results, session, journal)
+    return result
 
 
 async def _run(
@@ -194,8 +198,12 @@ def _executor(
 ) -> Executor:
     """What executes the steps of ``one``, which may be had from ``caches``."""
     graph, options = one.graph, job.options
-    elsewhere = RemoteCaches(caches, job.session, absent, job.journal)
-    one.lookup.elsewhere = elsewhere.has if caches else None
+    elsewhere = None
+    if caches:
+        from builder.elsewhere import RemoteCaches
+
+        elsewhere = RemoteCaches(caches, job.session, absent, job.journal)
+    one.lookup.elsewhere = elsewhere.has if elsewhere is not None else None
     # one at a time means one; what may be had elsewhere is not begun
     may_begin = graph.steps if options.jobs != 1 and not caches else ()
     anew = frozenset(step.id for step in graph.steps) if options.no_cache else graph.anew
@@ -262,6 +270,9 @@ def _note_failure(preparation: api.Preparation, failure: Failure | None, error: 
     """The step that ended the build can be walked into, and the error says how; what ended otherwise keeps nothing."""
     if failure is None:
         return
+    from builder import failedsteps
+    from builder.buildrecord import begin_of, make_record
+
     if not isinstance(error, StepFailed) or error.kept:
         failedsteps.drop(failure.kept)
         return
@@ -284,6 +295,11 @@ def _ready(preparation: api.Preparation, session: Session) -> dict[StepId, StepR
 
 def _environment(job: Job) -> Environment:
     options, session = job.options, job.session
+    runtime = None
+    if options.runtime is not None:
+        from builder.runtimes import find_runtime
+
+        runtime = find_runtime(options.runtime)
     return Environment(
         servers=session.servers,
         scaffold=make_scaffold(Path(session.root) / "scaffold"),
@@ -299,7 +315,7 @@ def _environment(job: Job) -> Environment:
         cap_drop=options.cap_drop,
         cgroup_parent=options.cgroup_parent,
         hostname=options.hostname or HOSTNAME,
-        runtime=None if options.runtime is None else find_runtime(options.runtime),
+        runtime=runtime,
         ignores_owners=options.ignore_chown_errors and has_one_owner(),
     )
 
@@ -389,6 +405,8 @@ async def _resolve(ref: BaseRef, session: Session, journal: Journal, *, or_store
     try:
         base = await trio.to_thread.run_sync(find_in_layout, ref, session.store)
         if base is None:
+            from builder.steps import pull
+
             base = await pull.resolve(ref, session.registries)
     except BuildError as error:
         stored = find_in_store(ref, session.store) if or_stored else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from builder import cachemounts, exchange
+from builder.blocking import call_blocking
 from builder.errors import BuildError
 from builder.events import Journal, Outcome
 from builder.exchange import RemoteCache
@@ -19,7 +20,6 @@ from builder.graph import StepId
 from builder.options import BuildOptions
 from builder.results import StepResult
 from builder.session import Session
-from builder.steps.pull import call_blocking
 from cache.records import CacheRecord
 from layers.errors import LayersError
 from layers.platform import Platform

@@ -10,47 +10,44 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import trio
 
-from builder import failedsteps
 from builder.ahead import Ahead
-from builder.elsewhere import RemoteCaches
-from builder.errors import BuildError, ContextError, LostLayerError, StepFailed, describe_os_error, room_hints
+from builder.blocking import call_blocking
+from builder.errors import BuildError, ContextError, LostLayerError, StepFailed, describe_os_error
 from builder.events import Journal, Outcome, StepJournal, Usage
-from builder.failedsteps import Kept
 from builder.finished import Material, StepReport
 from builder.graph import CacheMount, Copy, MakeDirectory, Pull, Run, Scratch, Step, StepId
 from builder.lookup import Lookup, explain_miss
 from builder.options import BuildOptions
-from builder.owners import owner_hints
+from builder.placing import placed_at
 from builder.remote.cancellation import Cancellation
 from builder.results import EMPTY, LayerResult, StepResult
 from builder.sandbox.spec import SandboxSpec
 from builder.schedule import Finished
 from builder.selection import SourceTree
 from builder.session import Session
-from builder.steps import copy, directory, packing, pull, run
+from builder.steps import run
 from builder.steps.fetch import RemoteSources
 from builder.steps.keys import StepKeys, branches_of
-from builder.steps.mounts import MountSources
+from builder.steps.mountsources import MountSources
 from builder.steps.records import record_of
 from builder.steps.roots import Root
 from cache.records import CacheRecord
 from layers.digest import ChainId, Digest
-from layers.errors import LayersError
-from layers.packing import PackedLayer, pack_layer
 from layers.snapshotter import Active
-from unionfs.errors import UnionError
-from unionfs.mounting import MountError
 from unionfs.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
+    from builder.elsewhere import RemoteCaches
+    from builder.failedsteps import Kept
+    from layers.packing import PackedLayer
     from layers.registry.compress import Compressor
 
 
@@ -111,6 +108,7 @@ class Executor:
         self._lookup = lookup
         self._journal = journal
         self._environment = environment
+        self._ignored = environment.ignores_owners
         self._options = options
         self._anew = anew
         self._elsewhere = elsewhere
@@ -147,7 +145,7 @@ class Executor:
         started_ns = self._ahead.started_ns(step) or time.monotonic_ns()
         journal = self._journal.start(step.title, started_ns)
         try:
-            with self._placed_at(step):
+            with placed_at(step, ignored=self._ignored):
                 obtained = await self._obtain(step, results, journal)
         except trio.Cancelled:
             journal.finish(Outcome.CANCELLED)
@@ -172,7 +170,7 @@ class Executor:
     async def _settle(self, step: Step, obtained: _Obtained) -> None:
         if obtained.settle is None:
             return
-        with self._placed_at(step), trio.CancelScope(shield=True):
+        with placed_at(step, ignored=self._ignored), trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(obtained.settle)
         # where that failed the build ends, and with it whoever waits
         settled = self._session.unsettled.pop(obtained.result.layers[-1].chain_id, None)
@@ -201,6 +199,8 @@ class Executor:
         base = self._lookup.base(operation)
         found = await trio.to_thread.run_sync(self._find_base, step)
         if found is None and self._session.absent is not None:
+            from builder.steps import pull
+
             origin = pull.BaseOrigin(self._session, base, self._journal)
             for layer in base.manifest.layers:
                 self._session.absent.note(layer, origin)
@@ -215,6 +215,8 @@ class Executor:
         is_leaf = step.id in self._leaves
         if found is not None and (is_leaf or self._session.is_unpacked(found.layers)):
             return _Obtained(found, cached=True)
+        from builder.steps import pull
+
         base = self._lookup.base(operation)
         await pull.pull(self._session, base, journal, unpack=not is_leaf)
         self._pin(base.result)
@@ -334,7 +336,7 @@ class Executor:
         """The layer that the step adds to what it stands on, and what the work used."""
         step, active = turn.step, turn.active
         operation = step.operation
-        if isinstance(operation, Copy) and step.id in self._leaves and packing.is_packable(operation):
+        if isinstance(operation, Copy) and step.id in self._leaves:
             packed = await self._draft(turn, operation)
             if packed is not None:
                 return packed, None
@@ -369,7 +371,11 @@ class Executor:
         return () if chain is None else self._session.snapshotter.view(chain)
 
     async def _draft(self, turn: _Turn, operation: Copy) -> PackedLayer | None:
-        """The layer without a directory of its own, packed from where its files lie; None where it is too large."""
+        """The layer without a directory of its own, packed from where its files lie; None where that can't be done."""
+        from builder.steps import packing
+
+        if not packing.is_packable(operation):
+            return None
         lower = await self._lower(turn.parent) if operation.looks_below else ()
         verify = functools.partial(self._check_context, turn)
         drafted = packing.Drafted(operation, _chain(turn.parent), lower, verify, self._compressors.get(turn.step.id))
@@ -391,8 +397,10 @@ class Executor:
                 started=functools.partial(self._prepare_next, turn),
             )
         if isinstance(operation, Copy):
-            await pull.call_blocking(lambda cancel: self._copy(turn, operation, root, cancel), Cancellation())
+            await call_blocking(lambda cancel: self._copy(turn, operation, root, cancel), Cancellation())
         elif isinstance(operation, MakeDirectory):
+            from builder.steps import directory
+
             await trio.to_thread.run_sync(directory.apply, operation, root.lower, root.upper)
         return None
 
@@ -401,6 +409,8 @@ class Executor:
         with self._keeping:
             if self.failure is not None or self._options.on_failure == "remove":
                 return
+            from builder import failedsteps
+
             try:
                 kept = failedsteps.keep(self._session.root, root.upper, spec, operation, self._options.secrets)
             except OSError as error:
@@ -435,9 +445,11 @@ class Executor:
         def take(cancel: threading.Event) -> bool:
             return elsewhere.take_mount(mount.id, place, cancel)
 
-        return trio.from_thread.run(pull.call_blocking, take, threading.Event())
+        return trio.from_thread.run(call_blocking, take, threading.Event())
 
     def _copy(self, turn: _Turn, operation: Copy, root: Root, cancel: Cancellation) -> None:
+        from builder.steps import copy
+
         check = trio.from_thread.check_cancelled
         with self._lookup.open_source(operation, turn.results) as tree, self._remote.open(turn.step, cancel) as remote:
             copy.apply(operation, tree, root.lower, root.upper, remote=remote, check=check)
@@ -456,26 +468,15 @@ class Executor:
         """The layer of ``active``; a step that stands on it begins before it is made."""
         self._check_context(turn)
         self._ahead.begin(turn.step, turn.keys, Root(active.path, lower), turn.results)
+        # while that one runs
+        from layers.packing import pack_layer
+
         compressor, in_use = self._compressors.get(turn.step.id), self._ahead.is_stood_on(active)
         snapshotter, epoch = self._session.snapshotter, self._lookup.epoch
         packed = pack_layer(snapshotter, active, active.parent, epoch, compressor, in_use=in_use)
         if in_use:  # and left where it is, if there was such a layer before
             self._ahead.remove(active)
         return packed
-
-    @contextmanager
-    def _placed_at(self, step: Step) -> Generator[None]:
-        """What goes wrong inside the block is a BuildError that knows the lines of ``step``."""
-        ignored = self._environment.ignores_owners
-        try:
-            yield
-        except BuildError as error:
-            error.hints = error.hints or room_hints(error) or owner_hints(error, ignored=ignored)
-            raise error.at(step.source) from error.__cause__
-        except (LayersError, UnionError, OSError) as error:
-            message = describe_os_error(error) if isinstance(error, OSError) else str(error)
-            hints = (error.hint,) if isinstance(error, MountError) and error.hint else room_hints(error)
-            raise BuildError(message, source=step.source, hints=hints or owner_hints(error, ignored=ignored)) from error
 
 
 def _chain(result: StepResult) -> ChainId | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from builder.blocking import call_blocking
 from builder.contexts import Contexts, open_contexts
 from builder.convert.arguments import EPOCH
 from builder.convert.epoch import ContextTime, EpochSource
@@ -17,7 +18,6 @@ from builder.graph import GitSource
 from builder.options import BuildOptions
 from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
-from builder.steps.pull import call_blocking
 
 
 async def fetch_contexts(options: BuildOptions, root: str, make: Callable[[], Path]) -> Contexts:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import trio
 
 from builder.advice import hints_for
+from builder.blocking import call_blocking
 from builder.errors import BuildError, LostLayerError
 from builder.events import Journal, Outcome
 from builder.finished import Ready
 from builder.session import Session
-from builder.steps.pull import call_blocking, follow
+from builder.steps.pull import follow
 from layers.errors import LayersError
 from layers.registry import transfer
 

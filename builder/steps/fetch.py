@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from builder.blocking import call_blocking
 from builder.events import StepJournal
 from builder.finished import Material
 from builder.graph import Copy, Step, StepId
 from builder.options import BuildOptions
-from builder.remote.access import Access
 from builder.remote.cancellation import Cancellation
 from builder.remote.content import NOTHING, Content
 from builder.session import Session
-from builder.steps.pull import call_blocking
 from cache.framing import Value
 
 if TYPE_CHECKING:
+    from builder.remote.access import Access
     from builder.remote.sources import Resolved
 
 
@@ -83,4 +83,6 @@ class RemoteSources:
             yield resolved.open(self._session.root, access, make=make, cancel=cancel)
 
     def _access(self) -> Access:
+        from builder.remote.access import Access
+
         return Access(self._options.agents.get("default"), self._options.secrets)

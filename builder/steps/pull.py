@@ -10,11 +10,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-import outcome
 import trio
 
 from builder.advice import hints_for
 from builder.bases import Base
+from builder.blocking import call_blocking
 from builder.errors import BaseImageError
 from builder.events import Journal, Outcome, StepJournal
 from builder.graph import BaseRef
@@ -167,26 +167,3 @@ def _placed(ref: BaseRef) -> Generator[None]:
         message = f"base image {ref.reference!r}: {error}"
         hints = ref.hints or (_OFFLINE_HINTS if isinstance(error, ConnectionFailedError) else hints_for(error))
         raise BaseImageError(message, source=ref.source, hints=hints) from error
-
-
-Stop = TypeVar("Stop", bound=threading.Event)
-
-
-async def call_blocking(call: Callable[[Stop], T], cancel: Stop) -> T:
-    """What ``call`` returns; it runs in a thread, and its event is set when this task is cancelled."""
-
-    async def watch() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            cancel.set()
-
-    async def in_thread() -> T:
-        return await trio.to_thread.run_sync(call, cancel)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        # captured, so that an error leaves as it is and not in a group
-        result = await outcome.acapture(in_thread)
-        nursery.cancel_scope.cancel()
-    return result.unwrap()

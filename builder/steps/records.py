@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from builder.assemble import format_time
 from builder.graph import Step
 from builder.results import StepResult
 from builder.steps.keys import StepKeys
 from cache.records import CacheRecord
-from layers.packing import CommittedLayer
+
+if TYPE_CHECKING:
+    from layers.packing import CommittedLayer
 
 
 def record_of(

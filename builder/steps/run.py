@@ -40,11 +40,9 @@ from builder.sandbox.spec import HOSTNAME, Runtime, SandboxResult, SandboxSpec, 
 from builder.servers import Mounted, Servers
 from builder.steps.demands import sandbox_network
 from builder.steps.failure import describe_failure, describe_oom, hint_on_absence, usage_of
-from builder.steps.foreign import explain_refusal
 from builder.steps.mountend import MountEnd
-from builder.steps.mounts import MountSources, PreparedMounts, prepare
+from builder.steps.mountsources import MountSources, PreparedMounts
 from builder.steps.roots import KnownUsers, Root, opened
-from builder.steps.traces import forget_directories
 from unionfs.branch import Branch
 from unionfs.namedtuple import NamedTuple
 from unionfs.privileges import is_machine_root
@@ -143,6 +141,8 @@ async def run(
             raise failure
     targets = [mount.target for mount in operation.mounts if mount.target is not None]
     if targets:
+        from builder.steps.traces import forget_directories
+
         await trio.to_thread.run_sync(forget_directories, root.upper, root.lower, targets)
     if result.oom is not None:
         tail(2, f"a process of the step was killed: {describe_oom(result.oom)}\n".encode())
@@ -155,6 +155,8 @@ async def _prepared(operation: Run, sources: MountSources) -> AsyncGenerator[Pre
     if not operation.mounts and operation.script is None:
         yield PreparedMounts()
         return
+    from builder.steps.mounts import prepare
+
     mounts = prepare(operation, sources)
     prepared = await trio.to_thread.run_sync(mounts.__enter__)
     try:
@@ -418,6 +420,8 @@ class _Tail:
 
 def _explain_refusal(error: str, root: Root) -> tuple[str, tuple[str, ...]]:
     """What can be said beside ``error`` of a command that could not be run, and hints."""
+    from builder.steps.foreign import explain_refusal
+
     with opened(root) as files:
 
         def read_head(path: str, count: int) -> bytes:
