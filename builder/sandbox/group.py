@@ -21,6 +21,9 @@ from unionfs.namedtuple import NamedTuple
 # a version 1 limit that is none: the largest page-aligned number
 _UNLIMITED = 1 << 62
 _V2 = 2
+# of version 1: a thread that moves itself there waits for nobody. Written to _PROCESSES, the kernel takes the lock that
+# each fork, exec and exit of the machine takes, which is a grace period (cgroup_procs_write_start, since Linux 5.5)
+_THREADS, _PROCESSES = "tasks", "cgroup.procs"
 
 Directories = Mapping[str, tuple[int, str]]
 
@@ -55,8 +58,11 @@ class Group:
         self._own_pids = own_pids
         self._directories = dict(directories)
         self.notes = notes
-        joined = (*self.paths, *shared)
-        self.join_fds = tuple(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in joined)
+        unified = {path for version, path in self._directories.values() if version == _V2}
+        joined = [path for path in (*self.paths, *shared) if path not in unified]
+        self._joins = [_open_join(path) for path in joined]
+        self._unified_joins = [os.open(f"{path}/{_PROCESSES}", os.O_WRONLY | os.O_CLOEXEC) for path in unified]
+        self._born_in = next(iter(unified), None)
 
     def views(self) -> tuple[tuple[str, str], ...]:
         """The directories a step may see of itself, by the names below /sys/fs/cgroup; one by the empty name for v2."""
@@ -65,11 +71,19 @@ class Group:
             names.setdefault(path, []).append("" if version == _V2 else controller)
         return tuple((",".join(filter(None, controllers)), path) for path, controllers in names.items())
 
+    def join_fds(self, *, born_inside: bool = False) -> tuple[int, ...]:
+        """To each a process of one thread writes 0 to be a member; ``born_inside``: by `open_unified` it is one."""
+        return (*self._joins, *(() if born_inside else self._unified_joins))
+
+    def open_unified(self) -> int | None:
+        """The directory of version 2, for the caller to clone a member into (`_sys.clone`) and to close."""
+        return None if self._born_in is None else os.open(self._born_in, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def release_joins(self) -> None:
         """The descriptors for joining are closed."""
-        for fd in self.join_fds:
-            os.close(fd)
-        self.join_fds = ()
+        for joins in (self._joins, self._unified_joins):
+            while joins:
+                os.close(joins.pop())
 
     def limit(self, limits: Limits) -> None:
         """The members are held to ``limits``.
@@ -160,6 +174,15 @@ class Group:
             return None
         peak = self._number("memory", "memory.max_usage_in_bytes", "memory.peak") or 0
         return Oom(_memory_limit_v2(path) if version == _V2 else _memory_limit_v1(path), peak)
+
+
+def _open_join(path: str) -> int:
+    """What a process of one thread writes to, to be a member of the group of version 1."""
+    try:
+        return os.open(f"{path}/{_THREADS}", os.O_WRONLY | os.O_CLOEXEC)
+    except PermissionError:
+        # of what was delegated, perhaps not all files
+        return os.open(f"{path}/{_PROCESSES}", os.O_WRONLY | os.O_CLOEXEC)
 
 
 def parse_io_v1(text: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ waits for a step; a result is made after the last process of the step is dead, s
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -100,7 +101,7 @@ class Child:
                 sys_of_host=not isolation.new_proc or (isolation.user_namespace and self.kind.network == "host"),
                 own_ipc=isolation.own_processes,
             ),
-            join_fds=self._group.join_fds,
+            join_fds=(),
             own_network=self.kind.network != "host",
             station=self.station,
             network=self._namespace,
@@ -118,8 +119,11 @@ class Child:
             ),
         )
         runtime = self._machine.hand_over(self.kind, self._group)
-        pid = _sys.clone(self.kind.namespaces & ~(_sys.CLONE_NEWNET if self._namespace is not None else 0))
+        flags = self.kind.namespaces & ~(_sys.CLONE_NEWNET if self._namespace is not None else 0)
+        # of a step that a runtime runs only the command is a member
+        pid, born_inside = self._fork(flags, None if runtime is not None else self._group.open_unified())
         if pid == 0:
+            preparation = preparation._replace(join_fds=self._group.join_fds(born_inside=born_inside))
             close_all_but((theirs.fileno(), *preparation.fds))
             if runtime is not None:
                 # read by who made ``runtime``; most builds have none
@@ -128,6 +132,20 @@ class Child:
                 handover.run(runtime, preparation, theirs)
             init.run(preparation, theirs)
         return pid
+
+    @staticmethod
+    def _fork(flags: int, unified: int | None) -> tuple[int, bool]:
+        """As `_sys.clone`; whether the child is in the group ``unified``, which is closed in both."""
+        if unified is not None:
+            try:
+                return _sys.clone_into(flags, unified), True
+            except OSError as error:
+                # one of a container's filter, an older kernel, a group that it may only write to
+                if error.errno == errno.EAGAIN:
+                    raise
+            finally:
+                os.close(unified)
+        return _sys.clone(flags), False
 
     def order(self, spec: SandboxSpec, fds: protocol.RunDescriptors) -> None:
         """The step runs; the descriptors stay the caller's.

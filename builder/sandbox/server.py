@@ -4,10 +4,8 @@ Started before pybuild has threads, run as ``python -m builder.sandbox.server FD
 ``builder.sandbox.protocol``. It has a session of its own, so that a terminal's Ctrl-C reaches pybuild alone, and a
 mount namespace of its own, so that what steps mount propagates nowhere.
 
-Invariants: the loop never waits for one peer; children of the kind last asked for stand ready when nothing else is to
-be done (`spares`); groups are made and removed while no child is joining its own, which holds the kernel's lock for
-the time of an RCU grace period (4 to 15 ms); when the control socket ends, every step is killed and cleaned up before
-the server ends.
+Invariants: the loop never waits for one peer; a child of the kind last asked for stands ready when nothing else is to
+be done (`spare`); when the control socket ends, every step is killed and cleaned up before the server ends.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ from collections.abc import Callable
 from builder.sandbox import _sys, caps, descendants, devices, idmap, protocol
 from builder.sandbox.cgroup import CgroupError
 from builder.sandbox.command import SETUP_FAILED
-from builder.sandbox.group import Group
 from builder.sandbox.isolation import (
     AUTO,
     NO_NAMESPACES,
@@ -43,15 +40,12 @@ from builder.sandbox.machine import Kind, Machine
 from builder.sandbox.rehearsal import rehearse_request
 from builder.sandbox.runtime import Child, make_group
 from builder.sandbox.slice import Slice
-from builder.sandbox.spares import Spares
+from builder.sandbox.spare import Spare
 from builder.sandbox.spec import SandboxResult, SpecError, parse_network
 from unionfs import wire
 from unionfs.privileges import effective_capabilities, is_in_container, is_machine_root, mapped_ids, may_mount
 
 _RETRY_MS = 5
-# while a step has just started no child is made: joining a group holds up every fork and exec of the machine for a
-# moment (cgroup_threadgroup_rwsem), the step's own among them
-_PREPARE_AFTER_MS = 40
 _CONTROL_FD = 3
 _TITLE = b"pybuild-sandbox"
 _PROCESSES = _sys.CLONE_NEWNS | _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC | _sys.CLONE_NEWUTS
@@ -67,7 +61,7 @@ class Server:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._children: dict[Child, socket.socket | None] = {}
         self._lingering: list[Child] = []
-        self._spares = Spares(machine.usual_kind("none", frozenset()))
+        self._spare = Spare(machine.usual_kind("none", frozenset()))
         self._ended = False
         self._watch(control.fileno(), self._on_control)
 
@@ -79,25 +73,20 @@ class Server:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler()
-            if not ready and self._lacks_spare():
+            if not ready and self._lacks_spare:
                 self._prepare()
-            if not self._is_joining():
-                self._lingering = [child for child in self._lingering if not child.close_group()]
+            self._lingering = [child for child in self._lingering if not child.close_group()]
         self._machine.close()
 
     def _patience_ms(self) -> int | None:
-        if self._lacks_spare():
-            # a step that only takes its namespaces down is held up by nothing
-            return _PREPARE_AFTER_MS if any(self._children.values()) else 0
-        return _RETRY_MS if self._lingering and not self._is_joining() else None
+        if self._lacks_spare:
+            return 0
+        return _RETRY_MS if self._lingering else None
 
+    @property
     def _lacks_spare(self) -> bool:
-        """Whether another child is to be made ready, once there is time."""
-        return not self._ended and self._spares.missing > 0 and not self._is_joining()
-
-    def _is_joining(self) -> bool:
-        """Whether a child is still on its way into its groups; it tells when it is ready."""
-        return not all(child.is_ready for child in self._children)
+        """Whether a child is to be made ready, once there is time."""
+        return not self._ended and self._spare.is_missing
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         self._handlers[fd] = handler
@@ -115,8 +104,8 @@ class Server:
         try:
             if received.message.get("op") == protocol.PREPARE:
                 network, controllers = received.message.get("network"), received.message.get("controllers", ())
-                self._spares.expect(received.message.get("steps"))
-                self._spares.want(self._machine.usual_kind(parse_network(network), frozenset(map(str, controllers))))
+                self._spare.expect(received.message.get("steps"))
+                self._spare.want(self._machine.usual_kind(parse_network(network), frozenset(map(str, controllers))))
             elif received.message.get("op") == protocol.RUN and received.fds:
                 self._run(received)
         finally:
@@ -131,21 +120,14 @@ class Server:
         self._machine.hub.end()
 
     def _prepare(self) -> None:
-        kind = self._spares.kind
-        groups: list[Group] = []
         try:
-            for _ in range(self._spares.missing):
-                groups.append(make_group(self._machine, kind))  # noqa: PERF401  (those that were made are to be removed)
-            while groups:
-                self._spares.add(self._make_child(kind, groups.pop()))
+            self._spare.put(self._make_child(self._spare.kind))
         except (OSError, CgroupError):
             # nobody waits for it; the step that needs one tries again, and is told
-            self._spares.want(self._machine.usual_kind("none", frozenset()))
-        for group in groups:
-            group.close()
+            self._spare.failed()
 
-    def _make_child(self, kind: Kind, group: Group) -> Child:
-        child = Child(self._machine, kind, group)
+    def _make_child(self, kind: Kind) -> Child:
+        child = Child(self._machine, kind, make_group(self._machine, kind))
         self._children[child] = None
         self._watch(child.pidfd, lambda: self._on_end(child))
         self._watch(child.report.fileno(), lambda: self._on_report(child))
@@ -157,7 +139,7 @@ class Server:
         try:
             spec, fds = protocol.parse_run(received.message, received.fds)
             kind = self._machine.kind_of(spec)
-            child = self._spares.take(kind) or self._make_child(kind, make_group(self._machine, kind))
+            child = self._spare.take(kind) or self._make_child(kind)
             child.order(spec, fds)
         except (SpecError, CgroupError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
@@ -207,7 +189,7 @@ class Server:
         self._unwatch(child.pidfd)
         self._unwatch(child.report.fileno())
         client = self._children[child]
-        self._spares.remove(child)
+        self._spare.remove(child)
         child.finish()
         if not child.kind.own_processes:
             # what its first process could not end, having been killed itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,37 @@ def test_limit_without_a_controller_is_refused(rootfs: Path, tmp_path: Path) -> 
     else:
         assert result["error"] == "no cgroup can hold a limit on memory here"
         assert result["status"] == 125
+
+
+BORN = """
+import os, sys
+sys.path[:0] = sys.argv[1:2]
+from builder.sandbox import _sys
+from builder.sandbox.runtime import Child
+for place, expected in ((sys.argv[2], True), ("/", False)):
+    pid, born_inside = Child._fork(_sys.CLONE_NEWUTS, os.open(place, os.O_PATH))
+    if pid == 0:
+        with open("/proc/self/cgroup") as file:
+            own = [line.strip() for line in file if line.startswith("0::")]
+        os._exit(0 if own[0].endswith("/" + os.path.basename(sys.argv[2])) == expected else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 and born_inside == expected, place
+print(os.listdir("/proc/self/fd"))
+"""
+
+
+def test_a_process_is_born_in_its_group_or_joins_it_afterwards() -> None:
+    point = next(
+        (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"), ""
+    )
+    if not point:
+        pytest.skip("no cgroup version 2 is mounted")
+    root = Path(__file__).resolve().parents[2]
+    group = Path(point, f"born-{os.getpid()}")
+    group.mkdir()
+    try:
+        program = [sys.executable, "-c", BORN, root, group]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+    finally:
+        group.rmdir()
+    # of the directories that were opened none is left
+    assert done.stdout.count("'") == 2 * 4, (done.stdout, done.stderr)

@@ -147,12 +147,13 @@ def test_group_with_members_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_machine_without_cgroups() -> None:
     group = Slice((), "pybuild-0-1-1").make(None, frozenset(), confine_devices=True)
-    assert (group.join_fds, group.views(), group.close()) == ((), (), True)
+    assert (group.join_fds(), group.views(), group.close()) == ((), (), True)
     assert group.usage().memory_peak_bytes is None
 
 
 def fake_group(path: Path, version: int, controllers: tuple[str, ...], files: dict[str, str]) -> Group:
-    (path / "cgroup.procs").touch()
+    for name in ("cgroup.procs", "tasks"):
+        (path / name).touch()
     for name, text in files.items():
         (path / name).write_text(text)
     group = Group(dict.fromkeys(controllers, (version, str(path))), (), ())

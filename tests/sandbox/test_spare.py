@@ -1,4 +1,4 @@
-"""How many children stand ready for steps to come, and that none is left."""
+"""A child stands ready for a step that comes, and none is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from builder.sandbox.client import SandboxServer
-from builder.sandbox.spares import MOST
 from builder.sandbox.spec import SandboxSpec
 from harness.sandbox import run_in, start
 from harness.waiting import wait_until
@@ -52,10 +51,10 @@ def test_one_where_nothing_is_said(server: SandboxServer, rootfs: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_some_but_no_more_than_steps_to_come(rootfs: Path, steps: int) -> None:
+def test_one_as_long_as_steps_are_to_come(rootfs: Path, steps: int) -> None:
     with SandboxServer.start(steps=steps) as server:
         for left in range(steps, 0, -1):
-            wait_until(lambda left=left: ready(server) == min(MOST, left), f"{left} steps are to come")  # type: ignore[misc]
+            wait_until(lambda: ready(server) == 1, "a step is to come")
             assert run_in(server, rootfs, "sh", "-c", f"exit {left}").status == left
         wait_until(lambda: not _children(server.pid), "nothing is ready for no step")
         wait_until(lambda: not groups_of(server), "no group is left")
@@ -71,8 +70,8 @@ def test_groups_go_while_steps_come_one_after_the_other(rootfs: Path) -> None:
     with SandboxServer.start(steps=12) as server:
         for _ in range(8):
             assert run_in(server, rootfs, "true").status == 0
-        wait_until(lambda: ready(server) == MOST, "all are ready")
-        wait_until(lambda: len(groups_of(server)) == MOST, "groups are theirs")
+        wait_until(lambda: ready(server) == 1, "the next is ready")
+        wait_until(lambda: len(groups_of(server)) == 1, "the group is its own")
 
 
 def test_spare_that_is_killed_is_not_made_again_before_a_step(rootfs: Path) -> None:
@@ -98,7 +97,7 @@ def test_server_that_is_killed_leaves_no_spare(rootfs: Path) -> None:
 
 def test_step_that_differs_gets_a_child_of_its_own(rootfs: Path) -> None:
     with SandboxServer.start(steps=4) as server:
-        wait_until(lambda: ready(server) == MOST, "all are ready")
+        wait_until(lambda: ready(server) == 1, "one is ready")
         ran = run_in(server, rootfs, "grep", "CapBnd", "/proc/self/status", cap_drop=("ALL",))
         assert ran.lines() == ["CapBnd:\t0000000000000000"]
         plain = SandboxSpec(argv=("true",))
