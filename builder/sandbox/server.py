@@ -46,6 +46,8 @@ from unionfs import wire
 from unionfs.privileges import effective_capabilities, is_in_container, is_machine_root, mapped_ids, may_mount
 
 _RETRY_MS = 5
+# a step that has just started has the processors to itself: what it is to do may be done before that
+_PREPARE_AFTER_MS = 8
 _CONTROL_FD = 3
 _TITLE = b"pybuild-sandbox"
 _PROCESSES = _sys.CLONE_NEWNS | _sys.CLONE_NEWPID | _sys.CLONE_NEWIPC | _sys.CLONE_NEWUTS
@@ -80,7 +82,7 @@ class Server:
 
     def _patience_ms(self) -> int | None:
         if self._lacks_spare:
-            return 0
+            return _PREPARE_AFTER_MS if any(self._children.values()) else 0
         return _RETRY_MS if self._lingering else None
 
     @property
