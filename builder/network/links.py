@@ -27,7 +27,7 @@ from builder.network.netlink import (
 )
 from unionfs.namedtuple import NamedTuple
 
-_NEWLINK, _DELLINK, _SETLINK, _NEWADDR, _NEWROUTE, _GETROUTE = 16, 17, 19, 20, 24, 26
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK, _NEWADDR, _NEWROUTE, _GETROUTE = 16, 17, 18, 19, 20, 24, 26
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
@@ -35,7 +35,8 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _IFF_UP = 1
 # if_link.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_PROTINFO = 1, 3, 4, 10, 12
-_IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 26, 28
+_IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 16, 18, 26, 28
+_OPERATIONAL = b"\x06"  # RFC 2863, as the kernel numbers it (if.h)
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INET_CONF, _DEVCONF_FORWARDING = 1, 1
 _BRPORT_ISOLATED = 33
@@ -95,6 +96,16 @@ class Links:
         """The device is up; ``mtu`` 0 leaves it as it is."""
         most = attribute(_IFLA_MTU, struct.pack("=I", mtu)) if mtu else b""
         self._netlink.request(Message(_SETLINK, _link(index, _IFF_UP) + most))
+
+    def carries(self, index: int) -> bool:
+        """Whether what is sent by the device, which is up, isn't thrown away: the kernel activates it a little later.
+
+        To be asked makes it do so since Linux 6.9 (linkwatch_sync_dev).
+        """
+        for body in self._netlink.get(Message(_GETLINK, _link(index))):
+            state = dict(attributes(body[_LINK.size :])).get(_IFLA_OPERSTATE, b"")
+            return state[:1] == _OPERATIONAL
+        return False
 
     def may_be_changed(self) -> bool:
         """Whether this process may change devices here: asked with one that is nobody's."""

@@ -117,6 +117,26 @@ class Netlink:
             while self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT):
                 pass
 
+    def get(self, message: Message) -> list[bytes]:
+        """The bodies of what the kernel answers ``message`` with.
+
+        Raises:
+            OSError: it refuses.
+        """
+        self._send((message,))
+        found: list[bytes] = []
+        while True:
+            for kind, sequence, body in self._receive():
+                if sequence != self._sequence:
+                    continue
+                if kind != _ERROR:
+                    found.append(body)
+                    continue
+                failure = _failure(body)
+                if failure is not None:
+                    raise failure
+                return found
+
     def dump(self, message: Message) -> list[bytes]:
         """The bodies of all that the kernel lists for ``message``."""
         self._send((message._replace(flags=DUMP),))

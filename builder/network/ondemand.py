@@ -3,7 +3,7 @@
 ::
 
     step ── bridge ── hub ── its last default route: a tun device, which the hub's process reads
-                                   │ a first packet: `by_pair`, whose route comes before this one
+                                   │ a first packet: `make_pair`, whose route comes before this one
                                    ▼
                              the packets go on by a raw socket
 
@@ -26,7 +26,7 @@ from itertools import chain
 from builder.network.firewall import is_passable
 from builder.network.forwarding import PREFIX, is_within_reach
 from builder.network.nat import OIF, POSTROUTING, SOURCE_NAT, Chain, Match, OwnedTable, Rule, can_translate
-from builder.network.uplinks import INDEX, Ground, Uplink, by_pair, host_address, host_mtu
+from builder.network.uplinks import INDEX, NAME, Ground, Uplink, host_address, host_mtu, lead_out, make_pair
 from unionfs.namedtuple import NamedTuple
 
 _DEVICE, _INDEX = "waiting", 4
@@ -36,6 +36,8 @@ _LAST_PRIORITY = 1 << 16
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETIFINDEX = 0x4004_54CA, 0x4004_54CB, 0x4004_54DA
 _IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
 _PACKET_BYTES, _MOST_PACKETS = 1 << 16, 64
+_MOST_ROUNDS = 16
+_SO_BINDTODEVICE = 25  # asm-generic/socket.h
 _DESTINATION = slice(16, 20)  # of an IPv4 header, RFC 791
 _LEAST_BYTES, _IPV4 = 20, 4
 
@@ -99,12 +101,14 @@ class PairOnDemand:
         if packets and self._made is None:
             try:
                 self._made = self._make()
+                if self._made.block == self._block:
+                    self._send_all_that_wait(packets)
+                    packets = []
+                lead_out(self._ground, self._made)
             except OSError as error:
                 return (error.strerror or str(error)).lower()
-        for packet in packets:
-            # one that can't be sent is lost, as any may be
-            with contextlib.suppress(OSError):
-                self._sender.sendto(packet, (socket.inet_ntoa(packet[_DESTINATION]), 0))
+            packets += self._read()
+        self._send(packets)
         return ""
 
     def give_up(self) -> None:
@@ -112,12 +116,42 @@ class PairOnDemand:
         self._ground.hub.remove(_INDEX)
 
     def _make(self) -> Uplink:
-        """The pair is there. Another build may have got the block meanwhile: then steps are hidden behind the hub."""
-        made = by_pair(self._ground._replace(blocks=chain((self._block,), self._ground.blocks)))
-        if made.block != self._block:
-            rules = (Rule((Match(OIF, INDEX),), "masquerade"),)
-            OwnedTable(PREFIX, Chain("nat", "nat", POSTROUTING, SOURCE_NAT, rules), made=self._ground.filter)
+        """A pair that only what `_send` sends goes by.
+
+        Another build may have got the block meanwhile: then steps are hidden behind the hub.
+        """
+        made = make_pair(self._ground._replace(blocks=chain((self._block,), self._ground.blocks)))
+        try:
+            if made.block != self._block:
+                rules = (Rule((Match(OIF, INDEX),), "masquerade"),)
+                nat = Chain("nat", "nat", POSTROUTING, SOURCE_NAT, rules)
+                OwnedTable(PREFIX, nat, made=self._ground.filter)
+            lead_out(self._ground, made, priority=_LAST_PRIORITY + 1)
+            self._sender.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, NAME.encode())
+        except BaseException:
+            made.close()
+            raise
         return made
+
+    def _send_all_that_wait(self, packets: list[bytes]) -> None:
+        """``packets`` and those behind them are on their way before any that comes.
+
+        Of the first packets of a connection that are translated on two processors at once, the kernel may lose one
+        (nf_conntrack_core.c, clashes). Where the hub translates too that must not be: a connection whose packets
+        leave by two devices is forgotten (nf_nat_oif_changed).
+        """
+        for _ in range(_MOST_ROUNDS):
+            self._send(packets)
+            packets = self._read()
+            if not packets:
+                break
+        self._send(packets)
+
+    def _send(self, packets: list[bytes]) -> None:
+        for packet in packets:
+            # one that can't be sent is lost, as any may be
+            with contextlib.suppress(OSError):
+                self._sender.sendto(packet, (socket.inet_ntoa(packet[_DESTINATION]), 0))
 
     def _read(self) -> list[bytes]:
         """The packets that wait, but for those of IPv6: the kernel's own, which looks for neighbours."""

@@ -50,6 +50,7 @@ _POLL_SECONDS = 0.002
 _LAST_BYTES = 400
 _PLACE = "/sys"
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CARRYING_SECONDS = 1.0
 _SIOCGIFMTU = 0x8921  # netdevice(7)
 
 
@@ -110,6 +111,28 @@ def by_pair(ground: Ground) -> Uplink:
     """The hub's packets are the host's to route and to translate.
 
     Raises:
+        OSError: as `make_pair`.
+    """
+    uplink = make_pair(ground)
+    try:
+        lead_out(ground, uplink)
+    except BaseException:
+        uplink.close()
+        raise
+    return uplink
+
+
+def lead_out(ground: Ground, uplink: Uplink, *, priority: int = 0) -> None:
+    """What leaves the hub goes by ``uplink``, of `make_pair`, where no route of a lower ``priority`` is there."""
+    ground.hub.add_route(INDEX, host_address(uplink.block), priority=priority)
+
+
+def make_pair(ground: Ground) -> Uplink:
+    """A pair of devices that would lead outside: it has no route in the hub.
+
+    A packet that came through before its addresses are translated would make all of its connection go untranslated.
+
+    Raises:
         OSError: the kernel has no such devices or no NAT, or this process may not make them.
     """
     with contextlib.ExitStack() as device, contextlib.ExitStack() as around:
@@ -124,6 +147,8 @@ def by_pair(ground: Ground) -> Uplink:
             around.callback(let_through_no_more, _device_name(block))
         name = f"{PREFIX}-{block.number:06x}"
         around.callback(OwnedTable(name, *host_chains(index, guarded)).close)
+        _await_carrying(ground.hub, INDEX)
+        _await_carrying(ground.host, index)
         undo = contextlib.ExitStack()
         undo.callback(around.pop_all().close)
         # the device goes first: nobody comes through it without the table, and the kernel takes a sixth less time
@@ -153,7 +178,6 @@ def _add_pair(ground: Ground, mtu: int) -> tuple[Block, int]:
         try:
             ground.hub.raise_up(INDEX)
             ground.hub.add_address(INDEX, block.address(_PEER), PAIR_PREFIX)
-            ground.hub.add_route(INDEX, block.address(_HOST))
             ground.host.add_address(index, block.address(_HOST), PAIR_PREFIX)
             ground.host.add_route(index, block.address(_PEER), block.network, BLOCK_PREFIX)
         except FileExistsError:
@@ -288,6 +312,12 @@ def host_mtu(host: Links) -> int:
         return 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         return _device_mtu(control, socket.if_indextoname(device))
+
+
+def _await_carrying(links: Links, index: int) -> None:
+    deadline = time.monotonic() + _CARRYING_SECONDS
+    while not links.carries(index) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def _device_mtu(control: socket.socket, name: str) -> int:
