@@ -161,7 +161,19 @@ def test_containers_of_crun_and_of_runc(mounted: Storage, context: Path) -> None
     container = mounted.run("buildah", "from", "--pull-never", "busy").strip()
     by_podman = mounted.run("sh", "-euc", PODMAN, "sh", "busy", "sh", "-ec", INSIDE)
     by_buildah = mounted.run(
-        "buildah", "run", "--isolation", "oci", "--runtime", "runc", container, "--", "sh", "-ec", INSIDE
+        "buildah",
+        "run",
+        "--isolation",
+        "oci",
+        "--runtime",
+        "runc",
+        "--network",
+        "none",
+        container,
+        "--",
+        "sh",
+        "-ec",
+        INSIDE,
     )
     for shown in (by_podman, by_buildah):
         assert shown.splitlines()[:-1] == ["one", "sub", "new"]

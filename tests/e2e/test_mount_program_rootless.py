@@ -35,7 +35,7 @@ mount_program = "{0}/unionmount"
 SCRIPT = """\
 mount --bind "$1/fuse" /dev/fuse
 mount --bind "$1/subids" /etc/subuid; mount --bind "$1/subids" /etc/subgid
-mount -t cgroup2 none /sys/fs/cgroup
+[ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t cgroup2 none /sys/fs/cgroup
 cd "$1"
 export CONTAINERS_STORAGE_CONF="$1/storage.conf" HOME="$1/home" XDG_RUNTIME_DIR="$1/run" TMPDIR="$1/run"
 shift
