@@ -274,9 +274,10 @@ class Root:
         """The mount point is there, or a dangling link stands in its way; returns where to look next."""
         directory, name = os.path.split(target.rstrip("/"))
         parent = self._resolve(directory or "/", is_directory=True)
-        try:
-            link = os.readlink(name, dir_fd=parent)
-        except FileNotFoundError:
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, parent)
+            with contextlib.suppress(FileNotFoundError):
+                return os.path.join(directory, os.readlink(name, dir_fd=parent))
             before = os.fstat(parent)
             if is_directory:
                 os.mkdir(name, 0o755, dir_fd=parent)
@@ -286,9 +287,8 @@ class Root:
             # the same as the mount point
             _set_mtime(parent, before, before.st_mtime_ns)
             self._made.append(MadePoint(target, parent, is_directory, before.st_mtime_ns, os.fstat(parent).st_mtime_ns))
-            return target
-        os.close(parent)
-        return os.path.join(directory, link)
+            opened.pop_all()
+        return target
 
 
 def open_source(tree: Tree, fds: Sequence[int]) -> int:
